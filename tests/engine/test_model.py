@@ -1,0 +1,219 @@
+"""The pair as one model: its loss vector, what it saves, and that the built-in distiller's loss comes out the same."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from ultralytics.nn.distill_model import DistillationModel
+from ultralytics.utils.loss import E2ELoss
+
+from tests.engine.models import DUAL, FAMILIES, batch, detector
+from yolokd.engine.classes import match_classes
+from yolokd.engine.model import Distillation, TeacherStudent
+from yolokd.engine.teacher import Teacher
+from yolokd.losses.table import LOSSES
+from yolokd.recipe import Recipe
+
+
+def pair(
+    losses: Mapping[str, Any],
+    *,
+    student: str = "v8",
+    teacher: str = "v8",
+    classes: Mapping[str, str] | None = None,
+    teacher_classes: int = 3,
+) -> TeacherStudent:
+    recipe = Recipe.from_dict({"losses": dict(losses)})
+    learner = detector(student)
+    master = Teacher(detector(teacher, width=0.25, classes=teacher_classes, seed=1).eval())
+    distillation = Distillation(
+        losses={name: LOSSES[name](config) for name, config in recipe.losses.items()},
+        gains=recipe.losses.terms(),
+        classes=match_classes(learner.names, master.names, classes or {}),
+    )
+    return TeacherStudent(learner, master, distillation).train()
+
+
+EVERYTHING = {"bckd": {}, "ssim": {}, "ultralytics": {}}
+TERMS = ("bckd_cls", "bckd_box", "ssim", "ultralytics")
+
+
+@pytest.mark.parametrize("student", FAMILIES)
+@pytest.mark.parametrize("teacher", ["v8", "26"])
+def test_loss__every_pair_of_families_trains(student: str, teacher: str) -> None:
+    model = pair(EVERYTHING, student=student, teacher=teacher)
+    before = copy.deepcopy(model.teacher_model.state_dict())
+    loss, items = model(batch())
+    loss.sum().backward()
+    assert len(loss) == 3 + len(TERMS)
+    assert [k for k in items if k.startswith("kd_")] == [f"kd_{t}" for t in TERMS]
+    assert all(float(items[f"kd_{t}"]) > 0 for t in TERMS)
+    neck = model.student_model.model[model.student_model.model[-1].f[0]]
+    gradients = [p.grad for p in neck.parameters()]
+    assert all(g is not None and torch.isfinite(g).all() for g in gradients)
+    assert any(bool(g.abs().sum() > 0) for g in gradients if g is not None)
+    assert all(p.grad is None for p in model.teacher_model.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in model.teacher_model.state_dict().items())
+
+
+def test_loss__vector_is_items_times_batch_size() -> None:
+    model = pair(EVERYTHING)
+    loss, items = model(batch(3))
+    torch.testing.assert_close(loss.detach(), torch.stack(list(items.values())) * 3)
+
+
+def test_loss__gains_and_schedule_scale_the_terms() -> None:
+    model = pair({"bckd": {"cls": 1.0, "box": 0.0}, "ssim": {"gain": 1.0}})
+    _, once = model(batch())
+    assert model.distillation is not None
+    model.distillation.gains = {**model.distillation.gains, "bckd_cls": 3.0}
+    model.distillation.factor = 0.5
+    _, scaled = model(batch())
+    assert float(scaled["kd_bckd_cls"]) == pytest.approx(1.5 * float(once["kd_bckd_cls"]), rel=1e-5)
+    assert float(scaled["kd_ssim"]) == pytest.approx(0.5 * float(once["kd_ssim"]), rel=1e-5)
+    assert float(once["kd_bckd_box"]) == 0.0
+
+
+def test_loss__no_teacher_pass_while_every_gain_is_zero() -> None:
+    model = pair(EVERYTHING)
+    assert model.distillation is not None
+    calls: list[int] = []
+    model.teacher_model.register_forward_hook(lambda *_: calls.append(1))
+    model.distillation.factor = 0.0
+    _, items = model(batch())
+    assert not calls
+    assert all(float(items[f"kd_{t}"]) == 0 for t in TERMS)
+    model.distillation.factor = 1.0
+    model(batch())
+    assert len(calls) == 1
+
+
+def test_loss__a_recipe_of_feature_losses_never_runs_the_teachers_head() -> None:
+    model = pair({"ssim": {"levels": ["p3"]}})
+    ran: list[int] = []
+    for index, layer in enumerate(model.teacher_model.layers):
+        layer.register_forward_hook(lambda m, i, o, index=index: ran.append(index))
+    model(batch())
+    assert max(ran) == model.teacher_model.info.layers["p3"]
+
+
+def test_loss__same_keys_in_validation_with_zeros() -> None:
+    model = pair(EVERYTHING)
+    _, training = model(batch())
+    loss, validation = model.eval().loss(batch())
+    assert list(training) == list(validation)
+    assert float(loss[3:].detach().abs().sum()) == 0
+
+
+def test_loss__detection_part_equals_the_students_own() -> None:
+    model = pair(EVERYTHING)
+    own = copy.deepcopy(model.student_model)
+    loss, items = model(batch())
+    expected, expected_items = own(batch())
+    torch.testing.assert_close(loss[:3], expected)
+    for name, value in expected_items.items():
+        torch.testing.assert_close(items[name], value)
+
+
+@pytest.mark.parametrize(("student", "teacher"), [("v8", "v8"), ("26", "26"), ("v8", "v10"), ("11", "v8")])
+def test_loss__recipe_ultralytics_equals_the_built_in_distiller(student: str, teacher: str) -> None:
+    model = pair({"ultralytics": {"gain": 6.0}}, student=student, teacher=teacher)
+    learner = detector(student)
+    learner.args.imgsz = 64
+    learner.args.dis = 6.0
+    built_in = DistillationModel(detector(teacher, width=0.25, seed=1).eval(), learner).train()
+    # the dummy pass of the built-in's constructor runs in evaluation mode and leaves the student as it was
+    ours = list(model.projector["ultralytics"].parameters())
+    theirs = list(built_in.projector.parameters())
+    assert [p.shape for p in ours] == [p.shape for p in theirs]
+    with torch.no_grad():
+        for mine, other in zip(ours, theirs, strict=True):
+            other.copy_(mine)
+    loss, items = model(batch())
+    expected, expected_items = built_in(batch())
+    assert float(items["kd_ultralytics"]) == pytest.approx(float(expected_items["dis_loss"]), rel=1e-5)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    loss.sum().backward()
+    expected.sum().backward()
+    for mine, other in zip(model.student_model.parameters(), built_in.student_model.parameters(), strict=True):
+        if mine.grad is not None:
+            torch.testing.assert_close(mine.grad, other.grad, rtol=2e-3, atol=1e-5)
+
+
+def test_loss__only_common_classes_are_compared() -> None:
+    model = pair({"bckd": {"box": 0.0}}, teacher_classes=5)
+    _, before = model(batch())
+    head = model.teacher_model.layers[-1]
+    with torch.no_grad():
+        for branch in head.cv3:
+            branch[-1].bias[3:] += 5.0  # classes that the student does not have
+    _, after = model(batch())
+    assert float(before["kd_bckd_cls"]) == pytest.approx(float(after["kd_bckd_cls"]), rel=1e-6)
+
+
+@pytest.mark.parametrize("family", DUAL)
+def test_loss__branches_of_a_dual_pair_are_weighed_as_the_detection_loss_does(family: str) -> None:
+    model = pair({"bckd": {"box": 0.0}}, student=family, teacher=family)
+    values = {}
+    for weights in ((1.0, 0.0), (0.0, 1.0), (0.3, 0.7)):
+        criterion = model.student_model.init_criterion()
+        assert isinstance(criterion, E2ELoss)
+        criterion.o2m, criterion.o2o = weights
+        model.student_model.criterion = criterion
+        values[weights] = float(model(batch())[1]["kd_bckd_cls"])
+    expected = 0.3 * values[1.0, 0.0] + 0.7 * values[0.0, 1.0]
+    assert values[0.3, 0.7] == pytest.approx(expected, rel=1e-4)
+    assert values[1.0, 0.0] != values[0.0, 1.0]
+
+
+def test_state__copies_and_pickles_hold_no_teacher_and_no_hooks() -> None:
+    model = pair(EVERYTHING)
+    model(batch())
+    for twin in (copy.deepcopy(model.eval()), pickle.loads(pickle.dumps(model.eval()))):
+        assert twin.teacher_model is None
+        assert not [k for k in twin.state_dict() if "teacher" in k]
+        assert twin.terms == model.terms
+        own = {k: v for k, v in model.state_dict().items() if not k.startswith("teacher_model.")}
+        assert own.keys() == twin.state_dict().keys()
+        assert all(torch.equal(v, own[k]) for k, v in twin.state_dict().items())
+    assert not any(m._forward_hooks for m in model.student_model.modules())
+    assert model.teacher_model is not None
+
+
+def test_state__projector_holds_plain_torch_modules_only() -> None:
+    model = pair(EVERYTHING)
+    assert {type(m).__module__.split(".")[0] for m in model.projector.modules()} == {"torch"}
+
+
+def test_autocast__terms_do_not_depend_on_it() -> None:
+    model = pair({"ssim": {}, "bckd": {}}).train()
+    images = batch()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, items = model(images)
+    assert all(v.dtype == torch.float32 for v in items.values())
+    assert torch.isfinite(loss).all()
+
+
+def test_loss__an_empty_batch_of_objects_is_fine() -> None:
+    model = pair(EVERYTHING)
+    empty: dict[str, Any] = batch()
+    empty.update(batch_idx=torch.zeros(0), cls=torch.zeros(0, 1), bboxes=torch.zeros(0, 4))
+    loss, items = model(empty)
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    assert float(items["kd_bckd_cls"]) > 0
+
+
+def test_gradient__reaches_the_student_through_each_term_alone() -> None:
+    for term in TERMS:
+        model = pair(EVERYTHING)
+        loss, _ = model(batch())
+        loss[3 + TERMS.index(term)].backward()
+        total: Tensor = sum(p.grad.abs().sum() for p in model.student_model.parameters() if p.grad is not None)
+        assert float(total) > 0, term

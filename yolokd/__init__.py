@@ -1,0 +1,14 @@
+"""yolokd: knowledge distillation for YOLO detectors, on top of Ultralytics.
+
+The Python API behind the commands: `load_recipe`, `train`, `evaluate`, `export`. Importing this package imports
+neither torch nor ultralytics; the functions do so when they are called.
+"""
+
+from __future__ import annotations
+
+from yolokd.api import evaluate, export, train
+from yolokd.recipe import Recipe, load_recipe
+
+__version__ = "0.1.0"
+
+__all__ = ["Recipe", "__version__", "evaluate", "export", "load_recipe", "train"]

@@ -1,0 +1,145 @@
+"""`yolokd train`: check everything, print the plan, train."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from yolokd.errors import UserError
+
+if TYPE_CHECKING:
+    from yolokd.engine.plan import ModelPlan, Plan
+
+
+def train(
+    student: Annotated[
+        str | None, typer.Option(help="Model to train: a .pt, a name (yolov8n: pretrained) or a YAML (from scratch).")
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="Trained detector to learn from: a .pt or a name.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Name of a shipped recipe, or a YAML file.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data YAML, a name that Ultralytics packages, or 'streets'.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.")] = None,
+    imgsz: Annotated[int | None, typer.Option(help="Side of the input picture in pixels, a multiple of 32.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Pictures per step; -1 finds what fits a GPU.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, mps, a GPU (0) or several (0,1).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights and augmentation.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a recipe key; repeatable.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run's folder below runs/.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Continue an interrupted run.")] = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Distil the common classes where the teacher lacks some.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, stop.")] = False,
+    trust_checkpoint: Annotated[
+        bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
+    ] = False,
+) -> None:
+    """Train a student under a teacher with a recipe."""
+    console = Console()
+    given = {"data": data, "epochs": epochs, "imgsz": imgsz, "batch": batch, "device": device, "seed": seed}
+    if resume is not None:
+        fixed = {**given, "name": name, "student": student, "device": None}
+        changed = [f"--{key}" for key, value in fixed.items() if value is not None]
+        if changed:
+            raise UserError(f"A resumed run keeps its settings; leave out {', '.join(changed)} or start a new run.")
+        _resume(console, resume, recipe, set_ or [], teacher, device)
+        return
+    if student is None:
+        raise UserError("Give the model to train: --student yolov8n (pretrained) or --student yolov8n.yaml (scratch).")
+    if recipe is None:
+        raise UserError("Give a recipe: --recipe bckd_ssim. 'yolokd recipes list' shows them.")
+    from yolokd.engine.plan import make_plan
+    from yolokd.engine.run import resolve_recipe, start
+
+    resolved = resolve_recipe(recipe, set_ or [], **given, name=name)
+    plan = make_plan(teacher, student, resolved, allow_partial=allow_partial)
+    show_plan(console, plan)
+    if not dry_run:
+        folder = start(plan, allow_partial=allow_partial)
+        _done(console, str(folder))
+
+
+def _resume(
+    console: Console, run: str, recipe: str | None, overrides: list[str], teacher: str | None, device: str | None
+) -> None:
+    from yolokd.engine.run import resolve_recipe, resume
+
+    if overrides and recipe is None:
+        raise UserError("A resumed run keeps its recipe; leave out --set, or give --recipe as well to compare with it.")
+    asked = None if recipe is None else resolve_recipe(recipe, overrides)
+    _done(console, str(resume(run, recipe=asked, teacher=teacher, device=device)))
+
+
+def _done(console: Console, folder: str) -> None:
+    console.print(Text(f"\nThe run is in {folder}: weights/best.pt is the plain student, results.csv the course."))
+
+
+def show_plan(console: Console, plan: Plan) -> None:
+    """Print what is going to happen."""
+    table = Table(title=Text(f"Plan: {plan.recipe.name}"), title_justify="left", show_header=True, box=None)
+    for column in ("", "model", "weights", "parameters", "GFLOPs", "head"):
+        table.add_column(column, justify="right" if column in {"parameters", "GFLOPs"} else "left")
+    for role, model in (("teacher", plan.teacher), ("student", plan.student)):
+        if model is not None:
+            table.add_row(*map(Text, _model_row(role, model)))
+    console.print(table)
+    if plan.teacher is not None:
+        _show_taps(console, plan, plan.teacher)
+        _show_terms(console, plan)
+        _show_classes(console, plan)
+    counts = plan.report.summary()
+    console.print(Text(f"data      {plan.data.yaml_path}\n          {counts}"))
+    console.print(Text(f"size      {plan.imgsz} px, {plan.recipe.train.get('epochs', 100)} epochs"))
+    console.print(Text(f"cost      about {plan.cost:.2f} × plain training per step (by floating-point operations)"))
+    console.print(Text(f"folder    {plan.folder}"))
+    for note in plan.notes:
+        console.print(Text(f"note      {note}", style="yellow"))
+
+
+def _model_row(role: str, model: ModelPlan) -> tuple[str, ...]:
+    head = model.head
+    kind = f"{' + '.join(head.branches)}, reg_max {head.bins}"
+    start = "trained" if model.pretrained else "from scratch"
+    return role, model.spec, start, f"{model.parameters:,}", f"{model.gflops:.2f}", kind
+
+
+def _show_taps(console: Console, plan: Plan, teacher: ModelPlan) -> None:
+    taps = Table(box=None, show_header=True)
+    for column in ("features", "student", "teacher"):
+        taps.add_column(column)
+    for level in plan.student.head.layers:
+        cells = [f"layer {h.layers[level]}, {h.widths[level]} channels" for h in (plan.student.head, teacher.head)]
+        taps.add_row(level, *cells)
+    console.print(taps)
+
+
+def _show_terms(console: Console, plan: Plan) -> None:
+    schedule = plan.recipe.schedule
+    table = Table(box=None)
+    table.add_column("term")
+    table.add_column("gain", justify="right")
+    table.add_column("schedule")
+    when = f"{schedule.shape}, warm-up {schedule.warmup:g} epochs, until {schedule.until:.0%} of the run"
+    for term, gain in plan.recipe.losses.terms().items():
+        table.add_row(f"kd_{term}", f"{gain:g}", when if gain else "off")
+    console.print(table)
+
+
+def _show_classes(console: Console, plan: Plan) -> None:
+    if plan.classes is None:
+        return
+    if plan.classes.identical:
+        console.print(Text(f"classes   the same {len(plan.classes.rows)} on both sides"))
+        return
+    table = Table(box=None)
+    table.add_column("class of the data")
+    table.add_column("class of the teacher")
+    for own, other in plan.classes.rows:
+        table.add_row(Text(own), Text(other or "- none -"))
+    console.print(table)

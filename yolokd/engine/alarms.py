@@ -1,0 +1,82 @@
+"""Alarms: a distillation term that is not finite, or stays exactly zero, ends the run with its name.
+
+Values stay on the device and are read together every `EVERY` steps, so that no step waits for them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yolokd.errors import RunError
+
+EVERY = 20  # steps between two readings
+ZERO_STEPS = 20  # active steps with objects on which a term may be exactly zero
+
+
+@dataclass(frozen=True)
+class _Record:
+    step: int
+    values: Mapping[str, Tensor]
+    objects: bool
+    files: tuple[str, ...]
+
+
+@dataclass
+class Alarms:
+    """Collects each step's values before their gains, and judges them when read."""
+
+    step: int = 0
+    zeros: Counter[str] = field(default_factory=Counter)
+    _pending: list[_Record] = field(default_factory=list)
+
+    def record(self, values: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
+        """Keep one step's values, (): nothing is read from the device."""
+        self.step += 1
+        files = tuple(str(f) for f in batch.get("im_file", ()))
+        detached = {term: value.detach() for term, value in values.items()}
+        self._pending.append(_Record(self.step, detached, len(batch["cls"]) > 0, files))
+
+    @property
+    def due(self) -> bool:
+        """Whether enough steps have gathered to be read."""
+        return len(self._pending) >= EVERY
+
+    def read(self) -> None:
+        """Judge all steps since the last reading.
+
+        Raises:
+            RunError: A term is not finite (names term, step and pictures), or was exactly zero for `ZERO_STEPS` active
+                steps that had objects.
+        """
+        records, self._pending = self._pending, []
+        if not records:
+            return
+        numbers = iter(torch.stack([v.float() for r in records for v in r.values.values()]).tolist())
+        for record in records:
+            for term in record.values:
+                self._judge(term, next(numbers), record)
+
+    def _judge(self, term: str, value: float, record: _Record) -> None:
+        if not math.isfinite(value):
+            shown = ", ".join(Path(f).name for f in record.files[:8]) or "unknown"
+            raise RunError(
+                f"The distillation term kd_{term} became {value} at active step {record.step}, on the pictures "
+                f"{shown}. Lower its gain or the learning rate, or switch mixed precision off (train.amp=false)."
+            )
+        if value != 0:
+            self.zeros[term] = 0
+        elif record.objects:
+            self.zeros[term] += 1
+            if self.zeros[term] >= ZERO_STEPS:
+                raise RunError(
+                    f"The distillation term kd_{term} was exactly 0 on {ZERO_STEPS} steps with objects in them: it "
+                    f"teaches nothing. Are teacher and student the same weights? Else take the term out of the recipe."
+                )

@@ -1,0 +1,92 @@
+"""Resolving `--data`: Streets, a YAML, a packaged Ultralytics name; and refusing what would run code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ultralytics
+from ultralytics.data.utils import check_det_dataset
+from ultralytics.utils import ONLINE
+
+from yolokd.data.check import load_yaml, refuse_script
+from yolokd.errors import DataError
+
+PACKAGED = Path(ultralytics.__file__).parent / "cfg" / "datasets"
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A detection data set as Ultralytics reads it."""
+
+    yaml_path: Path
+    names: dict[int, str]
+    splits: dict[str, list[Path]]  # split → folders of pictures or lists of them
+
+
+def resolve(data: str) -> Dataset:
+    """Find and read a data set without running anything that it brings.
+
+    Args:
+        data: `streets`, the path of a data YAML (or of a folder that holds one), or a name that Ultralytics packages.
+
+    Raises:
+        DataError: Missing, malformed, without pictures, or it would execute a download script of its own.
+    """
+    path = locate(data)
+    raw = load_yaml(path)
+    packaged = PACKAGED in path.resolve().parents
+    if not packaged:
+        refuse_script(raw, path)
+    try:
+        checked: dict[str, Any] = check_det_dataset(str(path), autodownload=ONLINE)
+    except Exception as error:
+        raise DataError(_missing(data, path, error, downloadable=bool(raw.get("download")))) from error
+    splits = {split: _paths(checked[split]) for split in SPLITS if checked.get(split)}
+    for split in ("train", "val"):
+        for source in splits.get(split, []):
+            if not source.exists():
+                raise DataError(f"'{path}' names {split} pictures at '{source}', which does not exist.")
+    return Dataset(path, dict(checked["names"]), splits)
+
+
+def locate(data: str) -> Path:
+    """Return the path of the data YAML.
+
+    Raises:
+        DataError: There is none.
+    """
+    if data == "streets":
+        from yolokd.data.streets import ensure
+
+        return ensure()
+    path = Path(data).expanduser()
+    if path.is_dir():
+        inside = sorted(p for p in path.iterdir() if p.suffix in {".yaml", ".yml"})
+        if len(inside) != 1:
+            raise DataError(f"The folder '{data}' holds {len(inside)} YAML files; give the path of the data YAML.")
+        return inside[0]
+    if path.is_file():
+        return path
+    name = path.name if path.suffix else f"{path.name}.yaml"
+    if path.parent == Path() and (PACKAGED / name).is_file():
+        return PACKAGED / name
+    raise DataError(
+        f"There is no data YAML '{data}', and Ultralytics packages none of that name. 'streets' is the built-in one."
+    )
+
+
+def _paths(value: str | list[str]) -> list[Path]:
+    return [Path(v) for v in ([value] if isinstance(value, str) else value)]
+
+
+def _missing(data: str, path: Path, error: Exception, *, downloadable: bool) -> str:
+    reason = str(error).split("\nNote dataset download")[0].replace("❌", "").strip()
+    if downloadable and not ONLINE:
+        return (
+            f"The pictures of '{data}' are not here and cannot be downloaded, as there is no network. "
+            f"Try the built-in data set: --data streets"
+        )
+    return f"The data set '{path}' cannot be used: {reason}"

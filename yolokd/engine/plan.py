@@ -1,0 +1,192 @@
+"""Everything that is checked before the first step, and the plan that `--dry-run` prints."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.ops import make_divisible
+from ultralytics.utils.torch_utils import get_flops, get_num_params, select_device
+
+from yolokd.data.check import DataReport, check_labels
+from yolokd.engine.classes import ClassMatch, match_classes, require_classes
+from yolokd.engine.dataset import Dataset, resolve
+from yolokd.engine.heads import HeadInfo, read_head
+from yolokd.engine.weights import Spec, as_detector, find, is_yaml, load_detector
+from yolokd.errors import PairError, UserError, WeightsError
+from yolokd.losses.table import LOSSES
+from yolokd.recipe import Recipe
+
+DEFAULT_DATA = "kitti.yaml"
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """One partner: where it comes from and what it costs."""
+
+    spec: str
+    path: Path
+    pretrained: bool
+    parameters: int
+    gflops: float  # of one picture at the training size
+    head: HeadInfo
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is going to do, checked."""
+
+    recipe: Recipe
+    student: ModelPlan
+    teacher: ModelPlan | None
+    classes: ClassMatch | None
+    data: Dataset
+    report: DataReport
+    imgsz: int
+    folder: Path
+    notes: tuple[str, ...]
+
+    @property
+    def cost(self) -> float:
+        """Estimated time of a step as a multiple of plain training, by floating-point operations.
+
+        A training step costs about three forward passes of the student; the teacher adds one of its own.
+        """
+        if self.teacher is None or not any(self.recipe.losses.terms().values()):
+            return 1.0
+        return 1.0 + self.teacher.gflops / max(3 * self.student.gflops, 1e-9)
+
+
+def make_plan(
+    teacher: Spec | None, student: Spec, recipe: Recipe, *, allow_partial: bool = False, runs: Path | None = None
+) -> Plan:
+    """Check a run in full.
+
+    Args:
+        teacher: The teacher's checkpoint; None is allowed if the recipe has no losses.
+        student: Checkpoint, name or model YAML of the student.
+        recipe: The resolved recipe, command line options included.
+        allow_partial: Distil the common classes where the teacher lacks some of the data's.
+        runs: Folder of all runs; `runs` in the current folder if None.
+
+    Raises:
+        UserError: Anything that can be known before the first step.
+    """
+    notes: list[str] = []
+    train = recipe.train
+    _check_device(train.get("device"))
+    asked = int(train.get("imgsz", 640))
+    imgsz = int(make_divisible(asked, 32))
+    if imgsz != asked:
+        notes.append(f"imgsz {asked} is rounded to {imgsz}, a multiple of the largest stride 32")
+    folder = _writable(run_folder(recipe, runs))
+    distils = bool(recipe.losses.terms())
+    if distils and teacher is None:
+        raise UserError(f"The recipe '{recipe.name}' has losses and needs --teacher; only 'baseline' does without.")
+    if not distils and teacher is not None:
+        notes.append(f"the recipe '{recipe.name}' has no losses: the teacher is not used")
+        teacher = None
+    if not is_yaml(student):
+        find(student)  # the quick checks first: missing files before the data are read
+    master = None if teacher is None else _teacher(teacher, imgsz)
+    data = resolve(str(train.get("data") or DEFAULT_DATA))
+    learner = _partner(student, imgsz, "The student", classes=len(data.names))
+    report = check_labels(data.splits, data.names)
+    report.raise_if_bad()
+    match = None
+    if master is not None:
+        model, info = master
+        match = match_classes(data.names, model.names, recipe.teacher.classes)
+        needing = [name for name, _ in recipe.losses.items() if LOSSES[name].needs_classes]
+        if needing:
+            require_classes(match, allow_partial=allow_partial, teacher=str(teacher), data=str(data.yaml_path))
+        _check_pair(recipe, learner[1].head, info.head, notes)
+    return Plan(
+        recipe=recipe,
+        student=learner[1],
+        teacher=None if master is None else master[1],
+        classes=match,
+        data=data,
+        report=report,
+        imgsz=imgsz,
+        folder=folder,
+        notes=tuple(notes),
+    )
+
+
+def run_folder(recipe: Recipe, runs: Path | None) -> Path:
+    """Where the run will be written: `runs/<name>`, with a number if that is taken."""
+    root = (runs or Path(str(recipe.train.get("project") or "runs"))).absolute()
+    folder = root / str(recipe.train.get("name") or recipe.name)
+    if recipe.train.get("exist_ok"):
+        return folder
+    number = 2
+    while folder.exists():
+        folder = folder.with_name(f"{recipe.train.get('name') or recipe.name}-{number}")
+        number += 1
+    return folder
+
+
+def _check_device(device: Any) -> None:
+    if device is None:
+        return
+    try:
+        select_device(device, verbose=False)
+    except (ValueError, RuntimeError, AssertionError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "unknown device")
+        raise UserError(f"The device '{device}' cannot be used: {reason} Give cpu, mps, or GPU numbers.") from error
+
+
+def _writable(folder: Path) -> Path:
+    parent = folder
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f"The run cannot be written to '{folder}': '{parent}' is not a folder that you may write to.")
+    return folder
+
+
+def _partner(spec: Spec, imgsz: int, what: str, classes: int | None = None) -> tuple[DetectionModel, ModelPlan]:
+    if is_yaml(spec):
+        model, path = _from_yaml(spec, classes), Path(spec)
+    else:
+        path = find(spec)
+        model = load_detector(path)
+    return model, ModelPlan(
+        spec=str(spec),
+        path=path,
+        pretrained=not is_yaml(spec),
+        parameters=get_num_params(model),
+        gflops=get_flops(model, imgsz),
+        head=read_head(model, what),
+    )
+
+
+def _teacher(spec: Spec, imgsz: int) -> tuple[DetectionModel, ModelPlan]:
+    if is_yaml(spec):
+        raise WeightsError(f"The teacher '{spec}' is a model description without weights; give a trained checkpoint.")
+    return _partner(spec, imgsz, "The teacher")
+
+
+def _from_yaml(spec: Spec, classes: int | None) -> DetectionModel:
+    try:
+        model = DetectionModel(str(spec), nc=classes, verbose=False)
+    except FileNotFoundError as error:
+        raise WeightsError(f"There is no model description '{spec}', and Ultralytics packages none.") from error
+    except Exception as error:  # a wrong YAML fails anywhere in Ultralytics' parser
+        raise WeightsError(f"The model description '{spec}' cannot be built: {error}") from error
+    return as_detector(model, str(spec))
+
+
+def _check_pair(recipe: Recipe, student: HeadInfo, teacher: HeadInfo, notes: list[str]) -> None:
+    for name, _ in recipe.losses.items():
+        if LOSSES[name].needs_distribution and (student.bins != teacher.bins or student.bins == 1):
+            raise PairError(
+                f"The loss '{name}' compares box distributions, but the student's head has reg_max {student.bins} and "
+                f"the teacher's {teacher.bins}. Use bckd's box term, which works on decoded boxes."
+            )
+    if len(student.branches) != len(teacher.branches) and any(LOSSES[n].needs_head for n, _ in recipe.losses.items()):
+        notes.append("one partner has a single head: only the one-to-many branch is distilled")

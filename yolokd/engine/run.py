@@ -1,0 +1,145 @@
+"""Starting and continuing runs: from a checked plan to a finished folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from yolokd.data.check import fingerprint
+from yolokd.engine import records
+from yolokd.engine.plan import Plan, make_plan
+from yolokd.engine.resume import Interrupted, check_same, read_interrupted
+from yolokd.engine.settings import KEY, RunSettings
+from yolokd.engine.trainer import DistillTrainer, finish_checkpoints
+from yolokd.engine.weights import Spec, sha256
+from yolokd.errors import RunError, UserError, YolokdError
+from yolokd.recipe import Recipe, load_recipe
+
+OPTIONS = (
+    "data",
+    "epochs",
+    "imgsz",
+    "batch",
+    "device",
+    "seed",
+    "name",
+)  # of `train`, each a key of the recipe's `train`
+
+
+def train(
+    teacher: Spec | None,
+    student: Spec,
+    recipe: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    allow_partial: bool = False,
+    **options: Any,
+) -> Path:
+    """Check, then train; see `yolokd.api.train`."""
+    plan = make_plan(teacher, student, resolve_recipe(recipe, overrides, **options), allow_partial=allow_partial)
+    return start(plan, allow_partial=allow_partial)
+
+
+def resolve_recipe(recipe: str | Path, overrides: Sequence[str] = (), **options: Any) -> Recipe:
+    """Load a recipe with the command's options and overrides applied; options that are None are left as they are.
+
+    Raises:
+        UserError: An option that does not exist.
+        RecipeError: All problems of the recipe and of the options at once.
+    """
+    unknown = set(options) - set(OPTIONS)
+    if unknown:
+        raise UserError(f"Unknown option {', '.join(sorted(unknown))}; known are {', '.join(OPTIONS)}, overrides.")
+    given = [f"train.{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
+    return load_recipe(recipe, [*overrides, *given])
+
+
+def start(plan: Plan, *, allow_partial: bool = False) -> Path:
+    """Train as planned and return the run's folder.
+
+    Raises:
+        RunError: The run failed after it had started.
+    """
+    settings = RunSettings(
+        recipe=plan.recipe.to_dict(),
+        recipe_name=plan.recipe.name,
+        teacher=None if plan.teacher is None else str(plan.teacher.path.absolute()),
+        teacher_sha256=None if plan.teacher is None else sha256(plan.teacher.path),
+        allow_partial=allow_partial,
+        provenance=_provenance(plan),
+    )
+    overrides: dict[str, Any] = {
+        **plan.recipe.train,
+        "task": "detect",
+        "mode": "train",
+        "model": str(plan.student.path),
+        "data": str(plan.data.yaml_path),
+        "imgsz": plan.imgsz,
+        "project": str(plan.folder.parent),
+        "name": plan.folder.name,
+        KEY: settings.to_dict(),
+    }
+    if plan.teacher is not None:
+        overrides["distill_model"] = settings.teacher
+    return _run(lambda: DistillTrainer(overrides=overrides))
+
+
+def resume(run: str, *, recipe: Recipe | None = None, teacher: Spec | None = None, device: str | None = None) -> Path:
+    """Continue an interrupted run from its last saved epoch, and finish it.
+
+    Raises:
+        UserError: Nothing to continue, or another teacher or recipe than the run was started with.
+        RunError: The run failed again.
+    """
+    interrupted = read_interrupted(run)
+    check_same(interrupted, recipe, teacher)
+    if interrupted.epoch >= interrupted.epochs:  # killed after the last epoch, while finishing
+        return _finish(interrupted)
+    overrides: dict[str, Any] = {
+        "task": "detect",
+        "mode": "train",
+        "model": str(interrupted.checkpoint),
+        "resume": str(interrupted.checkpoint),
+        "save_dir": str(interrupted.folder),
+    }
+    if interrupted.settings.teacher is not None:
+        overrides["distill_model"] = str(teacher or interrupted.settings.teacher)
+    if device is not None:
+        overrides["device"] = device
+    for stray in (interrupted.folder / "weights").glob("*.part"):
+        stray.unlink()
+    return _run(lambda: DistillTrainer(overrides=overrides))
+
+
+def _run(build: Callable[[], DistillTrainer]) -> Path:
+    try:
+        trainer = build()
+        trainer.train()
+    except YolokdError:
+        raise
+    except (OSError, RuntimeError, ValueError, AssertionError, TypeError) as error:
+        reason = str(error).strip() or type(error).__name__
+        raise RunError(f"The run failed: {reason}") from error
+    return Path(trainer.save_dir)
+
+
+def _finish(interrupted: Interrupted) -> Path:
+    finish_checkpoints(interrupted.folder / "weights", interrupted.settings)
+    records.cut_results(interrupted.folder / "results.csv", interrupted.epochs)
+    return interrupted.folder
+
+
+def _provenance(plan: Plan) -> dict[str, Any]:
+    return {
+        "student": plan.student.spec,
+        "student_initialisation": (
+            f"checkpoint, sha256 {sha256(plan.student.path)}" if plan.student.pretrained else "from scratch"
+        ),
+        "data": str(plan.data.yaml_path),
+        "data_fingerprint": fingerprint(plan.data.splits),
+        "seed": plan.recipe.train.get("seed", 0),
+        "versions": records.versions(),
+        "command": records.command_line(),
+    }

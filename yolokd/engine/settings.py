@@ -1,0 +1,40 @@
+"""What a run carries with it: the resolved recipe, the teacher's identity, its class match, provenance.
+
+It travels in the trainer's arguments as plain dicts and scalars, so that it survives resuming and the pickling for
+multi-GPU workers, and is stored under the key `yolokd` of the final checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from yolokd.recipe import Recipe
+
+KEY = "yolokd"
+
+
+@dataclass
+class RunSettings:
+    """The plain data behind a run."""
+
+    recipe: dict[str, Any]
+    recipe_name: str
+    teacher: str | None = None  # path
+    teacher_sha256: str | None = None
+    allow_partial: bool = False
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts and scalars only."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunSettings:
+        """The inverse of `to_dict`."""
+        return cls(**data)
+
+    def load_recipe(self) -> Recipe:
+        """The typed recipe."""
+        return Recipe.from_dict(self.recipe, name=self.recipe_name)

@@ -1,0 +1,225 @@
+"""The trainer: Ultralytics' own, with the pair built in `setup_model` and the run's settings in its arguments.
+
+The constructor keeps the stock signature, since multi-GPU workers call it with the pickled arguments. Nothing essential
+lives in files that are written early: workers rebuild everything from `args.yolokd`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.distill_model import DistillationModel
+from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK
+from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zero_first, unwrap_model
+
+from yolokd.engine import records
+from yolokd.engine.classes import match_classes
+from yolokd.engine.model import PREFIX, Distillation, TeacherStudent
+from yolokd.engine.plots import plot_results
+from yolokd.engine.settings import KEY, RunSettings
+from yolokd.engine.teacher import DTYPES, Teacher
+from yolokd.engine.weights import load, load_detector
+from yolokd.losses.table import LOSSES
+
+
+class DistillTrainer(DetectionTrainer):
+    """Trains a student under a teacher as `args.yolokd` says; without losses, exactly as Ultralytics does."""
+
+    args: Any
+    model: Any
+
+    def __init__(
+        self, cfg: Any = DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: dict[str, Any] | None = None
+    ) -> None:
+        overrides = dict(overrides or {})
+        settings = overrides.pop(KEY, None)
+        super().__init__(cfg, overrides, _callbacks)
+        if settings is not None:  # on a resume they came with the checkpoint's arguments
+            setattr(self.args, KEY, settings)
+        self.settings = RunSettings.from_dict(vars(self.args)[KEY])
+        self.recipe = self.settings.load_recipe()
+        self.batch_number = 0
+
+    # Building the pair
+
+    def setup_model(self) -> dict[str, Any] | None:
+        """Build the student as Ultralytics does, then the teacher around it."""
+        if not self.recipe.losses.terms():
+            checkpoint: dict[str, Any] | None = super().setup_model()
+            return checkpoint
+        if not self.resume:
+            checkpoint = super().setup_model()
+            self.model = self._pair(self.model)
+            return checkpoint
+        saved, checkpoint = load(Path(self.model))
+        if not isinstance(saved, DistillationModel):
+            raise TypeError(f"{self.model} does not hold a student under distillation")
+        student = self.get_model(cfg=saved.yaml, weights=saved.student_model, verbose=RANK in {-1, 0})
+        self.model = self._pair(student)
+        self.model.projector.load_state_dict(saved.projector.state_dict())
+        return checkpoint
+
+    def _pair(self, student: Any) -> TeacherStudent:
+        student.args = self.args
+        student.nc, student.names = self.data["nc"], self.data["names"]
+        dtype = DTYPES[self._precision()]
+        teacher = Teacher(load_detector(Path(self.args.distill_model)), dtype=dtype)
+        distillation = Distillation(
+            losses={name: LOSSES[name](config) for name, config in self.recipe.losses.items()},
+            gains=self.recipe.losses.terms(),
+            classes=match_classes(student.names, teacher.names, self.recipe.teacher.classes),
+        )
+        with torch.random.fork_rng(devices=[]):  # the parts' first weights must not shift the student's random stream
+            torch.manual_seed(self.args.seed)
+            return TeacherStudent(student, teacher, distillation)
+
+    def _precision(self) -> str:
+        asked = self.recipe.teacher.precision
+        if asked != "auto":
+            return asked
+        return "fp16" if self.device.type == "cuda" and self.args.amp not in {False, "fp32"} else "fp32"
+
+    def set_model_attributes(self) -> None:
+        """Give class count, names and arguments to the student as well as to the wrapper."""
+        super().set_model_attributes()
+        student = getattr(self.model, "student_model", None)
+        if student is not None:
+            student.nc, student.names, student.args = self.model.nc, self.model.names, self.args
+
+    def get_validator(self) -> Any:
+        """Return the validator; its arguments know only Ultralytics' own keys."""
+        full = self.args
+        self.args = copy(full)
+        delattr(self.args, KEY)
+        try:
+            return super().get_validator()
+        finally:
+            full.max_det = self.args.max_det
+            self.args = full
+
+    # The course of a run
+
+    def _setup_train(self) -> None:
+        with _quiet_about_the_teacher():
+            super()._setup_train()
+        if RANK in {-1, 0}:
+            records.write_run_files(self.save_dir, self.settings)
+            if self.resume:
+                records.cut_results(self.csv, self.start_epoch)
+        if isinstance(unwrap_model(self.model), TeacherStudent):
+            # Here and not in the constructor: multi-GPU workers receive the parent's callbacks as well.
+            self.add_callback("on_train_epoch_start", _start_epoch)
+            self.add_callback("on_train_batch_start", _start_batch)
+            self.add_callback("on_train_batch_end", _end_batch)
+            self.add_callback("on_train_epoch_end", _end_epoch)
+
+    def save_model(self) -> bool:
+        """Write checkpoints beside and rename them, so that a full disk or a kill leaves the previous ones intact."""
+        with self._written_beside():
+            saved: bool = super().save_model()
+        return saved
+
+    @contextmanager
+    def _written_beside(self) -> Iterator[None]:
+        final = {name: getattr(self, name) for name in ("last", "best")}
+        beside = {name: path.with_suffix(".pt.part") for name, path in final.items()}
+        for name, path in beside.items():
+            setattr(self, name, path)
+        try:
+            yield
+            for name, path in beside.items():
+                if path.exists():
+                    path.replace(final[name])
+        finally:
+            for name, path in final.items():
+                setattr(self, name, path)
+                beside[name].unlink(missing_ok=True)
+
+    def final_eval(self) -> None:
+        """Reduce the checkpoints to plain students that carry the recipe, then validate `best.pt`."""
+        with torch_distributed_zero_first(LOCAL_RANK):
+            if RANK in {-1, 0}:
+                finish_checkpoints(self.wdir, self.settings)
+        if self.best.exists():
+            LOGGER.info(f"\nValidating {self.best}...")
+            self.validator.args.plots = self.args.plots
+            self.validator.args.compile = False
+            self.metrics = self.validator(model=self.best)
+            self.metrics.pop("fitness", None)
+            self.epoch += 1
+            self.run_callbacks("on_fit_epoch_end")
+            self.epoch -= 1
+
+    def progress_string(self) -> str:
+        """Return the header of the progress line; columns are eleven characters wide."""
+        labels = [name if len(name) < 11 else name.removeprefix(PREFIX)[:10] for name in self.loss_names]
+        return ("\n" + "%11s" * (4 + len(labels))) % ("Epoch", "GPU_mem", *labels, "Instances", "Size")
+
+    def plot_metrics(self) -> None:
+        """Draw results.png with the distillation terms, which Ultralytics' own plot would leave out."""
+        self.on_plot(plot_results(self.csv))
+
+
+@contextmanager
+def _quiet_about_the_teacher() -> Iterator[None]:
+    """Hold back the hundreds of lines that name each frozen layer of the teacher."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "Freezing layer 'teacher_model." not in str(record.msg)
+
+    LOGGER.addFilter(keep)
+    try:
+        yield
+    finally:
+        LOGGER.removeFilter(keep)
+
+
+def finish_checkpoints(folder: Path, settings: RunSettings) -> None:
+    """Reduce last.pt and best.pt to plain half-precision students with the recipe under the key `yolokd`.
+
+    `last.pt` goes last, so that a kill in between leaves a run that can be resumed and finished.
+    """
+    updates: dict[str, Any] = {KEY: settings.to_dict()}
+    if (folder / "last.pt").exists():
+        updates["train_results"] = load(folder / "last.pt")[1].get("train_results")
+    for name in ("best.pt", "last.pt"):
+        path = folder / name
+        if not path.exists():
+            continue
+        beside = path.with_suffix(".pt.part")
+        try:
+            if strip_optimizer(path, s=str(beside), updates=updates):
+                beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _distillation(trainer: DistillTrainer) -> Distillation:
+    distillation: Distillation = unwrap_model(trainer.model).distillation
+    return distillation
+
+
+def _start_epoch(trainer: DistillTrainer) -> None:
+    trainer.batch_number = 0
+
+
+def _start_batch(trainer: DistillTrainer) -> None:
+    trainer.batch_number += 1
+    progress = trainer.epoch + (trainer.batch_number - 0.5) / len(trainer.train_loader)
+    _distillation(trainer).factor = trainer.recipe.schedule.factor(progress, trainer.epochs)
+
+
+def _end_batch(trainer: DistillTrainer) -> None:
+    if _distillation(trainer).alarms.due:
+        _distillation(trainer).alarms.read()
+
+
+def _end_epoch(trainer: DistillTrainer) -> None:
+    _distillation(trainer).alarms.read()
