@@ -14,11 +14,13 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils.loss import E2ELoss
 
 from tests.engine.models import DUAL, FAMILIES, batch, detector
+from yolokd.engine.balance import Balance
 from yolokd.engine.classes import match_classes
-from yolokd.engine.model import Distillation, TeacherStudent
+from yolokd.engine.distillation import Distillation
+from yolokd.engine.model import TeacherStudent
 from yolokd.engine.teacher import Teacher
 from yolokd.losses.table import LOSSES
-from yolokd.recipe import Recipe
+from yolokd.recipe import Recipe, Schedule
 
 
 def pair(
@@ -35,12 +37,16 @@ def pair(
     distillation = Distillation(
         losses={name: LOSSES[name](config) for name, config in recipe.losses.items()},
         gains=recipe.losses.terms(),
+        schedules=dict.fromkeys(recipe.losses.terms(), recipe.schedule),
         classes=match_classes(learner.names, master.names, classes or {}),
+        balance=Balance([], share=0.1, every=50, state={}),
     )
-    return TeacherStudent(learner, master, distillation).train()
+    model = TeacherStudent(learner, master, distillation)
+    model.train()
+    return model
 
 
-EVERYTHING = {"bckd": {}, "ssim": {}, "ultralytics": {}}
+EVERYTHING: dict[str, Any] = {"bckd": {}, "ssim": {}, "ultralytics": {}}
 TERMS = ("bckd_cls", "bckd_box", "ssim", "ultralytics")
 
 
@@ -73,7 +79,7 @@ def test_loss__gains_and_schedule_scale_the_terms() -> None:
     _, once = model(batch())
     assert model.distillation is not None
     model.distillation.gains = {**model.distillation.gains, "bckd_cls": 3.0}
-    model.distillation.factor = 0.5
+    model.distillation.schedules = {term: Schedule(warmup=1) for term in model.terms}  # half strength at the start
     _, scaled = model(batch())
     assert float(scaled["kd_bckd_cls"]) == pytest.approx(1.5 * float(once["kd_bckd_cls"]), rel=1e-5)
     assert float(scaled["kd_ssim"]) == pytest.approx(0.5 * float(once["kd_ssim"]), rel=1e-5)
@@ -85,11 +91,11 @@ def test_loss__no_teacher_pass_while_every_gain_is_zero() -> None:
     assert model.distillation is not None
     calls: list[int] = []
     model.teacher_model.register_forward_hook(lambda *_: calls.append(1))
-    model.distillation.factor = 0.0
+    model.distillation.progress = 1.0  # the end of the run
     _, items = model(batch())
     assert not calls
     assert all(float(items[f"kd_{t}"]) == 0 for t in TERMS)
-    model.distillation.factor = 1.0
+    model.distillation.progress = 0.0
     model(batch())
     assert len(calls) == 1
 
@@ -149,7 +155,7 @@ def test_loss__recipe_ultralytics_equals_the_built_in_distiller(student: str, te
 def test_loss__only_common_classes_are_compared() -> None:
     model = pair({"bckd": {"box": 0.0}}, teacher_classes=5)
     _, before = model(batch())
-    head = model.teacher_model.layers[-1]
+    head: Any = model.teacher_model.layers[-1]
     with torch.no_grad():
         for branch in head.cv3:
             branch[-1].bias[3:] += 5.0  # classes that the student does not have

@@ -130,7 +130,7 @@ def test_start__every_arm_begins_from_the_same_student(tiny_pair: Pair, monkeypa
 
 
 def test_resume__continues_from_the_last_saved_epoch(interrupted: Path) -> None:
-    wrapper, _ = load(interrupted / "weights" / "last.pt")
+    wrapper: Any = load(interrupted / "weights" / "last.pt")[0]
     assert wrapper.teacher_model is None
     assert resume(str(interrupted)) == interrupted
     assert [row["epoch"] for row in rows(interrupted)] == ["1", "2", "3"]
@@ -138,7 +138,8 @@ def test_resume__continues_from_the_last_saved_epoch(interrupted: Path) -> None:
 
 
 def test_resume__projector_and_schedule_come_back(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved = load(interrupted / "weights" / "last.pt")[0].projector.state_dict()
+    wrapper: Any = load(interrupted / "weights" / "last.pt")[0]
+    saved = wrapper.projector.state_dict()
     seen: dict[str, Any] = {}
 
     def peek(self: DistillTrainer) -> None:
@@ -196,7 +197,7 @@ def test_resume__another_teacher_or_recipe_is_refused_by_name(
 def test_resume__the_teachers_file_has_changed(
     tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    teacher = shutil.copy(tiny_pair.teacher, tmp_path / "teacher.pt")
+    teacher = Path(shutil.copy(tiny_pair.teacher, tmp_path / "teacher.pt"))
     plan = Pair(teacher, tiny_pair.student, tiny_pair.data, tiny_pair.runs).plan()
     with monkeypatch.context() as patch:
         stop_after(patch, 1)
@@ -269,8 +270,9 @@ def test_distributed__workers_rebuild_recipe_and_teacher(tiny_pair: Pair, monkey
         .read_text()
         .replace(
             "trainer.train()",
-            "trainer._setup_train(); m = trainer.model; print(type(m).__name__, m.distillation.gains, len(m.projector), "
-            "m.teacher_model is not None, trainer.settings.teacher_sha256)",
+            "trainer._setup_train(); m = trainer.model; "
+            "print(type(m).__name__, m.distillation.gains, len(m.projector), m.teacher_model is not None, "
+            "trainer.settings.teacher_sha256)",
         )
     )
     try:

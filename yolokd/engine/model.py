@@ -7,7 +7,6 @@ teacher is frozen, kept out of the moving average and of checkpoints, and the fi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,30 +16,13 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.ops import xywh2xyxy
 from ultralytics.utils.torch_utils import copy_attr
 
-from yolokd.engine.alarms import Alarms
 from yolokd.engine.assignment import Assigned, branch_criteria, watch
-from yolokd.engine.classes import ClassMatch
+from yolokd.engine.distillation import Distillation, reduce_map
 from yolokd.engine.heads import as_head, grid_of, neck_features, read_head, split_branches
 from yolokd.engine.teacher import Teacher, TeacherOutput
-from yolokd.losses.base import Branch, Loss, Step
+from yolokd.losses.base import Branch, Step
 
 PREFIX = "kd_"  # of a term's column in results.csv and in the progress line
-
-
-@dataclass
-class Distillation:
-    """What only a training run needs: rebuilt from the recipe at each start, never saved."""
-
-    losses: Mapping[str, Loss]
-    gains: Mapping[str, float]  # term → gain, as the recipe says
-    classes: ClassMatch
-    factor: float = 1.0  # of the schedule, set before each batch
-    alarms: Alarms = field(default_factory=Alarms)
-
-    def current(self) -> dict[str, float]:
-        """Gains of the terms that act now."""
-        gains = {term: gain * self.factor for term, gain in self.gains.items()}
-        return {term: gain for term, gain in gains.items() if gain > 0}
 
 
 class TeacherStudent(DistillationModel):
@@ -90,8 +72,8 @@ class TeacherStudent(DistillationModel):
         if not self.training or self.distillation is None:
             detection, items = self.student_model.loss(batch, preds)
             return self._join(detection, items, zeros, len(images))
-        gains = self.distillation.current()
-        taught = self._teach(images, gains) if gains else None
+        active = self.distillation.active()
+        taught = self._teach(images, active) if active else None
         if getattr(self.student_model, "criterion", None) is None:
             self.student_model.criterion = self.student_model.init_criterion()
         raw = self.student_model(images)
@@ -99,9 +81,13 @@ class TeacherStudent(DistillationModel):
             detection, items = self.student_model.loss(batch, raw)
         if taught is None:
             return self._join(detection, items, zeros, len(images))
-        values = self._distil(self._step(batch, raw, taught, assigned), gains)
+        step = self._step(batch, raw, taught, assigned)
+        values = self._distil(step, active)
         self.distillation.alarms.record(values, batch)
-        weighted = torch.stack([values[t] * gains[t] if t in values else zeros[0] for t in self.terms])
+        if self.distillation.balance.due(list(values)):
+            self.distillation.balance.measure(detection.sum() / len(images), values, list(step.student.values()))
+        strengths = {term: self.distillation.strength(term, active[term]) for term in values}
+        weighted = torch.stack([values[t] * strengths[t] if t in values else zeros[0] for t in self.terms])
         return self._join(detection, items, weighted, len(images))
 
     def _join(
@@ -110,20 +96,16 @@ class TeacherStudent(DistillationModel):
         items = {**items, **{PREFIX + term: value for term, value in zip(self.terms, weighted.detach(), strict=True)}}
         return torch.cat([detection, weighted * batch_size]), items
 
-    def _active(self, gains: Mapping[str, float]) -> dict[str, Loss]:
-        losses = self._run().losses
-        return {name: loss for name, loss in losses.items() if any(term in gains for term in loss.terms)}
-
     def _run(self) -> Distillation:
         if self.distillation is None:
             raise RuntimeError("this copy of the model was made for saving or validation and cannot distil")
         return self.distillation
 
-    def _teach(self, images: Tensor, gains: Mapping[str, float]) -> TeacherOutput:
-        active = self._active(gains).values()
-        levels = {level for loss in active for level in loss.levels}
+    def _teach(self, images: Tensor, active: Mapping[str, float]) -> TeacherOutput:
+        losses = self._run().losses_of(active).values()
+        levels = {level for loss in losses for level in loss.levels}
         output: TeacherOutput = self.teacher_model(
-            images, head=any(loss.needs_head for loss in active), levels=tuple(sorted(levels))
+            images, head=any(loss.needs_head for loss in losses), levels=tuple(sorted(levels))
         )
         return output
 
@@ -145,10 +127,7 @@ class TeacherStudent(DistillationModel):
         self, raw: Mapping[str, Any], taught: Mapping[str, Any], assigned: Mapping[str, Assigned], grid: Any
     ) -> tuple[Branch, ...]:
         own, other = split_branches(raw), split_branches(taught)
-        match = self._run().classes
-        device = grid_device = own["one2many"]["scores"].device
-        pick = None if match.identical else torch.tensor(match.student, device=device)
-        pick_other = None if match.identical else torch.tensor(match.teacher, device=grid_device)
+        pick, pick_other = self._run().common_classes(own["one2many"]["scores"].device)
         return tuple(
             Branch(
                 name=name,
@@ -162,14 +141,14 @@ class TeacherStudent(DistillationModel):
             if name in own and name in other
         )
 
-    def _distil(self, step: Step, gains: Mapping[str, float]) -> dict[str, Tensor]:
-        """Return the value of each active term before its gain: Σ over anchors, mean over pictures."""
+    def _distil(self, step: Step, active: Mapping[str, float]) -> dict[str, Tensor]:
+        """Return the value of each active term before its gain."""
         values: dict[str, Tensor] = {}
         parts: Any = self.projector
         with torch.autocast(step.student["p3"].device.type, enabled=False):
-            for name, loss in self._active(gains).items():
-                maps = loss.maps(step, parts[name], [term for term in loss.terms if term in gains])
-                values.update({term: (m.sum(1) if m.ndim == 2 else m).mean() for term, m in maps.items()})
+            for name, loss in self._run().losses_of(active).items():
+                maps = loss.maps(step, parts[name], [term for term in loss.terms if term in active])
+                values.update({term: reduce_map(values) for term, values in maps.items()})
         return values
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from yolokd.engine.dataset import Dataset, resolve
 from yolokd.engine.heads import HeadInfo, read_head
 from yolokd.engine.weights import Spec, as_detector, find, is_yaml, load_detector
 from yolokd.errors import PairError, UserError, WeightsError
+from yolokd.losses.base import Loss
 from yolokd.losses.table import LOSSES
 from yolokd.recipe import Recipe
 
@@ -100,10 +102,10 @@ def make_plan(
     if master is not None:
         model, info = master
         match = match_classes(data.names, model.names, recipe.teacher.classes)
-        needing = [name for name, _ in recipe.losses.items() if LOSSES[name].needs_classes]
-        if needing:
+        losses = active_losses(recipe)
+        if any(loss.needs_classes for loss in losses.values()):
             require_classes(match, allow_partial=allow_partial, teacher=str(teacher), data=str(data.yaml_path))
-        _check_pair(recipe, learner[1].head, info.head, notes)
+        _check_pair(losses, learner[1].head, info.head, notes)
     return Plan(
         recipe=recipe,
         student=learner[1],
@@ -181,12 +183,17 @@ def _from_yaml(spec: Spec, classes: int | None) -> DetectionModel:
     return as_detector(model, str(spec))
 
 
-def _check_pair(recipe: Recipe, student: HeadInfo, teacher: HeadInfo, notes: list[str]) -> None:
-    for name, _ in recipe.losses.items():
-        if LOSSES[name].needs_distribution and (student.bins != teacher.bins or student.bins == 1):
+def active_losses(recipe: Recipe) -> dict[str, Loss]:
+    """Return the wired losses of which at least one term has a gain above 0."""
+    return {name: LOSSES[name](config) for name, config in recipe.losses.items() if any(config.gains().values())}
+
+
+def _check_pair(losses: Mapping[str, Loss], student: HeadInfo, teacher: HeadInfo, notes: list[str]) -> None:
+    for name, loss in losses.items():
+        if loss.needs_distribution and (student.bins != teacher.bins or student.bins == 1):
             raise PairError(
                 f"The loss '{name}' compares box distributions, but the student's head has reg_max {student.bins} and "
                 f"the teacher's {teacher.bins}. Use bckd's box term, which works on decoded boxes."
             )
-    if len(student.branches) != len(teacher.branches) and any(LOSSES[n].needs_head for n, _ in recipe.losses.items()):
+    if len(student.branches) != len(teacher.branches) and any(loss.needs_head for loss in losses.values()):
         notes.append("one partner has a single head: only the one-to-many branch is distilled")

@@ -68,7 +68,8 @@ def check_same(run: Interrupted, asked: Recipe | None, teacher: str | Path | Non
     if asked is not None:
         stored = settings.load_recipe()
         train = {**stored.train, **asked.train}  # options of the first command belong to the run
-        differences = Recipe.from_dict({**asked.to_dict(), "train": train}, name=asked.name).differences(stored)
+        complete = {**asked.to_dict(), "train": train, "summary": stored.summary}
+        differences = Recipe.from_dict(complete, name=asked.name).differences(stored)
         if differences:
             raise UserError(
                 f"The run '{run.folder}' was started with another recipe: {'; '.join(differences[:5])}. Resume without "

@@ -25,6 +25,7 @@ class RunSettings:
     teacher_sha256: str | None = None
     allow_partial: bool = False
     provenance: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)  # what changes while it runs: gradient ratios
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts and scalars only."""

@@ -48,13 +48,17 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, *, head: bool = True, levels: tuple[str, ...] = ()) -> TeacherOutput:
-        """Run the teacher as far as needed.
+        """Run the teacher as far as needed, without gradient.
 
         Args:
             images: (B, 3, H, W) in [0, 1].
             head: Whether the head's outputs are needed.
             levels: Levels whose features are needed.
         """
+        return self.run(images, head=head, levels=levels)
+
+    def run(self, images: Tensor, *, head: bool = True, levels: tuple[str, ...] = ()) -> TeacherOutput:
+        """Do what `forward` does, with the gradient to the images that an attack on the teacher needs."""
         wanted = {self.info.layers[level]: level for level in levels}
         last = self.info.index if head else max(wanted)
         features: dict[str, Tensor] = {}

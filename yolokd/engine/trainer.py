@@ -20,8 +20,10 @@ from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK
 from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zero_first, unwrap_model
 
 from yolokd.engine import records
+from yolokd.engine.balance import Balance
 from yolokd.engine.classes import match_classes
-from yolokd.engine.model import PREFIX, Distillation, TeacherStudent
+from yolokd.engine.distillation import Distillation
+from yolokd.engine.model import PREFIX, TeacherStudent
 from yolokd.engine.plots import plot_results
 from yolokd.engine.settings import KEY, RunSettings
 from yolokd.engine.teacher import DTYPES, Teacher
@@ -45,6 +47,7 @@ class DistillTrainer(DetectionTrainer):
             setattr(self.args, KEY, settings)
         self.settings = RunSettings.from_dict(vars(self.args)[KEY])
         self.recipe = self.settings.load_recipe()
+        self.state: dict[str, Any] = vars(self.args)[KEY]["state"]  # saved with every checkpoint
         self.batch_number = 0
 
     # Building the pair
@@ -71,10 +74,14 @@ class DistillTrainer(DetectionTrainer):
         student.nc, student.names = self.data["nc"], self.data["names"]
         dtype = DTYPES[self._precision()]
         teacher = Teacher(load_detector(Path(self.args.distill_model)), dtype=dtype)
+        gains = self.recipe.losses.terms()
         distillation = Distillation(
             losses={name: LOSSES[name](config) for name, config in self.recipe.losses.items()},
-            gains=self.recipe.losses.terms(),
+            gains=gains,
+            schedules=dict.fromkeys(gains, self.recipe.schedule),
             classes=match_classes(student.names, teacher.names, self.recipe.teacher.classes),
+            balance=Balance([t for t, gain in gains.items() if gain == "auto"], share=0.1, every=50, state=self.state),
+            epochs=self.epochs,
         )
         with torch.random.fork_rng(devices=[]):  # the parts' first weights must not shift the student's random stream
             torch.manual_seed(self.args.seed)
@@ -212,8 +219,12 @@ def _start_epoch(trainer: DistillTrainer) -> None:
 
 def _start_batch(trainer: DistillTrainer) -> None:
     trainer.batch_number += 1
-    progress = trainer.epoch + (trainer.batch_number - 0.5) / len(trainer.train_loader)
-    _distillation(trainer).factor = trainer.recipe.schedule.factor(progress, trainer.epochs)
+    distillation = _distillation(trainer)
+    distillation.progress = trainer.epoch + (trainer.batch_number - 0.5) / len(trainer.train_loader)
+    distillation.epochs = trainer.epochs
+    for loss in distillation.losses.values():  # random masks go on where they stopped
+        if masks := getattr(loss, "masks", None):
+            masks.step = trainer.epoch * len(trainer.train_loader) + trainer.batch_number
 
 
 def _end_batch(trainer: DistillTrainer) -> None:

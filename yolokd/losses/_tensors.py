@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from yolokd.errors import ShapeError
 
-WIDE = (torch.float32, torch.float64)
+P = ParamSpec("P")
+T = TypeVar("T")
+AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
+
+
+def without_autocast(function: Callable[P, T]) -> Callable[P, T]:
+    """Make `function` compute in the precision of its tensors, whatever autocast region it is called from."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        with ExitStack() as regions:
+            for device in AUTOCAST_DEVICES:
+                if torch.is_autocast_enabled(device):
+                    regions.enter_context(torch.autocast(device, enabled=False))
+            return function(*args, **kwargs)
+
+    return run
 
 
 def widen(x: Tensor) -> Tensor:
     """Return `x` in float32 if it is of half precision or an integer; float32 and float64 stay as they are."""
-    return x if x.dtype in WIDE else x.float()
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def same_shape(student: Tensor, teacher: Tensor, *, rank: int | None = None, what: str = "student and teacher") -> None:
@@ -24,16 +45,30 @@ def same_shape(student: Tensor, teacher: Tensor, *, rank: int | None = None, wha
 
 
 def as_pair(student: Tensor, teacher: Tensor, *, rank: int | None = None) -> tuple[Tensor, Tensor]:
-    """Check two equal shapes and return (student, teacher) in float32 or wider, the teacher detached.
+    """Check two equal shapes and return (student, teacher) in one dtype, float32 or wider, the teacher detached.
 
     Raises:
         ShapeError: The shapes differ, or their rank is not the one asked for.
     """
     same_shape(student, teacher, rank=rank)
-    return widen(student), widen(teacher.detach())
+    dtype = torch.promote_types(widen(student).dtype, widen(teacher).dtype)
+    return student.to(dtype), teacher.detach().to(dtype)
 
 
 def known(value: str | None, options: tuple[str | None, ...], name: str) -> None:
     """Raise `ValueError` that lists the options unless `value` is one of them."""
     if value not in options:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+
+
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """Return the mean of `x` over the processes of a distributed run, detached; `x` itself without such a run.
+
+    Every rank must call it equally often. A loss that divides by the result gets the gradient of one process on the
+    whole batch, since Ultralytics multiplies each rank's loss by the number of ranks and DDP averages gradients.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return x
+    total = x.detach().clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()

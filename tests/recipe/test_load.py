@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from yolokd.errors import RecipeError
+from yolokd.recipe import list_recipes, load_recipe, recipe_path, recipe_text
+from yolokd.recipe.load import LARGEST
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ["baseline", "bckd", "bckd_ssim", "ssim", "ultralytics"]
+
+
+def refusal(recipe: str | Path, overrides: Sequence[str] = ()) -> str:
+    with pytest.raises(RecipeError) as info:
+        load_recipe(recipe, overrides)
+    return str(info.value)
+
+
+def run(code: str, folder: Path) -> str:
+    """Run `code` where `folder` comes first on the import path."""
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, cwd=folder, env=environment, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def test_list_recipes__names_the_shipped_ones() -> None:
+    assert set(SHIPPED) <= set(list_recipes())
+    assert list(list_recipes()) == sorted(list_recipes())
+
+
+@pytest.mark.parametrize("name", list(list_recipes()))
+def test_load_recipe__shipped_recipes_load(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.summary.endswith(".")
+    assert recipe.train == load_recipe("baseline").train, "the control arm must have the same arguments"
+
+
+@pytest.mark.parametrize("name", list(list_recipes()))
+def test_shipped_recipes__say_where_their_numbers_come_from(name: str) -> None:
+    header = [line for line in recipe_text(name).splitlines() if line.startswith("# ")]
+    assert any("Numbers: " in line for line in header)
+    assert any(words in "\n".join(header) for words in ("not re-tuned", "nothing tuned"))
+
+
+def test_shipped_recipes__terms_are_the_published_gains() -> None:
+    assert {name: load_recipe(name).losses.terms() for name in SHIPPED} == {
+        "baseline": {},
+        "bckd": {"bckd_cls": 1.0, "bckd_box": 4.0},
+        "bckd_ssim": {"bckd_cls": 1.0, "bckd_box": 4.0, "ssim": 2.0},
+        "ssim": {"ssim": 2.0},
+        "ultralytics": {"ultralytics": 6.0},
+    }
+
+
+@pytest.mark.parametrize("name", ["baseline.yaml", "own.yml", "./own", "folder/own", Path("own.yaml")])
+def test_recipe_path__a_separator_or_suffix_means_a_file(name: str | Path) -> None:
+    assert recipe_path(name) == Path(name)
+
+
+def test_recipe_path__home_is_expanded() -> None:
+    assert recipe_path("~/own.yaml") == Path.home() / "own.yaml"
+
+
+def test_load_recipe__an_unknown_name_lists_the_known_and_the_nearest() -> None:
+    text = refusal("bckd_sim")
+    assert text.startswith("no shipped recipe is called 'bckd_sim'; did you mean bckd_ssim? Shipped: baseline, bckd, ")
+    assert text.endswith("A recipe of your own is a path that ends in .yaml.")
+    assert refusal("").startswith("no shipped recipe is called ''. Shipped: baseline, ")
+    assert "did you mean bckd?" in refusal("BCKD")
+
+
+def test_load_recipe__reads_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "my.recipe.yaml"
+    file.write_text("\ufefflosses: {ssim: {gain: 1e-1}}", encoding="utf-8")
+    recipe = load_recipe(file)
+    assert recipe.name == "my.recipe"
+    assert recipe.losses.terms() == {"ssim": 0.1}
+    assert recipe == load_recipe(str(file))
+
+
+def test_load_recipe__resolved_yaml_reads_back(tmp_path: Path) -> None:
+    recipe = load_recipe("bckd_ssim", ["teacher.classes={person: pedestrian}"])
+    file = tmp_path / "resolved.yaml"
+    file.write_text(recipe.to_yaml(), encoding="utf-8")
+    assert load_recipe(file) == recipe
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty; write at least losses: {}"),
+        (b"# only a comment\n", "is empty; write at least losses: {}"),
+        (b"[losses]", "must be a mapping with keys such as losses and train, got ['losses']"),
+        (b"losses", "must be a mapping with keys such as losses and train, got 'losses'"),
+        (b"a: \xff", "is not a text file in UTF-8 (byte 3)"),
+        (b"losses: {a: 1\n", "line 2, column 1: "),
+        (b"#" * (LARGEST + 1), "is larger than 256 kB, so hardly a recipe"),
+    ],
+)
+def test_load_recipe__a_file_that_is_no_recipe_is_named(tmp_path: Path, content: bytes, words: str) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_bytes(content)
+    assert refusal(file).startswith(f"recipe {file}: {words}")
+
+
+def test_load_recipe__a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "none.yaml"
+    assert refusal(missing).startswith(f"recipe {missing}: no such file; shipped recipes are baseline, ")
+    assert refusal(tmp_path) == f"recipe {tmp_path}: is a folder; name the YAML file in it"
+    assert "cannot be read" in refusal("a\0b.yaml")
+
+
+def test_load_recipe__problems_of_a_file_are_listed_under_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("losses: {ssim: {window: 4}}\nepochs: 3\n")
+    lines = refusal(file).splitlines()
+    assert lines[0] == f"recipe {file}: 2 problems"
+    assert [line.split(":")[0].strip() for line in lines[1:]] == ["losses.ssim.window", "epochs"]
+
+
+def test_overrides__change_create_and_remove() -> None:
+    recipe = load_recipe(
+        "bckd",
+        [
+            "losses.bckd=null",
+            "losses.ssim.gain=4",
+            "losses.ssim.levels=[p3, p4]",
+            "losses.ssim.normalize=null",
+            "teacher.classes={person: pedestrian}",
+            "schedule.shape = cosine",
+            "train.lr0=1e-5",
+            "train.data=a=b.yaml",
+        ],
+    )
+    data = recipe.to_dict()
+    assert recipe.name == "bckd"
+    assert data["losses"] == {
+        "ssim": {"gain": 4.0, "levels": ["p3", "p4"], "window": 11, "sigma": 1.5, "normalize": None}
+    }
+    assert data["teacher"]["classes"] == {"person": "pedestrian"}
+    assert data["schedule"]["shape"] == "cosine"
+    assert data["train"] == {"epochs": 100, "imgsz": 640, "lr0": 1e-5, "data": "a=b.yaml"}
+
+
+def test_overrides__later_ones_win() -> None:
+    recipe = load_recipe("ssim", ["losses.ssim=null", "losses.ssim.gain=3", "losses.ssim.gain=5"])
+    assert recipe.losses.terms() == {"ssim": 5.0}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("losses.ssim.gain", "must be path=value, such as losses.ssim.gain=4"),
+        ("=4", "must be path=value, such as losses.ssim.gain=4"),
+        ("losses..gain=4", "must be path=value, such as losses.ssim.gain=4"),
+        ("losses.ssim.gain=", "has no value; write null to mean none"),
+        ("train.name=# x", "has no value; write null to mean none"),
+        ("train.epochs.first=4", "train.epochs is 100; it has no keys"),
+        (
+            "losses.ssim.levels.0=p3",
+            "losses.ssim.levels is ['p3', 'p4', 'p5']; give the whole list, losses.ssim.levels=[...]",
+        ),
+        ("losses.ssim.gain=[", "line 1, column 2: while parsing a flow node"),
+        ("summary=!!str x", "line 1, column 1: tag !!str is not allowed, write a plain value"),
+        ("teacher.classes={a: b, a: c}", "line 1, column 8: key 'a' is given twice"),
+    ],
+)
+def test_overrides__a_bad_assignment_is_named(assignment: str, words: str) -> None:
+    assert refusal("ssim", [assignment]).startswith(f"recipe ssim: --set {assignment!r}: {words}")
+
+
+def test_overrides__bad_assignments_and_bad_values_are_reported_together() -> None:
+    assert refusal("ssim", ["x", "losses.ssim.gain=-1", "epochs=3"]).splitlines() == [
+        "recipe ssim: 3 problems",
+        "  --set 'x': must be path=value, such as losses.ssim.gain=4",
+        "  losses.ssim.gain: must be a number >= 0, got -1",
+        "  epochs: unknown key; did you mean train.epochs? (known: summary, losses, schedule, teacher, train)",
+    ]
+
+
+def test_import__brings_in_neither_torch_nor_ultralytics() -> None:
+    code = (
+        "import sys, yolokd, yolokd.recipe as r; r.load_recipe('bckd_ssim', ['train.lr0=0.1']); r.schema(); "
+        "print([name for name in ('torch', 'ultralytics', 'numpy') if name in sys.modules])"
+    )
+    assert run(code, ROOT) == "[]"
+
+
+def test_list_recipes__an_installed_wheel_carries_them(tmp_path: Path) -> None:
+    # the layout that pyproject.toml asks for: recipes/ becomes yolokd/recipe/shipped
+    assert 'recipes = "yolokd/recipe/shipped"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for part in ("__init__.py", "api.py", "errors.py"):
+        (tmp_path / "yolokd").mkdir(exist_ok=True)
+        shutil.copy(ROOT / "yolokd" / part, tmp_path / "yolokd")
+    shutil.copytree(ROOT / "yolokd" / "recipe", tmp_path / "yolokd" / "recipe")
+    shutil.copytree(ROOT / "recipes", tmp_path / "yolokd" / "recipe" / "shipped")
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes", ignore=lambda *_: [f"{name}.yaml" for name in SHIPPED])
+    code = "from yolokd.recipe import *; print(list_recipes()['ssim'], load_recipe('ssim').name)"
+    file = tmp_path / "yolokd" / "recipe" / "shipped" / "ssim.yaml"
+    assert run(code, tmp_path) == f"{file} ssim"

@@ -1,0 +1,81 @@
+"""What only a training run needs: losses, gains, schedules, weights, alarms. Rebuilt from the recipe, never saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from yolokd.engine.alarms import Alarms
+from yolokd.engine.balance import Balance
+from yolokd.engine.classes import ClassMatch
+from yolokd.losses.base import Loss
+from yolokd.recipe import Schedule
+
+Gain = float | Literal["auto"]
+
+
+@dataclass
+class Distillation:
+    """The recipe at work.
+
+    Attributes:
+        losses: Wired losses by method.
+        gains: Term → gain, or "auto", as the recipe says.
+        schedules: Term → its schedule.
+        classes: Which classes both partners know.
+        balance: Gradient ratios and the gains that follow from them.
+        progress: Epochs behind us, set before each batch.
+        epochs: Epochs of the whole run.
+    """
+
+    losses: Mapping[str, Loss]
+    gains: Mapping[str, Gain]
+    schedules: Mapping[str, Schedule]
+    classes: ClassMatch
+    balance: Balance
+    alarms: Alarms = field(default_factory=Alarms)
+    progress: float = 0.0
+    epochs: int = 1
+    _picked: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def active(self) -> dict[str, float]:
+        """Terms that act now, each with the factor of its schedule; a gain of 0 is off."""
+        factors = {t: self.schedules[t].factor(self.progress, self.epochs) for t, gain in self.gains.items() if gain}
+        return {term: factor for term, factor in factors.items() if factor > 0}
+
+    def strength(self, term: str, factor: float) -> float:
+        """Gain times schedule."""
+        gain = self.gains[term]
+        return factor * (self.balance.gain(term) if gain == "auto" else gain)
+
+    def losses_of(self, active: Mapping[str, float]) -> dict[str, Loss]:
+        """The losses of which at least one term acts."""
+        return {name: loss for name, loss in self.losses.items() if any(term in active for term in loss.terms)}
+
+    def common_classes(self, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+        """Indices of the common classes in student and teacher; None, None where nothing needs to be selected."""
+        if self.classes.identical:
+            return None, None
+        if device not in self._picked:  # made once: copying them to a GPU at each step would wait for it
+            match = self.classes
+            self._picked[device] = (
+                torch.tensor(match.student, device=device, dtype=torch.long),
+                torch.tensor(match.teacher, device=device, dtype=torch.long),
+            )
+        return self._picked[device]
+
+
+def reduce_map(values: Tensor, weights: Callable[[int], Tensor] | None = None) -> Tensor:
+    """Return the value of a loss map: Σ over anchors, mean over pictures; () from (B, A) or (B,).
+
+    Args:
+        values: A loss map (B, A), or (B,) for a loss without a place.
+        weights: Gives the weights for a map of so many dimensions, of the same shape; None weighs everything 1.
+    """
+    if weights is not None:
+        values = values * weights(values.ndim)
+    return (values.sum(1) if values.ndim == 2 else values).mean()

@@ -1,0 +1,155 @@
+"""What a wired loss sees (`Step`) and returns: loss maps, one per term.
+
+A loss map says how wrong the student is at each place: (B, A), A being the cells of p3, p4, p5 one after the other,
+row-major. A loss without a place returns (B,). Each wired loss scales its maps so that `map.sum(1).mean(0)` (or
+`.mean(0)` of a (B,) loss) is the value that its paper defines for the batch; gains, schedules and weights come later.
+
+Nothing here is saved with a model: trainable parts are plain torch modules that `Loss.build` returns.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yolokd.losses._tensors import widen, without_autocast
+
+LEVEL_OF_STRIDE = {8: "p3", 16: "p4", 32: "p5"}
+LEVELS = tuple(LEVEL_OF_STRIDE.values())
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the anchors lie: the cells of each level, levels from fine to coarse, rows first."""
+
+    shapes: Mapping[str, tuple[int, int]]  # level → (H, W)
+    strides: Mapping[str, int]  # level → pixels per cell
+
+    @property
+    def anchors(self) -> int:
+        """A, the number of cells of all levels."""
+        return sum(h * w for h, w in self.shapes.values())
+
+    def places(self, level: str) -> slice:
+        """The anchors of one level."""
+        start = 0
+        for name, (h, w) in self.shapes.items():
+            if name == level:
+                return slice(start, start + h * w)
+            start += h * w
+        raise KeyError(level)
+
+    def spread(self, maps: Mapping[str, Tensor]) -> Tensor:
+        """Join maps (B, H, W) of some levels into (B, A); levels that are not given are zero."""
+        first = next(iter(maps.values()))
+        parts = [
+            maps[name].flatten(1) if name in maps else first.new_zeros(len(first), h * w)
+            for name, (h, w) in self.shapes.items()
+        ]
+        return torch.cat(parts, 1)  # (B, A)
+
+    def centres(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Centres of the cells in pixels of the input picture, (A, 2) x and y, and their strides, (A, 1)."""
+        points, strides = [], []
+        for name, (h, w) in self.shapes.items():
+            stride = self.strides[name]
+            y, x = torch.meshgrid(
+                torch.arange(h, device=device) + 0.5, torch.arange(w, device=device) + 0.5, indexing="ij"
+            )
+            points.append(torch.stack((x, y), -1).reshape(-1, 2) * stride)  # (H·W, 2)
+            strides.append(torch.full((h * w, 1), float(stride), device=device))
+        return torch.cat(points), torch.cat(strides)
+
+
+@dataclass(frozen=True)
+class Head:
+    """What one branch of one model says at every anchor, before any threshold. Half precision is widened."""
+
+    logits: Tensor  # (B, A, K), float32 or wider
+    raw: Tensor  # (B, A, 4·R): bins of the distances left, top, right, bottom; R = 1 means the distances themselves
+    grid: Grid
+
+    @property
+    def bins(self) -> int:
+        """R, the number of distribution bins per side."""
+        return self.raw.shape[-1] // 4
+
+    @cached_property
+    def distribution(self) -> Tensor:
+        """Logits of the distances' distribution, (B, A, 4, R), float32 or wider."""
+        return widen(self.raw).view(*self.raw.shape[:2], 4, self.bins)
+
+    @cached_property
+    @without_autocast
+    def boxes(self) -> Tensor:
+        """Decoded boxes, (B, A, 4), xyxy in pixels of the input picture; not clipped to it."""
+        points, strides = self.grid.centres(self.raw.device)
+        if self.bins == 1:
+            distances = widen(self.raw)  # (B, A, 4)
+        else:
+            bins = torch.arange(self.bins, dtype=self.distribution.dtype, device=self.raw.device)
+            distances = self.distribution.softmax(-1) @ bins  # (B, A, 4)
+        left_top, right_bottom = (distances * strides).chunk(2, -1)
+        return torch.cat((points - left_top, points + right_bottom), -1)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One pair of heads, one-to-many or one-to-one, and what the student's own assignment says about it."""
+
+    name: str  # "one2many" or "one2one"
+    weight: float  # share of this branch in the detection loss
+    student: Head
+    teacher: Head
+    positives: Tensor  # (B, A) bool: anchors that the student's assignment gave to an object
+    target_scores_sum: Tensor  # (): mass of the assignment's soft labels, at least 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """Everything that the losses may look at in one training step."""
+
+    student: Mapping[str, Tensor]  # level → neck features (B, C, H, W), with gradient
+    teacher: Mapping[str, Tensor]  # level → neck features of the teacher, without
+    grid: Grid
+    branches: tuple[Branch, ...] = ()  # empty if no loss needs a head
+    teacher_scores: Tensor | None = None  # (B, A): the teacher's largest score over all of its own classes
+    boxes_xyxy_px: tuple[Tensor, ...] = field(default=())  # ground truth of each picture, (N, 4)
+
+
+class Loss(ABC):
+    """Wires one method: from a step to loss maps. Holds no tensors and is never saved; parts are passed in."""
+
+    terms: tuple[str, ...]  # names of the maps, without the prefix kd_
+    needs_head: bool = False  # the teacher's head has to run
+    needs_classes: bool = False  # compares scores class by class, so both partners must know the classes
+    needs_distribution: bool = False  # compares box distributions: equal reg_max above 1
+    levels: tuple[str, ...] = ()  # levels whose neck features it compares
+
+    @abstractmethod
+    def __init__(self, config: Any) -> None:
+        """Take the method's section of the recipe."""
+
+    def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
+        """Make the trainable parts from the channels per level of both models: plain torch modules only."""
+        return nn.ModuleDict()
+
+    @abstractmethod
+    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
+        """Return the map of each active term: (B, A), or (B,) for a loss without a place."""
+
+
+def adapters(levels: Collection[str], student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
+    """Return one 1×1 convolution per level from the student's channels to the teacher's; none where they are equal."""
+    return nn.ModuleDict(
+        {
+            level: nn.Identity() if student[level] == teacher[level] else nn.Conv2d(student[level], teacher[level], 1)
+            for level in levels
+        }
+    )

@@ -1,0 +1,182 @@
+"""BCKD: every class at every anchor is a Bernoulli variable of its own, and boxes follow where scores disagree.
+
+Source: Yang et al., "Bridging Cross-task Protocol Inconsistency for Distillation in Dense Object Detection", ICCV 2023
+(arXiv:2308.14286), and the authors' code, github.com/TinyTigerPan/BCKD at 121c9aa (`novel_kd_loss`, `ld_head.py`).
+As in that code, the weight |p_t − p_s|^β of the classification term carries gradient, and the box term uses GIoU where
+the paper writes IoU; `detach_weight` and `iou` choose otherwise.
+Differs: returned per anchor instead of summed, so that instance weights apply; a level without positives is not
+dropped; the areas of boxes turned inside out do not count as positive, which keeps the loss within its range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from yolokd.errors import RunError, ShapeError
+from yolokd.losses._tensors import as_pair, known, mean_over_ranks, same_shape, without_autocast
+from yolokd.losses.base import Branch, Loss, Step
+
+if TYPE_CHECKING:
+    from yolokd.recipe.models import BCKDConfig
+
+EPS = 1e-6  # smallest union, enclosing area and plain IoU, as in the authors' framework
+
+
+@torch.no_grad()
+@without_autocast
+def score_gap(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Return max over classes of |p_t − p_s|, (B, A) in [0, 1], detached.
+
+    Args:
+        student_logits: Class logits of the student, (B, A, K).
+        teacher_logits: Class logits of the teacher, same shape.
+
+    Raises:
+        ShapeError: The two differ in shape or are not 3D.
+    """
+    student, teacher = as_pair(student_logits, teacher_logits, rank=3)
+    return student.sigmoid().sub_(teacher.sigmoid()).abs_().amax(-1)
+
+
+@without_autocast
+def bckd_cls_map(
+    student_logits: Tensor, teacher_logits: Tensor, *, beta: float = 1.0, detach_weight: bool = False
+) -> Tensor:
+    """Return Σ_K |p_t − p_s|^β · BCE(p_s, p_t) of every anchor, (B, A).
+
+    Where the probabilities are equal the weight counts as flat, also for β below 1, where its slope is infinite.
+    The gradient is computed together with the value, so that one tensor of shape (B, A, K) is kept for the backward
+    pass instead of six; it cannot be differentiated twice.
+
+    Args:
+        student_logits: Class logits of the student, (B, A, K).
+        teacher_logits: Class logits of the teacher, same shape; no gradient flows into them.
+        beta: Exponent of the weight; at least 0.
+        detach_weight: Treat the weight as a constant.
+
+    Raises:
+        ShapeError: The two differ in shape or are not 3D.
+        ValueError: `beta` is negative.
+    """
+    if beta < 0:
+        raise ValueError(f"beta must be at least 0, got {beta}")
+    student, teacher = as_pair(student_logits, teacher_logits, rank=3)
+    result: Tensor = _WeightedBCE.apply(student, teacher, beta, detach_weight)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _WeightedBCE(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, beta: float, detach_weight: bool) -> Tensor:
+        p_student, p_teacher = student.sigmoid(), teacher.sigmoid()
+        bce = F.binary_cross_entropy_with_logits(student, p_teacher, reduction="none")
+        gap = p_student - p_teacher
+        weight = gap.abs().pow_(beta)  # (B, A, K)
+        if ctx.needs_input_grad[0]:
+            slope = weight * gap  # w · dBCE/dz
+            if not detach_weight:
+                slope_of_weight = (weight / gap).mul_(beta).masked_fill_(gap == 0, 0)  # dw/dp_s
+                slope += slope_of_weight.mul_(bce).mul_(p_student).mul_(1 - p_student)
+            ctx.save_for_backward(slope)
+        return bce.mul_(weight).sum(-1)  # (B, A)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (slope,) = ctx.saved_tensors
+        return slope * gradient.unsqueeze(-1), None, None, None
+
+
+@without_autocast
+def bckd_box_map(
+    student_boxes: Tensor, teacher_boxes: Tensor, gap: Tensor, *, iou: Literal["giou", "iou"] = "giou"
+) -> Tensor:
+    """Return gap · (1 − IoU) of every anchor, (B, A).
+
+    Args:
+        student_boxes: Decoded boxes of the student, (B, A, 4) xyxy in any unit.
+        teacher_boxes: Decoded boxes of the teacher in the same unit; no gradient flows into them.
+        gap: `score_gap` of the two heads, (B, A); no gradient flows into it.
+        iou: "giou", then 1 − IoU lies in [0, 2] and pulls disjoint boxes too, or "iou", of at least 1e-6.
+
+    Raises:
+        ShapeError: The boxes differ in shape or are not (B, A, 4), or the gap does not fit them.
+        ValueError: `iou` is an unknown word.
+    """
+    known(iou, ("giou", "iou"), "iou")
+    student, teacher = as_pair(student_boxes, teacher_boxes, rank=3)
+    if student.shape[-1] != 4:
+        raise ShapeError(f"boxes must have shape (B, A, 4), got {tuple(student.shape)}")
+    same_shape(student[..., 0], gap, what="a coordinate of the boxes and gap")
+    return gap.detach().to(student.dtype) * (1 - _iou(student, teacher, generalised=iou == "giou")).clamp_min(0)
+
+
+def _iou(student: Tensor, teacher: Tensor, *, generalised: bool) -> Tensor:
+    """Return the (generalised) IoU of boxes (..., 4), pair by pair."""
+    (s_min, s_max), (t_min, t_max) = student.chunk(2, -1), teacher.chunk(2, -1)
+    width, height = (torch.minimum(s_max, t_max) - torch.maximum(s_min, t_min)).clamp_min(0).unbind(-1)
+    overlap = width * height
+    union = (_area(student) + _area(teacher) - overlap).clamp_min(EPS)
+    if not generalised:
+        return (overlap / union).clamp_min(EPS)
+    width, height = (torch.maximum(s_max, t_max) - torch.minimum(s_min, t_min)).clamp_min(0).unbind(-1)
+    enclosing = (width * height).clamp_min(EPS)
+    return overlap / union - (enclosing - union) / enclosing
+
+
+def _area(boxes: Tensor) -> Tensor:
+    """Return width · height of boxes (..., 4); negative for a box turned inside out along one axis or both."""
+    width, height = (boxes[..., 2:] - boxes[..., :2]).unbind(-1)
+    return width * height - 2 * (-width).clamp_min(0) * (-height).clamp_min(0)
+
+
+class BCKD(Loss):
+    """Both terms on every branch of the head, divided by what the student's own assignment found in the batch."""
+
+    terms = ("bckd_cls", "bckd_box")
+    needs_head = True
+    needs_classes = True
+
+    def __init__(self, config: BCKDConfig) -> None:
+        self.config = config
+
+    @without_autocast
+    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
+        """Return the active ones of "bckd_cls" and "bckd_box", (B, A): map · B / N, weighted and summed over branches.
+
+        N is the number of positives or the mass of the soft labels, at least 1; over several processes its mean.
+
+        Raises:
+            RunError: The step carries no branch that both heads have.
+        """
+        if not step.branches:
+            raise RunError("the loss `bckd` needs the heads of student and teacher, but no branch of them was captured")
+        maps: dict[str, Tensor] = {}
+        for branch in step.branches:
+            scale = branch.weight * len(branch.student.logits) / self._normalizer(branch)
+            for term, values in self._branch(branch, active).items():
+                maps[term] = maps[term] + scale * values if term in maps else scale * values
+        return maps
+
+    def _normalizer(self, branch: Branch) -> Tensor:
+        positives = self.config.normalizer == "positives"
+        mass = branch.positives.sum().float() if positives else branch.target_scores_sum
+        return mean_over_ranks(mass).clamp_min(1)
+
+    def _branch(self, branch: Branch, active: Collection[str]) -> dict[str, Tensor]:
+        """Return the active maps of one branch as the public functions give them."""
+        student, teacher, config = branch.student, branch.teacher, self.config
+        maps = {}
+        if "bckd_cls" in active:
+            maps["bckd_cls"] = bckd_cls_map(
+                student.logits, teacher.logits, beta=config.beta, detach_weight=config.detach_weight
+            )
+        if "bckd_box" in active:
+            gap = score_gap(student.logits, teacher.logits)
+            maps["bckd_box"] = bckd_box_map(student.boxes, teacher.boxes, gap, iou=config.iou)
+        return maps

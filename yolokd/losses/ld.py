@@ -1,0 +1,81 @@
+"""Localisation distillation: the teacher's distribution of each box side, at the student's positives.
+
+Source: Zheng et al., "Localization Distillation for Dense Object Detection", CVPR 2022, eq. 3-4, and the authors' code
+(HikariTJU/LD).
+Differs: at the student's own positives only, without the paper's second region, which depends on anchors of one
+detector family; divided by the sum of the weights, as the box losses of that family are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from yolokd.errors import PairError, RunError, ShapeError
+from yolokd.losses._tensors import as_pair, mean_over_ranks, without_autocast
+from yolokd.losses.base import Branch, Loss, Step
+
+if TYPE_CHECKING:
+    from yolokd.recipe.models import LDConfig
+
+
+@without_autocast
+def ld_map(student_dist: Tensor, teacher_dist: Tensor, *, temperature: float = 10.0) -> Tensor:
+    """Return T² · mean over bins of the terms of KL(teacher ‖ student), averaged over the four sides, (B, A).
+
+    Args:
+        student_dist: Logits of the distances' distribution, (B, A, 4, R), R at least 2.
+        teacher_dist: The teacher's, same shape; no gradient flows into it.
+        temperature: T, by which the logits are divided; above 0.
+
+    Raises:
+        ShapeError: The shapes differ, or there are no four sides or no distribution.
+        ValueError: `temperature` is not above 0.
+    """
+    if temperature <= 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    student, teacher = as_pair(student_dist, teacher_dist, rank=4)
+    if student.shape[2] != 4 or student.shape[3] < 2:
+        raise ShapeError(f"distributions must have shape (B, A, 4, R) with R at least 2, got {tuple(student.shape)}")
+    log_s = (student / temperature).log_softmax(-1)  # (B, A, 4, R)
+    log_t = (teacher / temperature).log_softmax(-1)
+    kl = log_t.exp() * (log_t - log_s)
+    return temperature**2 * kl.mean((-2, -1))
+
+
+class LD(Loss):
+    """`ld_map` at the student's positives, averaged with the student's largest score as weight."""
+
+    terms = ("ld",)
+    needs_head = True
+    needs_distribution = True
+
+    def __init__(self, config: LDConfig) -> None:
+        self.temperature = config.temperature
+
+    @without_autocast
+    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
+        """Return {"ld": (B, A)}.
+
+        Raises:
+            PairError: The two heads do not predict distributions over the same bins.
+            RunError: The step carries no branch that both heads have.
+        """
+        if not step.branches:
+            raise RunError("the loss `ld` needs the heads of student and teacher, but no branch of them was captured")
+        return {"ld": torch.stack([self._branch(branch) for branch in step.branches]).sum(0)}
+
+    def _branch(self, branch: Branch) -> Tensor:
+        student, teacher = branch.student, branch.teacher
+        if student.bins != teacher.bins or student.bins < 2:
+            raise PairError(
+                f"ld compares distributions of box sides, but the student's head has {student.bins} bins per side and "
+                f"the teacher's {teacher.bins} (1 means plain distances); use the box term of bckd instead."
+            )
+        weight = student.logits.detach().sigmoid().amax(-1) * branch.positives  # (B, A)
+        total = mean_over_ranks(weight.sum()).clamp(min=1e-9)
+        error = ld_map(student.distribution, teacher.distribution, temperature=self.temperature)
+        return weight * (branch.weight * len(weight) / total) * error

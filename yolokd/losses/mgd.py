@@ -1,0 +1,121 @@
+"""Masked generative distillation: rebuild the teacher's whole map from a student map with random holes.
+
+Source: Yang et al., "Masked Generative Distillation", ECCV 2022, eq. 2-5, and the authors' code (yzd-v/MGD).
+Differs: returned per cell instead of summed, so that instance weights apply; masks come from a stream of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from yolokd.losses._tensors import as_pair, widen, without_autocast
+from yolokd.losses.base import Loss, Step, adapters
+
+if TYPE_CHECKING:
+    from yolokd.recipe.models import MGDConfig
+
+SEED_STRIDE = 1_000_003  # steps of a run before its masks repeat those of the next seed
+
+
+def random_mask(shape: tuple[int, int, int], ratio: float, *, generator: torch.Generator) -> Tensor:
+    """Draw one mask per image, shared by all channels.
+
+    Args:
+        shape: (B, H, W).
+        ratio: Probability of each cell, on its own, to be hidden; in [0, 1].
+        generator: Where the numbers come from; the mask lies on its device.
+
+    Returns:
+        (B, 1, H, W), float32: 0 where a cell is hidden, 1 elsewhere.
+
+    Raises:
+        ValueError: `ratio` is not a share.
+    """
+    share(ratio)
+    batch, height, width = shape
+    numbers = torch.rand((batch, 1, height, width), generator=generator, device=generator.device)
+    return (numbers < 1 - ratio).float()
+
+
+@without_autocast
+def reconstruction_map(reconstructed: Tensor, teacher: Tensor) -> Tensor:
+    """Return the squared error of every cell, summed over channels, (B, H, W); the paper's sum is its `.sum()`.
+
+    Args:
+        reconstructed: What a generator made of the masked student, (B, C, H, W).
+        teacher: Teacher features, same shape; no gradient flows into it.
+
+    Raises:
+        ShapeError: The two maps differ in shape.
+    """
+    reconstructed, teacher = as_pair(reconstructed, teacher, rank=4)
+    return (reconstructed - teacher).square().sum(1)
+
+
+def share(ratio: float) -> None:
+    """Raise `ValueError` unless `ratio` lies in [0, 1]."""
+    if not 0 <= ratio <= 1:
+        raise ValueError(f"ratio must lie between 0 and 1, got {ratio}")
+
+
+def generator_block(channels: int) -> nn.Sequential:
+    """Return the small network that fills the holes: 3×3 convolution, ReLU, 3×3 convolution."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(channels, channels, 3, padding=1),
+    )
+
+
+class MaskStream:
+    """Random numbers for masks that depend on a seed and on the number of the step only.
+
+    Nothing else draws from it, and it is not saved: a resumed run sets `step` to where it stopped.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.step = 0
+
+    def advance(self, device: torch.device) -> torch.Generator:
+        """Return the generator of the next step."""
+        generator = torch.Generator(device).manual_seed(self.seed * SEED_STRIDE + self.step)
+        self.step += 1
+        return generator
+
+
+class MGD(Loss):
+    """Sum over levels of the squared error between the rebuilt student and the teacher."""
+
+    terms = ("mgd",)
+
+    def __init__(self, config: MGDConfig) -> None:
+        self.levels = tuple(config.levels)
+        self.ratio = config.ratio
+        self.masks = MaskStream(config.seed)
+
+    def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
+        """Return an adapter and a generator per level."""
+        return nn.ModuleDict(
+            {
+                "adapter": adapters(self.levels, student, teacher),
+                "generator": nn.ModuleDict({level: generator_block(teacher[level]) for level in self.levels}),
+            }
+        )
+
+    @without_autocast
+    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
+        """Return {"mgd": (B, A)}."""
+        levels = {}
+        numbers = self.masks.advance(step.student[self.levels[0]].device)
+        for level in self.levels:
+            student = parts.get_submodule(f"adapter.{level}")(widen(step.student[level]))
+            batch, _, height, width = student.shape
+            holes = random_mask((batch, height, width), self.ratio, generator=numbers)
+            rebuilt = parts.get_submodule(f"generator.{level}")(student * holes)
+            levels[level] = reconstruction_map(rebuilt, step.teacher[level])
+        return {"mgd": step.grid.spread(levels)}

@@ -1,0 +1,71 @@
+"""Pearson distillation: agree with the teacher up to scale and shift of each channel.
+
+Source: Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearson Correlation Coefficient",
+NeurIPS 2022, eq. 4-6; implementation by its authors in open-mmlab/mmrazor (losses/pkd_loss.py).
+Differs: returned per cell instead of averaged, so that instance weights apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from yolokd.errors import ShapeError
+from yolokd.losses._tensors import as_pair, widen, without_autocast
+from yolokd.losses.base import Loss, Step, adapters
+
+if TYPE_CHECKING:
+    from yolokd.recipe.models import PKDConfig
+
+EPSILON = 1e-6
+
+
+def standardise(feature: Tensor) -> Tensor:
+    """Return (x − mean) / (unbiased standard deviation + 1e-6) of each channel over the batch and all cells."""
+    std, mean = torch.std_mean(feature, (0, 2, 3), keepdim=True)
+    return (feature - mean) / (std + EPSILON)
+
+
+@without_autocast
+def pkd_map(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return half the squared difference of the standardised maps, averaged over channels, (B, H, W).
+
+    `.mean()` of it is the loss: 1 − Pearson's r, averaged over channels, up to the factor (n − 1) / n of n = B·H·W.
+
+    Args:
+        student: Adapted student features, (B, C, H, W).
+        teacher: Teacher features, same shape; no gradient flows into it.
+
+    Raises:
+        ShapeError: The two maps differ in shape, or have a single place, which has no deviation.
+    """
+    student, teacher = as_pair(student, teacher, rank=4)
+    batch, _, height, width = student.shape
+    if batch * height * width < 2:
+        raise ShapeError(f"a standard deviation needs at least two places, got maps of shape {tuple(student.shape)}")
+    return (standardise(student) - standardise(teacher)).square().mean(1) / 2
+
+
+class PKD(Loss):
+    """Sum over levels of the mean of `pkd_map`."""
+
+    terms = ("pkd",)
+
+    def __init__(self, config: PKDConfig) -> None:
+        self.levels = tuple(config.levels)
+
+    def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
+        """Return an adapter per level."""
+        return adapters(self.levels, student, teacher)
+
+    @without_autocast
+    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
+        """Return {"pkd": (B, A)}."""
+        levels = {}
+        for level in self.levels:
+            error = pkd_map(parts[level](widen(step.student[level])), step.teacher[level])
+            levels[level] = error / error[0].numel()
+        return {"pkd": step.grid.spread(levels)}

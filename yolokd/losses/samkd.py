@@ -1,0 +1,227 @@
+"""Adaptive masking at several scales: hide what the teacher looks at, rebuild it, and compare logits where they differ.
+
+Source: Zhang et al., "SAMKD: Spatial-aware Adaptive Masking Knowledge Distillation for Object Detection",
+arXiv 2501.07101. There is no code and the numbers are not published, so the formulation is yolokd's own, built from
+the abstract and from what it rests on: generators as in MGD (ECCV 2022), attention as in FGD (CVPR 2022).
+
+A ladder of switches leads from MGD to the whole: random spatial masks at scale 1 are MGD exactly; then spatial masks by
+attention, a second branch with channel masks, more scales, masked logits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from yolokd.errors import RunError, ShapeError
+from yolokd.losses._tensors import as_pair, known, mean_over_ranks, widen, without_autocast
+from yolokd.losses.base import Branch, Loss, Step, adapters
+from yolokd.losses.bckd import score_gap
+from yolokd.losses.mgd import MaskStream, generator_block, random_mask, reconstruction_map, share
+
+if TYPE_CHECKING:
+    from yolokd.recipe.models import SAMKDConfig
+
+
+@without_autocast
+def spatial_attention(feature: Tensor, *, tau: float = 0.5) -> Tensor:
+    """Return H·W · softmax over cells of mean_C |feature| / tau, (B, H, W): sums to H·W per image.
+
+    Args:
+        feature: (B, C, H, W); the gradient flows into it.
+        tau: Temperature; above 0.
+
+    Raises:
+        ShapeError: The feature is not 4D.
+        ValueError: `tau` is not above 0.
+    """
+    energy = cell_energy(feature)
+    return attention(energy.flatten(1), tau).view(energy.shape)
+
+
+@without_autocast
+def channel_attention(feature: Tensor, *, tau: float = 0.5) -> Tensor:
+    """Return C · softmax over channels of mean_HW |feature| / tau, (B, C): sums to C per image.
+
+    Arguments and errors are those of `spatial_attention`.
+    """
+    return attention(channel_energy(feature), tau)
+
+
+def cell_energy(feature: Tensor) -> Tensor:
+    """Return mean_C |feature|, (B, H, W)."""
+    return magnitude(feature).mean(1)
+
+
+def channel_energy(feature: Tensor) -> Tensor:
+    """Return mean_HW |feature|, (B, C)."""
+    return magnitude(feature).mean((2, 3))
+
+
+def magnitude(feature: Tensor) -> Tensor:
+    """Return |feature| in float32 or wider; `ShapeError` unless it is 4D."""
+    if feature.ndim != 4:
+        raise ShapeError(f"feature must have shape (B, C, H, W), got {tuple(feature.shape)}")
+    return widen(feature).abs()
+
+
+def attention(energy: Tensor, tau: float) -> Tensor:
+    """Return n · softmax(energy / tau) over the n places of each image, (B, n); `ValueError` unless tau is above 0."""
+    if tau <= 0:
+        raise ValueError(f"tau must be above 0, got {tau}")
+    return energy.shape[-1] * (energy / tau).softmax(-1)
+
+
+def top_mask(attention: Tensor, ratio: float) -> Tensor:
+    """Hide the largest values of each image.
+
+    Args:
+        attention: (B, ...), any number of places per image.
+        ratio: Share of the n places to hide, in [0, 1]; exactly ceil(ratio · n − 1e-9) of them are.
+
+    Returns:
+        0 on the largest values, of equal ones on the first, and 1 elsewhere; same shape, float32 or wider, no gradient.
+
+    Raises:
+        ValueError: `ratio` is not a share.
+    """
+    share(ratio)
+    values = widen(attention.detach()).flatten(1)  # (B, n)
+    hidden = math.ceil(ratio * values.shape[1] - 1e-9)
+    order = values.argsort(dim=1, descending=True, stable=True)
+    return torch.ones_like(values).scatter(1, order[:, :hidden], 0).view(attention.shape)
+
+
+@without_autocast
+def bernoulli_kl_map(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Return the sum over classes of KL(teacher ‖ student) between independent scores, (B, A); 0 where they agree.
+
+    Args:
+        student_logits: (B, A, K).
+        teacher_logits: Same shape; no gradient flows into it.
+
+    Raises:
+        ShapeError: The shapes differ.
+    """
+    student, teacher = as_pair(student_logits, teacher_logits, rank=3)
+    present = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
+    absent = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
+    return (present + absent).sum(-1)
+
+
+@without_autocast
+def gap_weight(gap: Tensor, *, kind: str = "hard", ratio: float = 0.1, tau: float = 0.1) -> Tensor:
+    """Return how much each anchor's logits count, from the gap between the two models' scores, (B, A), no gradient.
+
+    Args:
+        gap: (B, A), at least 0.
+        kind: "hard" takes the share `ratio` of anchors with the largest gaps, without those where it is 0;
+            "soft" weighs all by A · softmax(gap / tau), which sums to A per image.
+        ratio: In [0, 1]; of "hard" only.
+        tau: Temperature, above 0; of "soft" only.
+
+    Raises:
+        ValueError: An unknown kind, or a number out of its range.
+    """
+    known(kind, ("hard", "soft"), "kind")
+    gap = widen(gap.detach())
+    return attention(gap, tau) if kind == "soft" else (1 - top_mask(gap, ratio)) * (gap > 0)
+
+
+def spread_pooled(pooled: Tensor, scale: int, size: tuple[int, int]) -> Tensor:
+    """Spread each pooled cell's value evenly over the cells that it covers, (B, h, w) → (B, H, W).
+
+    Args:
+        pooled: One value per window of scale × scale cells; windows at the lower and right edge may be cut off.
+        scale: Cells per side of a window.
+        size: (H, W), of which h and w are the quotients by the scale, rounded up.
+    """
+    height, width = size
+    rows, columns = (
+        (n - torch.arange(0, n, scale, device=pooled.device)).clamp(max=scale) for n in size
+    )  # cells that a window covers along each axis, (h,) and (w,)
+    each = pooled / (rows.unsqueeze(1) * columns)
+    return each.repeat_interleave(scale, 1).repeat_interleave(scale, 2)[:, :height, :width]
+
+
+class SAMKD(Loss):
+    """Rebuilt features at every scale, and masked logits."""
+
+    terms = ("samkd", "samkd_logits")
+    needs_head = True  # both hold unless the logits are switched off
+    needs_classes = True
+
+    def __init__(self, config: SAMKDConfig) -> None:
+        self.config = config
+        self.levels = tuple(config.levels)
+        self.needs_head = self.needs_classes = config.logits > 0
+        self.masks = MaskStream(config.seed)
+
+    def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
+        """Return adapters and generators per level; with a channel branch also its generators and the blend."""
+        parts = nn.ModuleDict({"adapter": adapters(self.levels, student, teacher)})
+        for branch in ("spatial", "channel") if self.config.channel else ("spatial",):
+            parts[branch] = nn.ModuleDict({level: generator_block(teacher[level]) for level in self.levels})
+        if self.config.channel:
+            parts["blend"] = nn.ParameterDict({level: nn.Parameter(torch.zeros(())) for level in self.levels})
+        return parts
+
+    @without_autocast
+    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
+        """Return the active ones of "samkd" and "samkd_logits", (B, A) each.
+
+        Raises:
+            RunError: The logits are wanted, but the step carries no branch that both heads have.
+        """
+        maps = {}
+        if "samkd" in active:
+            numbers = self.masks.advance(step.student[self.levels[0]].device)
+            maps["samkd"] = step.grid.spread({level: self._level(step, parts, level, numbers) for level in self.levels})
+        if "samkd_logits" in active:
+            if not step.branches:
+                raise RunError("the loss `samkd` compares logits, but no branch of the two heads was captured")
+            maps["samkd_logits"] = torch.stack([self._logits(branch) for branch in step.branches]).sum(0)
+        return maps
+
+    def _level(self, step: Step, parts: nn.ModuleDict, level: str, numbers: torch.Generator) -> Tensor:
+        """Return the errors of all scales of one level on its cells, (B, H, W); each scale weighs k² / |K|."""
+        student = parts.get_submodule(f"adapter.{level}")(widen(step.student[level]))
+        teacher = widen(step.teacher[level])
+        errors = []
+        for scale in self.config.scales:
+            coarse, target = (x if scale == 1 else F.max_pool2d(x, scale, ceil_mode=True) for x in (student, teacher))
+            error = reconstruction_map(self._rebuild(coarse, target, parts, level, numbers), target)
+            errors.append(scale**2 * spread_pooled(error, scale, step.grid.shapes[level]))
+        return torch.stack(errors).mean(0)
+
+    def _rebuild(
+        self, student: Tensor, teacher: Tensor, parts: nn.ModuleDict, level: str, numbers: torch.Generator
+    ) -> Tensor:
+        """Return what the generators make of the masked student, (B, C, h, w)."""
+        config = self.config
+        sign = 1 if config.hide == "important" else -1
+        if config.spatial == "random":
+            batch, _, height, width = student.shape
+            cells = random_mask((batch, height, width), config.ratio, generator=numbers)
+        else:  # the largest energy is the largest attention, whatever its temperature
+            cells = top_mask(sign * cell_energy(teacher), config.ratio).unsqueeze(1)
+        rebuilt: Tensor = parts.get_submodule(f"spatial.{level}")(student * cells)
+        if not config.channel:
+            return rebuilt
+        channels = top_mask(sign * channel_energy(teacher), config.ratio)[..., None, None]
+        blend = parts.get_parameter(f"blend.{level}").sigmoid()
+        other: Tensor = parts.get_submodule(f"channel.{level}")(student * channels)
+        return rebuilt * blend + other * (1 - blend)
+
+    def _logits(self, branch: Branch) -> Tensor:
+        config, student, teacher = self.config, branch.student.logits, branch.teacher.logits
+        weight = gap_weight(
+            score_gap(student, teacher), kind=config.logits_weight, ratio=config.logits_ratio, tau=config.logits_tau
+        )
+        total = mean_over_ranks(weight.sum()).clamp(min=1)
+        return bernoulli_kl_map(student, teacher) * weight * (branch.weight * len(weight) / total)

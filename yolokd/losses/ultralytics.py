@@ -1,0 +1,81 @@
+"""The built-in distillation of Ultralytics: squared error of neck features, weighted by the teacher's scores.
+
+Source: `ultralytics/nn/distill_model.py` of Ultralytics 8.4.190, `DistillationModel.loss_sl2` and its projector.
+Differs: returned per cell instead of summed, so that instance weights apply; computed in float32 under autocast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from yolokd.errors import RunError
+from yolokd.losses._tensors import as_pair, same_shape, widen, without_autocast
+from yolokd.losses.base import LEVELS, Loss, Step
+
+if TYPE_CHECKING:
+    from yolokd.recipe.models import UltralyticsConfig
+
+
+@without_autocast
+def score_weighted_l2_map(student: Tensor, teacher: Tensor, teacher_score: Tensor) -> Tensor:
+    """Return B · Σ_C (s − t)² · q / (C · Σq + 1e-9) of every cell, (B, H, W), q being the teacher's score.
+
+    Σq runs over the whole batch, so `map.sum((1, 2)).mean()` is the built-in loss.
+
+    Args:
+        student: Projected student features, (B, C, H, W).
+        teacher: Teacher features, same shape; no gradient flows into them.
+        teacher_score: q, the teacher's largest class score at each cell, (B, H, W) in [0, 1]; no gradient either.
+
+    Raises:
+        ShapeError: The features differ in shape or are not 4D, or the scores do not fit them.
+    """
+    student, teacher = as_pair(student, teacher, rank=4)
+    same_shape(student[:, 0], teacher_score, what="a channel of the features and teacher_score")
+    score = teacher_score.detach().to(student.dtype)
+    batch, channels = student.shape[:2]
+    return (student - teacher).square().sum(1) * score * (batch / (channels * score.sum() + 1e-9))
+
+
+class Ultralytics(Loss):
+    """The built-in loss on all levels, each student level behind a projector of two 1×1 convolutions."""
+
+    terms = ("ultralytics",)
+    needs_head = True  # for the teacher's scores
+    levels = LEVELS
+
+    def __init__(self, config: UltralyticsConfig) -> None:
+        self.config = config
+
+    def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
+        """Make the built-in's projectors, in its order, so that equal seeds give equal weights."""
+        return nn.ModuleDict(
+            {
+                level: nn.Sequential(
+                    nn.Conv2d(student[level], teacher[level], 1),
+                    nn.ReLU(inplace=True),
+                    nn.Conv2d(teacher[level], teacher[level], 1),
+                )
+                for level in self.levels
+            }
+        )
+
+    @without_autocast
+    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
+        """Return {"ultralytics": (B, A)}, whose sum over anchors and mean over the batch is the built-in's value.
+
+        Raises:
+            RunError: The step carries no scores of the teacher.
+        """
+        if step.teacher_scores is None:
+            raise RunError("the loss `ultralytics` needs the teacher's class scores, but none were computed")
+        maps = {}
+        for level in self.levels:
+            score = step.teacher_scores[:, step.grid.places(level)]
+            score = score.reshape(-1, *step.grid.shapes[level])  # (B, H, W)
+            projected = parts[level](widen(step.student[level]))
+            maps[level] = score_weighted_l2_map(projected, step.teacher[level], score)
+        return {"ultralytics": step.grid.spread(maps)}

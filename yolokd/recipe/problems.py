@@ -1,0 +1,187 @@
+"""Turns pydantic's list of errors into lines that say what was wrong, what came, and what is allowed.
+
+The allowed values are read from the JSON schema, so that the message, the editor's hint and the check cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from reprlib import Repr
+from typing import Any
+
+from pydantic import ValidationError
+
+from yolokd.recipe.arguments import REFUSED, REFUSED_WITH_LOSSES
+
+Location = tuple[str | int, ...]
+
+LONGEST = 80  # characters of a value
+_repr = Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 60
+NOUNS = {
+    "array": "a list",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "null": "null",
+    "number": "a number",
+    "object": "a mapping",
+    "string": "text",
+}
+BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+
+
+def problem_lines(error: ValidationError, data: object, schema: Mapping[str, Any]) -> list[str]:
+    """Return one line per problem: dotted path, what is wrong, the value, what is allowed.
+
+    Args:
+        error: What pydantic raised.
+        data: The data that it was given.
+        schema: JSON schema of the whole recipe.
+    """
+    lines = (_line(dict(item), data, schema) for item in error.errors(include_url=False))
+    return list(dict.fromkeys(lines))  # a union complains once per member
+
+
+def listing(source: str, lines: Sequence[str]) -> str:
+    """Return the text of an error about `source`: on one line if there is a single problem."""
+    if len(lines) == 1:
+        return f"{source}: {lines[0]}"
+    return "\n  ".join([f"{source}: {len(lines)} problems", *lines])
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """Return `losses.ssim.levels[1]` for ("losses", "ssim", "levels", 1); odd keys are quoted."""
+    text = ""
+    for key in path:
+        if isinstance(key, int):
+            text += f"[{key}]"
+        else:
+            text += ("." if text else "") + (key if key.replace("-", "_").isidentifier() else _repr.repr(key))
+    return text
+
+
+def shown(value: object) -> str:
+    """Return a value as YAML would spell it, cut to a length that fits a line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = _repr.repr(value)
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+def _line(item: dict[str, Any], data: object, schema: Mapping[str, Any]) -> str:
+    path, value = _follow(data, item["loc"])
+    if item["type"] == "missing":
+        return f"{dotted(item['loc'])}: is missing; write losses: {{}} for plain training"
+    if item["type"] == "invalid_key" or item["loc"][-1:] == ("[key]",):
+        return f"{dotted(path[:-1]) or 'top level'}: keys must be text, got {shown(item['input'])}"
+    if item["type"] == "extra_forbidden":
+        return f"{dotted(path)}: {_unknown(path, schema)}"
+    if item["type"] == "rule":
+        return f"{dotted(path)}: {item['msg']}, got {shown(value)}"
+    node = _node(schema, path)
+    return (
+        f"{dotted(path) or 'recipe'}: must be {_words(node, schema)}, got {shown(value)}{_remedy(value, node, schema)}"
+    )
+
+
+def _remedy(value: object, node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    members = _members(node, schema)
+    if isinstance(value, str):
+        near = nearest(value, [str(option) for member in members for option in member.get("enum", ())])
+        if near is None and any(member.get("type") in ("number", "integer") for member in members) and _numeric(value):
+            return "; take the quotes off"
+        return f"; did you mean {near}?" if near else ""
+    if isinstance(value, bool | int | float) and any(member.get("type") == "string" for member in members):
+        return "; put it in quotes"
+    return ""
+
+
+def _numeric(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that is spelt most like `word`, or None if none is close."""
+    from difflib import get_close_matches
+
+    lower = {option.lower(): option for option in known}
+    found = get_close_matches(word.lower(), lower, n=1)
+    return lower[found[0]] if found else None
+
+
+def _unknown(path: Location, schema: Mapping[str, Any]) -> str:
+    key = str(path[-1])
+    if path[0] == "train" and key in REFUSED | REFUSED_WITH_LOSSES:
+        return (REFUSED | REFUSED_WITH_LOSSES)[key]
+    known = _keys(_node(schema, path[:-1]), schema)
+    near = nearest(key, known)
+    if len(path) == 1:  # a known key one level too high, such as `epochs`
+        near = next((f"{top}.{key}" for top in known if key in _keys(_node(schema, (top,)), schema)), near)
+    hint = f"; did you mean {near}?" if near else ""
+    return f"unknown key{hint}" + (f" (known: {', '.join(known)})" if len(known) <= 12 else "")
+
+
+def _follow(data: object, loc: Location) -> tuple[Location, object]:
+    """Follow pydantic's location as far as it names places in the data; the rest names members of unions."""
+    path: list[str | int] = []
+    for key in loc:
+        inside = isinstance(data, Mapping) and key in data
+        if not (inside or (isinstance(data, list) and isinstance(key, int) and key < len(data))):
+            break
+        data = data[key]  # type: ignore[index]
+        path.append(key)
+    return tuple(path), data
+
+
+def _node(schema: Mapping[str, Any], path: Location) -> Mapping[str, Any]:
+    """Return the part of the schema that describes the value at `path`."""
+    node = schema
+    for key in path:
+        members = _members(node, schema)
+        children = (
+            member.get("properties", {}).get(key) or member.get("additionalProperties") or member.get("items")
+            for member in members
+        )
+        node = next(filter(None, children))
+    return node
+
+
+def _members(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the alternatives that a node of the schema offers, references followed."""
+    if "$ref" in node:
+        return [schema["$defs"][node["$ref"].rpartition("/")[2]]]
+    return [leaf for member in node.get("anyOf", ()) for leaf in _members(member, schema)] or [node]
+
+
+def _keys(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
+    return [key for member in _members(node, schema) for key in member.get("properties", ())]
+
+
+def _words(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """Say what a node of the schema allows."""
+    words = [word for member in _members(node, schema) for word in _alternatives(member, schema)]
+    *others, last = dict.fromkeys(words)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _alternatives(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
+    if "const" in node:
+        return [str(node["const"])]
+    if "enum" in node:
+        return ["null" if option is None else str(option) for option in node["enum"]]
+    bounds = [f"{sign} {node[name]}" for name, sign in BOUNDS.items() if name in node]
+    words = [NOUNS.get(node.get("type", ""), "a plain value"), " and ".join(bounds)]
+    if "minLength" in node:
+        words.append("of at least one letter")
+    if "minItems" in node:
+        most = node.get("maxItems")
+        words.append(
+            f"of {node['minItems']}" + ("" if most == node["minItems"] else f" to {most}" if most else " or more")
+        )
+    if "items" in node:
+        words.append(f"(each item {_words(node['items'], schema)})")
+    return [" ".join(filter(None, words))]
