@@ -23,7 +23,7 @@ def train(
 
     Args:
         teacher: A `.pt` path or an Ultralytics name; None only for a recipe without losses.
-        student: A `.pt` path, an Ultralytics name (`yolov8n`: pretrained, `yolov8n.yaml`: from scratch) or a model YAML.
+        student: A `.pt` path, an Ultralytics name (`yolov8n`: pretrained; `yolov8n.yaml`: from scratch), a model YAML.
         recipe: Name of a shipped recipe or path of a YAML file.
         overrides: `path=value` assignments on the recipe, such as `losses.ssim.gain=4`.
         **options: `data`, `epochs`, `imgsz`, `batch`, `device`, `seed`, `name`, `allow_partial`; the meaning of the

@@ -13,7 +13,7 @@ from yolokd.errors import RunError, ShapeError
 from yolokd.losses import bckd
 from yolokd.losses.base import Step
 from yolokd.losses.bckd import BCKD, bckd_box_map, bckd_cls_map, score_gap
-from yolokd.recipe.models import BCKDConfig
+from yolokd.recipe import BCKDConfig
 
 TERMS = ("bckd_cls", "bckd_box")
 NONE = nn.ModuleDict()

@@ -13,7 +13,7 @@ from tests.losses.steps import STRIDES, STUDENT_CHANNELS, TEACHER_CHANNELS, cast
 from yolokd.errors import ShapeError
 from yolokd.losses.base import Grid, Step
 from yolokd.losses.ssim import SSIM, _blur_matrix, ssim_loss_map, ssim_map
-from yolokd.recipe.models import SSIMConfig
+from yolokd.recipe import SSIMConfig
 
 SCOPES = ["image", "channel", "level", None]
 
@@ -165,6 +165,28 @@ def test_ssim_loss_map__no_gradient_flows_through_the_range() -> None:
     wanted = ssim_loss_map(fixed, (teacher - teacher.min()) / (teacher.max() - teacher.min() + 1e-6), normalize=None)
     ours = ssim_loss_map(student, teacher)
     torch.testing.assert_close(gradient(ours, student), gradient(wanted, student), rtol=1e-9, atol=1e-12)
+
+
+def test_ssim_loss_map__keeps_five_tensors_for_the_backward_pass() -> None:
+    student, teacher = uniform(2, 2, 3, 12, 14)
+    kept: set[int] = set()
+
+    def pack(x: Tensor) -> Tensor:
+        if x.numel() == student.numel():
+            kept.add(x.data_ptr())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        ssim_loss_map(student.requires_grad_(), teacher)
+    assert len(kept) == 5
+
+
+def test_ssim_loss_map__a_backward_pass_inside_autocast_changes_nothing() -> None:
+    student, teacher = uniform(2, 2, 3, 12, 14, dtype=torch.float32)
+    loss = ssim_loss_map(student.requires_grad_(), teacher)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = gradient(loss, student)
+    assert torch.equal(inside, gradient(loss, student))
 
 
 def test_ssim__the_teacher_gets_no_gradient() -> None:

@@ -1,13 +1,45 @@
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
+from tests.losses.steps import STUDENT_CHANNELS, TEACHER_CHANNELS
 from yolokd.losses.table import LOSSES
-from yolokd.recipe.models import Losses
+from yolokd.recipe import Losses
 
 
 def test_losses__every_method_of_a_recipe_has_a_class() -> None:
-    assert set(LOSSES) == set(Losses.model_fields)
+    assert list(LOSSES) == list(Losses.model_fields)
 
 
-def test_losses__terms_are_those_that_the_recipe_gives_gains() -> None:
-    for name, config in Losses.model_validate({name: {} for name in LOSSES}).items():
-        assert set(config.gains()) <= set(LOSSES[name](config).terms)
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_losses__terms_are_those_that_the_recipe_gives_gains(name: str) -> None:
+    ((_, config),) = Losses.model_validate({name: {}}).items()
+    assert tuple(config.gains()) == LOSSES[name](config).terms
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_losses__automatic_gains_are_no_numbers_to_the_classes(name: str) -> None:
+    ((_, config),) = Losses.model_validate({name: {}}).items()
+    gains = [key for key, value in type(config).model_fields.items() if "auto" in str(value.annotation)]
+    automatic = type(config).model_validate(dict.fromkeys(gains, "auto"))
+    assert set(automatic.gains().values()) == {"auto"}
+    one, other = LOSSES[name](config), LOSSES[name](automatic)
+    assert (one.needs_head, one.needs_classes, one.levels) == (other.needs_head, other.needs_classes, other.levels)
+    assert str(one.build(STUDENT_CHANNELS, TEACHER_CHANNELS)) == str(other.build(STUDENT_CHANNELS, TEACHER_CHANNELS))
+
+
+@pytest.mark.parametrize("levels", [("p3",), ("p4", "p5")])
+def test_losses__compare_the_levels_that_the_recipe_gives(levels: tuple[str, ...]) -> None:
+    every = Losses.model_validate({name: {} for name in LOSSES})
+    having = [name for name, config in every.items() if hasattr(config, "levels")]
+    assert having == ["ssim", "samkd", "mgd", "fgd", "pkd", "cwd", "fbkd"]
+    for name, config in Losses.model_validate({name: {"levels": levels} for name in having}).items():
+        assert LOSSES[name](config).levels == levels
+
+
+@pytest.mark.parametrize(("logits", "needed"), [(0, False), (1, True), ("auto", True)])
+def test_losses__samkd_needs_the_head_unless_its_logits_are_off(logits: Any, needed: bool) -> None:
+    loss = LOSSES["samkd"](SAMKDConfig(logits=logits))
+    assert (loss.needs_head, loss.needs_classes) == (needed, needed)

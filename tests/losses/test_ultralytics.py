@@ -13,7 +13,7 @@ from tests.losses.steps import GRID, STUDENT_CHANNELS, TEACHER_CHANNELS, cast, d
 from yolokd.errors import RunError, ShapeError
 from yolokd.losses.base import LEVELS, Step
 from yolokd.losses.ultralytics import Ultralytics, score_weighted_l2_map
-from yolokd.recipe.models import UltralyticsConfig
+from yolokd.recipe import UltralyticsConfig
 
 
 def built_in(student: Tensor, teacher: Tensor, score: Tensor) -> Tensor:

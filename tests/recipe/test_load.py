@@ -6,15 +6,19 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from yolokd.errors import RecipeError
-from yolokd.recipe import list_recipes, load_recipe, recipe_path, recipe_text
+from yolokd.recipe import AIDConfig, IKDConfig, Schedule, list_recipes, load_recipe, recipe_path, recipe_text
 from yolokd.recipe.load import LARGEST
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = ["baseline", "bckd", "bckd_ssim", "ssim", "ultralytics"]
+SHIPPED = [
+    *("aid", "baseline", "bckd", "bckd_ssim", "cwd", "everything", "fbkd", "fgd", "ikd", "ld", "mgd", "pkd", "samkd"),
+    *("ssim", "ultralytics"),
+]
 
 
 def refusal(recipe: str | Path, overrides: Sequence[str] = ()) -> str:
@@ -33,8 +37,7 @@ def run(code: str, folder: Path) -> str:
 
 
 def test_list_recipes__names_the_shipped_ones() -> None:
-    assert set(SHIPPED) <= set(list_recipes())
-    assert list(list_recipes()) == sorted(list_recipes())
+    assert list(list_recipes()) == SHIPPED
 
 
 @pytest.mark.parametrize("name", list(list_recipes()))
@@ -48,18 +51,61 @@ def test_load_recipe__shipped_recipes_load(name: str) -> None:
 @pytest.mark.parametrize("name", list(list_recipes()))
 def test_shipped_recipes__say_where_their_numbers_come_from(name: str) -> None:
     header = [line for line in recipe_text(name).splitlines() if line.startswith("# ")]
-    assert any("Numbers: " in line for line in header)
-    assert any(words in "\n".join(header) for words in ("not re-tuned", "nothing tuned"))
+    assert any(line.startswith("# Numbers: ") for line in header)
+    text = " ".join(line[2:] for line in header).lower()
+    assert "not re-tuned" in text or "nothing tuned" in text
 
 
-def test_shipped_recipes__terms_are_the_published_gains() -> None:
-    assert {name: load_recipe(name).losses.terms() for name in SHIPPED} == {
-        "baseline": {},
-        "bckd": {"bckd_cls": 1.0, "bckd_box": 4.0},
-        "bckd_ssim": {"bckd_cls": 1.0, "bckd_box": 4.0, "ssim": 2.0},
-        "ssim": {"ssim": 2.0},
-        "ultralytics": {"ultralytics": 6.0},
-    }
+FBKD = dict.fromkeys(("fbkd_feature", "fbkd_spatial", "fbkd_relation", "fbkd_channel"), "auto")
+FGD = {"fgd": 1.0, "fgd_channel": 1.0}
+SAMKD = {"samkd": "auto", "samkd_logits": 10.0}
+TERMS: dict[str, dict[str, Any]] = {
+    "aid": FBKD,
+    "baseline": {},
+    "bckd": {"bckd_cls": 1.0, "bckd_box": 4.0},
+    "bckd_ssim": {"bckd_cls": 1.0, "bckd_box": 4.0, "ssim": 2.0},
+    "cwd": {"cwd": 5.0},
+    "everything": {"bckd_cls": 1.0, "bckd_box": 4.0, "ssim": 2.0, **SAMKD, "ikd": 4e-5},
+    "fbkd": FBKD,
+    "fgd": FGD,
+    "ikd": {**FGD, "ikd": 4e-5},
+    "ld": {"ld": 1.5},
+    "mgd": {"mgd": "auto"},
+    "pkd": {"pkd": 10.0},
+    "samkd": SAMKD,
+    "ssim": {"ssim": 2.0},
+    "ultralytics": {"ultralytics": 6.0},
+}
+
+
+def test_shipped_recipes__terms_are_published_rescaled_or_automatic() -> None:
+    assert {name: load_recipe(name).terms() for name in SHIPPED} == TERMS
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_recipes__numbers_are_the_defaults(name: str) -> None:
+    recipe = load_recipe(name)
+    for method, config in recipe.losses.items():
+        automatic = [key for key, value in config if value == "auto"]
+        assert config == type(config).model_validate(dict.fromkeys(automatic, "auto")), method
+    assert recipe.weighting.aid in (None, AIDConfig())
+    assert recipe.augment.ikd in (None, IKDConfig())
+    assert recipe.schedule == Schedule()
+
+
+@pytest.mark.parametrize(("name", "host", "section"), [("aid", "fbkd", "weighting"), ("ikd", "fgd", "augment")])
+def test_shipped_recipes__a_method_on_a_host_adds_nothing_else(name: str, host: str, section: str) -> None:
+    method, without = load_recipe(name), load_recipe(host)
+    assert [line.split(":")[0] for line in method.differences(without)] == ["summary", f"{section}.{name}"]
+
+
+def test_shipped_recipes__everything_has_each_method_as_in_its_own_recipe() -> None:
+    whole = load_recipe("everything").to_dict()
+    for section, name in (("losses", "bckd"), ("losses", "ssim"), ("losses", "samkd")):
+        assert whole[section][name] == load_recipe(name).to_dict()[section][name]
+    assert whole["weighting"] == load_recipe("aid").to_dict()["weighting"]
+    assert whole["augment"] == load_recipe("ikd").to_dict()["augment"]
+    assert set(whole["losses"]) == {"bckd", "ssim", "samkd"}
 
 
 @pytest.mark.parametrize("name", ["baseline.yaml", "own.yml", "./own", "folder/own", Path("own.yaml")])
@@ -73,9 +119,11 @@ def test_recipe_path__home_is_expanded() -> None:
 
 def test_load_recipe__an_unknown_name_lists_the_known_and_the_nearest() -> None:
     text = refusal("bckd_sim")
-    assert text.startswith("no shipped recipe is called 'bckd_sim'; did you mean bckd_ssim? Shipped: baseline, bckd, ")
+    assert text.startswith(
+        "no shipped recipe is called 'bckd_sim'; did you mean bckd_ssim? Shipped: aid, baseline, bckd, "
+    )
     assert text.endswith("A recipe of your own is a path that ends in .yaml.")
-    assert refusal("").startswith("no shipped recipe is called ''. Shipped: baseline, ")
+    assert refusal("").startswith("no shipped recipe is called ''. Shipped: aid, baseline, ")
     assert "did you mean bckd?" in refusal("BCKD")
 
 
@@ -115,7 +163,7 @@ def test_load_recipe__a_file_that_is_no_recipe_is_named(tmp_path: Path, content:
 
 def test_load_recipe__a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "none.yaml"
-    assert refusal(missing).startswith(f"recipe {missing}: no such file; shipped recipes are baseline, ")
+    assert refusal(missing).startswith(f"recipe {missing}: no such file; shipped recipes are aid, baseline, ")
     assert refusal(tmp_path) == f"recipe {tmp_path}: is a folder; name the YAML file in it"
     assert "cannot be read" in refusal("a\0b.yaml")
 
@@ -140,16 +188,36 @@ def test_overrides__change_create_and_remove() -> None:
             "schedule.shape = cosine",
             "train.lr0=1e-5",
             "train.data=a=b.yaml",
+            "losses.mgd.gain=auto",
+            "losses.mgd.schedule.until=0.5",
+            "weighting.aid={}",
+            "augment.ikd.adversarial=null",
         ],
     )
     data = recipe.to_dict()
     assert recipe.name == "bckd"
     assert data["losses"] == {
-        "ssim": {"gain": 4.0, "levels": ["p3", "p4"], "window": 11, "sigma": 1.5, "normalize": None}
+        "ssim": {"gain": 4.0, "levels": ["p3", "p4"], "window": 11, "sigma": 1.5, "normalize": None},
+        "mgd": {
+            "schedule": {"warmup": 0.0, "shape": "constant", "until": 0.5},
+            "gain": "auto",
+            "levels": ["p3", "p4", "p5"],
+            "ratio": 0.65,
+            "seed": 0,
+        },
     }
+    assert data["weighting"] == {"aid": {"alpha": 0.1, "scope": "instance", "normalize": "raw"}}
+    assert data["augment"] == {"ikd": {"noise": 0.3, "crop": 0.8, "adversarial": None, "until": 0.67}}
     assert data["teacher"]["classes"] == {"person": "pedestrian"}
     assert data["schedule"]["shape"] == "cosine"
     assert data["train"] == {"epochs": 100, "imgsz": 640, "lr0": 1e-5, "data": "a=b.yaml"}
+
+
+def test_overrides__taking_the_losses_away_leaves_aid_nothing_to_weigh() -> None:
+    assert refusal("aid", ["losses.fbkd=null"]) == (
+        "recipe aid: weighting.aid: has nothing to weigh; add a loss under losses, or leave it out"
+    )
+    assert load_recipe("aid", ["losses.fbkd=null", "weighting.aid=null"]).terms() == {}
 
 
 def test_overrides__later_ones_win() -> None:
@@ -183,14 +251,16 @@ def test_overrides__bad_assignments_and_bad_values_are_reported_together() -> No
     assert refusal("ssim", ["x", "losses.ssim.gain=-1", "epochs=3"]).splitlines() == [
         "recipe ssim: 3 problems",
         "  --set 'x': must be path=value, such as losses.ssim.gain=4",
-        "  losses.ssim.gain: must be a number >= 0, got -1",
-        "  epochs: unknown key; did you mean train.epochs? (known: summary, losses, schedule, teacher, train)",
+        "  losses.ssim.gain: must be a number >= 0 or auto, got -1",
+        "  epochs: unknown key; did you mean train.epochs? "
+        "(known: summary, losses, weighting, augment, schedule, balance, teacher, train)",
     ]
 
 
 def test_import__brings_in_neither_torch_nor_ultralytics() -> None:
     code = (
-        "import sys, yolokd, yolokd.recipe as r; r.load_recipe('bckd_ssim', ['train.lr0=0.1']); r.schema(); "
+        "import sys, yolokd, yolokd.recipe as r; r.load_recipe('everything', ['train.lr0=0.1']); r.schema(); "
+        "import yolokd.recipe.keys as k; k.key_table(); "
         "print([name for name in ('torch', 'ultralytics', 'numpy') if name in sys.modules])"
     )
     assert run(code, ROOT) == "[]"

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import pickle
+import re
 from typing import Any
 
 import jsonschema
@@ -14,9 +15,13 @@ from pydantic import ValidationError
 
 from tests.recipe.strategies import PLAIN, RECIPES
 from yolokd.errors import RecipeError
-from yolokd.recipe import BCKDConfig, Losses, Recipe, Schedule, SSIMConfig, UltralyticsConfig, list_recipes, schema
+from yolokd.recipe import AIDConfig, Losses, Recipe, Schedule, SSIMConfig, Weighting, list_recipes, schema
 from yolokd.recipe._yaml import parse
 
+PLACES = [
+    *("", "losses", "losses.ssim", "losses.samkd.gain", "losses.samkd.scales", "losses.mgd.schedule", "weighting.aid"),
+    *("augment.ikd", "augment.ikd.adversarial", "schedule", "balance", "teacher.classes", "train", "train.batch"),
+]
 VALIDATOR = jsonschema.Draft202012Validator(schema())
 
 
@@ -26,23 +31,22 @@ def refusal(data: Any) -> str:
     return str(info.value)
 
 
-def test_from_dict__defaults_are_the_published_ones() -> None:
-    recipe = Recipe.from_dict({"losses": {"bckd": {}, "ssim": {}, "ultralytics": {}}})
+def test_from_dict__writes_out_every_default() -> None:
+    recipe = Recipe.from_dict({"losses": {"ultralytics": {}}, "weighting": {"aid": {}}, "augment": {"ikd": {}}})
     assert recipe.to_dict() == {
         "summary": "",
-        "losses": {
-            "bckd": {
-                "cls": 1.0,
-                "box": 4.0,
-                "beta": 1.0,
-                "detach_weight": False,
-                "iou": "giou",
-                "normalizer": "positives",
-            },
-            "ssim": {"gain": 2.0, "levels": ["p3", "p4", "p5"], "window": 11, "sigma": 1.5, "normalize": "image"},
-            "ultralytics": {"gain": 6.0},
+        "losses": {"ultralytics": {"gain": 6.0}},
+        "weighting": {"aid": {"alpha": 0.1, "scope": "instance", "normalize": "raw"}},
+        "augment": {
+            "ikd": {
+                "noise": 0.3,
+                "crop": 0.8,
+                "adversarial": {"gain": 4e-5, "eps": 8.0, "step": 2.0, "steps": 5, "every": 4},
+                "until": 0.67,
+            }
         },
         "schedule": {"warmup": 0.0, "shape": "constant", "until": 1.0},
+        "balance": {"share": 0.1, "every": 50, "log": False},
         "teacher": {"classes": {}, "precision": "auto"},
         "train": {},
     }
@@ -51,16 +55,16 @@ def test_from_dict__defaults_are_the_published_ones() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("losses.bckd.cls", -1, "must be a number >= 0, got -1"),
-        ("losses.bckd.cls", math.nan, "must be a number >= 0, got nan"),
-        ("losses.bckd.box", math.inf, "must be a number >= 0, got inf"),
-        ("losses.bckd.box", True, "must be a number >= 0, got true"),
-        ("losses.bckd.box", "4", "must be a number >= 0, got '4'; take the quotes off"),
+        ("losses.bckd.cls", -1, "must be a number >= 0 or auto, got -1"),
+        ("losses.bckd.cls", math.nan, "must be a number >= 0 or auto, got nan"),
+        ("losses.bckd.box", math.inf, "must be a number >= 0 or auto, got inf"),
+        ("losses.bckd.box", True, "must be a number >= 0 or auto, got true"),
+        ("losses.bckd.box", "4", "must be a number >= 0 or auto, got '4'; take the quotes off"),
         ("losses.bckd.beta", 0, "must be a number > 0, got 0"),
         ("losses.bckd.detach_weight", 1, "must be true or false, got 1"),
         ("losses.bckd.iou", "gious", "must be giou or iou, got 'gious'; did you mean giou?"),
         ("losses.bckd.normalizer", None, "must be positives or target_scores, got null"),
-        ("losses.ssim.gain", -0.5, "must be a number >= 0, got -0.5"),
+        ("losses.ssim.gain", -0.5, "must be a number >= 0 or auto, got -0.5"),
         ("losses.ssim.levels", [], "must be a list of 1 or more (each item p3, p4 or p5), got []"),
         ("losses.ssim.levels", "p3", "must be a list of 1 or more (each item p3, p4 or p5), got 'p3'"),
         ("losses.ssim.levels", ["p3", "p3"], "must name each level once, got ['p3', 'p3']"),
@@ -70,13 +74,53 @@ def test_from_dict__defaults_are_the_published_ones() -> None:
         ("losses.ssim.window", 11.0, "must be a whole number >= 3, got 11.0"),
         ("losses.ssim.sigma", 0.0, "must be a number > 0, got 0.0"),
         ("losses.ssim.normalize", "batch", "must be image, channel, level or null, got 'batch'"),
-        ("losses.ultralytics.gain", [6], "must be a number >= 0, got [6]"),
+        ("losses.ultralytics.gain", [6], "must be a number >= 0 or auto, got [6]"),
+        ("losses.samkd.logits", "off", "must be a number >= 0 or auto, got 'off'"),
+        ("losses.fbkd.relation", "Auto", "must be a number >= 0 or auto, got 'Auto'; did you mean auto?"),
+        ("losses.fbkd.channel", False, "must be a number >= 0 or auto, got false; 0 switches it off"),
+        ("losses.fbkd.feature", {"float": 1}, "must be a number >= 0 or auto, got {'float': 1}"),
+        ("losses.samkd.ratio", 0, "must be a number > 0 and < 1, got 0"),
+        ("losses.samkd.ratio", 1.0, "must be a number > 0 and < 1, got 1.0"),
+        ("losses.samkd.scales", [], "must be a list of 1 or more (each item a whole number >= 1), got []"),
+        ("losses.samkd.scales[1]", [1, 0], "must be a whole number >= 1, got 0"),
+        ("losses.samkd.logits_weight", "harder", "must be hard or soft, got 'harder'; did you mean hard?"),
+        ("losses.mgd.ratio", 1.5, "must be a number > 0 and < 1, got 1.5"),
+        ("losses.mgd.ratio", -0.65, "must be a number > 0 and < 1, got -0.65"),
+        ("losses.mgd.seed", 2**32, "must be a whole number >= 0 and < 4294967296, got 4294967296"),
+        ("losses.fgd.foreground", "auto", "must be a number >= 0, got 'auto'"),
+        ("losses.fgd.tau", 0, "must be a number > 0, got 0"),
+        ("losses.cwd.levels[0]", ["p2"], "must be p3, p4 or p5, got 'p2'; did you mean p3?"),
+        ("losses.pkd.levels[0]", [3, 4], "must be p3, p4 or p5, got 3"),
+        ("losses.ld.temperature", 0, "must be a number > 0, got 0"),
+        ("losses.mgd.schedule", "cosine", "must be a mapping or null, got 'cosine'"),
+        ("losses.mgd.schedule.until", 2, "must be a number > 0 and <= 1, got 2"),
         ("losses.ultralytics", 6.0, "must be a mapping or null, got 6.0"),
         ("losses", None, "must be a mapping, got null"),
         ("schedule.warmup", -1, "must be a number >= 0, got -1"),
         ("schedule.shape", "cosin", "must be constant, linear or cosine, got 'cosin'; did you mean cosine?"),
         ("schedule.until", 0, "must be a number > 0 and <= 1, got 0"),
         ("schedule.until", 1.5, "must be a number > 0 and <= 1, got 1.5"),
+        ("schedule.shape", 3, "must be constant, linear or cosine, got 3"),
+        ("weighting", None, "must be a mapping, got null"),
+        ("weighting.aid", 0.1, "must be a mapping or null, got 0.1"),
+        ("weighting.aid.alpha", -0.1, "must be a number >= 0, got -0.1"),
+        ("weighting.aid.scope", "object", "must be instance, image or level, got 'object'"),
+        ("weighting.aid.normalize", True, "must be raw or mean, got true"),
+        ("augment.ikd.noise", 1.1, "must be a number >= 0 and <= 1, got 1.1"),
+        ("augment.ikd.crop", 0, "must be a number > 0 and <= 1, got 0"),
+        ("augment.ikd.until", 16, "must be a number > 0 and <= 1, got 16"),
+        ("augment.ikd.adversarial", False, "must be a mapping or null, got false"),
+        ("augment.ikd.adversarial.gain", -1, "must be a number >= 0, got -1"),
+        ("augment.ikd.adversarial.gain", "auto", "must be a number >= 0, got 'auto'"),
+        ("augment.ikd.adversarial.gain", False, "must be a number >= 0, got false; 0 switches it off"),
+        ("augment.ikd.adversarial.eps", 0, "must be a number > 0, got 0"),
+        ("augment.ikd.adversarial.step", -2, "must be a number > 0, got -2"),
+        ("augment.ikd.adversarial.steps", 0, "must be a whole number >= 1, got 0"),
+        ("augment.ikd.adversarial.every", 2.5, "must be a whole number >= 1, got 2.5"),
+        ("balance.share", 0, "must be a number > 0 and <= 10, got 0"),
+        ("balance.share", 11, "must be a number > 0 and <= 10, got 11"),
+        ("balance.every", 0, "must be a whole number >= 1, got 0"),
+        ("balance.log", "yes", "must be true or false, got 'yes'"),
         ("teacher.precision", "half", "must be auto, fp32, fp16 or bf16, got 'half'"),
         ("teacher.classes", ["person"], "must be a mapping, got ['person']"),
         ("teacher.classes.person", 3, "must be text of at least one letter, got 3; put it in quotes"),
@@ -88,7 +132,7 @@ def test_from_dict__defaults_are_the_published_ones() -> None:
     ],
 )
 def test_from_dict__a_wrong_value_is_named_with_path_and_allowed_values(path: str, value: Any, words: str) -> None:
-    *parents, last = path.removesuffix("[1]").split(".")
+    *parents, last = re.sub(r"\[\d\]$", "", path).split(".")
     data: dict[str, Any] = {"losses": {}}
     place = data
     for key in parents:
@@ -113,14 +157,17 @@ def test_from_dict__reports_every_problem_at_once() -> None:
     }
     assert refusal(data).splitlines() == [
         "recipe: 9 problems",
-        "  losses.bckd.cls: must be a number >= 0, got -1",
-        "  losses.bckd.boxx: unknown key; did you mean box? (known: cls, box, beta, detach_weight, iou, normalizer)",
-        "  losses.sism: unknown key; did you mean ssim? (known: bckd, ssim, ultralytics)",
+        "  losses.bckd.cls: must be a number >= 0 or auto, got -1",
+        "  losses.bckd.boxx: unknown key; did you mean box? "
+        "(known: schedule, cls, box, beta, detach_weight, iou, normalizer)",
+        "  losses.sism: unknown key; did you mean ssim? "
+        "(known: bckd, ssim, samkd, mgd, fgd, pkd, cwd, ld, fbkd, ultralytics)",
         "  schedule.until: must be a number > 0 and <= 1, got 2",
         "  train.epochs: must be a whole number >= 1, got 0",
         "  train.epoch: unknown key; did you mean epochs?",
         "  train: keys must be text, got 7",
-        "  epochs: unknown key; did you mean train.epochs? (known: summary, losses, schedule, teacher, train)",
+        "  epochs: unknown key; did you mean train.epochs? "
+        "(known: summary, losses, weighting, augment, schedule, balance, teacher, train)",
         "  top level: keys must be text, got 7",
     ]
 
@@ -129,8 +176,106 @@ def test_from_dict__a_recipe_without_losses_says_what_to_write() -> None:
     assert refusal({}) == "recipe: losses: is missing; write losses: {} for plain training"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("aid", "weighting.aid"),
+        ("losses.aid", "weighting.aid"),
+        ("losses.ikd", "augment.ikd"),
+        ("weighting.bckd", "losses.bckd"),
+        ("schedule.share", "balance.share"),
+        ("losses.epochs", "train.epochs"),
+    ],
+)
+def test_from_dict__a_key_in_the_wrong_section_is_told_its_place(wrong: str, right: str) -> None:
+    data: dict[str, Any] = {"losses": {}}
+    *parents, last = wrong.split(".")
+    place = data
+    for key in parents:
+        place = place.setdefault(key, {})
+    place[last] = {}
+    assert refusal(data).startswith(f"recipe: {wrong}: unknown key; did you mean {right}? (known: ")
+
+
+def test_from_dict__a_list_of_wrong_items_is_not_called_too_short() -> None:
+    assert refusal({"losses": {"ssim": {"levels": ["p6"]}}}) == (
+        "recipe: losses.ssim.levels[0]: must be p3, p4 or p5, got 'p6'"
+    )
+
+
+def test_from_dict__a_key_that_is_named_like_a_type_does_no_harm() -> None:
+    assert refusal({"losses": {}, "train": {"amp": {"bool": 1}}}) == (
+        "recipe: train.amp: must be true or false, fp16, bf16 or fp32, got {'bool': 1}"
+    )
+
+
+NOTHING = "weighting.aid: has nothing to weigh; add a loss under losses, or leave it out"
+
+
+@pytest.mark.parametrize(
+    "rest", [{"losses": {}}, {"losses": {"ssim": None}}, {"losses": {}, "augment": {"ikd": {"adversarial": {}}}}]
+)
+def test_weighting__aid_without_losses_is_refused(rest: dict[str, Any]) -> None:
+    assert refusal({**rest, "weighting": {"aid": {}}}) == f"recipe: {NOTHING}"
+    assert refusal({**rest, "weighting": {"aid": {}}, "epoch": 3}).splitlines()[1] == f"  {NOTHING}"
+    assert Recipe.from_dict({**rest, "weighting": {"aid": None}}) == Recipe.from_dict(rest)
+
+
+def test_weighting__losses_that_are_switched_off_or_wrong_are_losses() -> None:
+    assert Recipe.from_dict({"losses": {"ssim": {"gain": 0}}, "weighting": {"aid": {}}}).weighting.aid is not None
+    assert "weighting" not in refusal({"losses": {"ssim": {"gain": -1}}, "weighting": {"aid": {}}})
+
+
+def test_augment__with_a_twin_but_no_losses_still_distils() -> None:
+    recipe = Recipe.from_dict({"losses": {}, "augment": {"ikd": {"adversarial": {"gain": 1}}}})
+    assert recipe.losses.terms() == {}
+    assert recipe.terms() == {"ikd": 1.0}
+    assert "train.compile: " in refusal({"losses": {}, "augment": {"ikd": {}}, "train": {"compile": True}})
+    assert "train.compile: " in refusal({"losses": {}, "augment": {"ikd": {"noise": 2}}, "train": {"compile": True}})
+
+
+def test_augment__without_a_twin_is_plain_training() -> None:
+    data = {"losses": {}, "augment": {"ikd": {"adversarial": None}}, "train": {"compile": True}}
+    assert Recipe.from_dict(data).terms() == {}
+
+
+def test_terms__join_losses_and_twin() -> None:
+    recipe = Recipe.from_dict({"augment": {"ikd": {}}, "losses": {"samkd": {"gain": "auto"}, "ssim": {"gain": 0}}})
+    assert list(recipe.terms().items()) == [("ssim", 0.0), ("samkd", "auto"), ("samkd_logits", 10.0), ("ikd", 4e-5)]
+
+
+def test_schedule_of__a_loss_may_have_its_own() -> None:
+    recipe = Recipe.from_dict(
+        {
+            "losses": {"bckd": {"schedule": {"shape": "cosine"}}, "ssim": {}},
+            "augment": {"ikd": {}},
+            "schedule": {"warmup": 3, "until": 0.8},
+        }
+    )
+    common, own = Schedule(warmup=3, until=0.8), Schedule(shape="cosine")
+    assert {term: recipe.schedule_of(term) for term in recipe.terms()} == {
+        "bckd_cls": own,
+        "bckd_box": own,
+        "ssim": common,
+        "ikd": Schedule(warmup=3, until=0.67),
+    }
+
+
+@pytest.mark.parametrize(("common", "twin", "end"), [(1.0, 0.67, 0.67), (0.5, 0.67, 0.5), (0.5, 1.0, 0.5)])
+def test_schedule_of__the_twin_ends_with_whichever_comes_first(common: float, twin: float, end: float) -> None:
+    data = {"losses": {}, "augment": {"ikd": {"until": twin}}, "schedule": {"until": common, "shape": "linear"}}
+    assert Recipe.from_dict(data).schedule_of("ikd") == Schedule(until=end, shape="linear")
+
+
+def test_schedule_of__refuses_a_term_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match="term must be one of ssim, got 'ikd'"):
+        Recipe.from_dict({"losses": {"ssim": {}}}).schedule_of("ikd")
+    with pytest.raises(ValueError, match="term must be one of none, got 'ssim'"):
+        Recipe.from_dict({"losses": {}}).schedule_of("ssim")
+
+
 @settings(deadline=None)
-@given(PLAIN, st.sampled_from(["", "losses", "losses.ssim", "schedule", "teacher.classes", "train", "train.batch"]))
+@given(PLAIN, st.sampled_from(PLACES))
 def test_from_dict__any_plain_data_gives_a_recipe_or_a_recipe_error(value: Any, path: str) -> None:
     data: Any = value
     for key in reversed(path.split(".") if path else []):
@@ -147,6 +292,8 @@ def test_from_dict__any_plain_data_gives_a_recipe_or_a_recipe_error(value: Any, 
 def test_recipe__direct_construction_is_strict_too() -> None:
     with pytest.raises(ValidationError, match="window"):
         SSIMConfig(window=4)
+    with pytest.raises(ValidationError, match="nothing to weigh"):
+        Recipe(losses=Losses(), weighting=Weighting(aid=AIDConfig()))
     with pytest.raises(ValidationError, match="epoch"):
         Recipe(losses=Losses(), train={"epoch": 3})
 
@@ -169,23 +316,6 @@ def test_recipe__name_is_no_part_of_the_content() -> None:
     assert one != {"losses": {}}
 
 
-def test_gains__are_keyed_by_csv_column() -> None:
-    assert BCKDConfig(cls=0.5, box=3).gains() == {"bckd_cls": 0.5, "bckd_box": 3.0}
-    assert SSIMConfig(gain=0).gains() == {"ssim": 0.0}
-    assert UltralyticsConfig().gains() == {"ultralytics": 6.0}
-
-
-def test_losses__items_and_terms_keep_the_order_of_declaration() -> None:
-    losses = Losses.model_validate({"ultralytics": {}, "bckd": {"box": 2.0}, "ssim": None})
-    assert list(losses.items()) == [("bckd", BCKDConfig(box=2.0)), ("ultralytics", UltralyticsConfig())]
-    assert list(losses.terms().items()) == [("bckd_cls", 1.0), ("bckd_box", 2.0), ("ultralytics", 6.0)]
-    assert Losses().terms() == {}
-
-
-def test_ssim_levels__are_put_in_order() -> None:
-    assert SSIMConfig.model_validate({"levels": ["p5", "p3"]}).levels == ("p3", "p5")
-
-
 @settings(deadline=None)
 @given(RECIPES)
 def test_to_dict__round_trips_through_dict_json_and_yaml(data: dict[str, Any]) -> None:
@@ -195,6 +325,8 @@ def test_to_dict__round_trips_through_dict_json_and_yaml(data: dict[str, Any]) -
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     assert parse(recipe.to_yaml(), "test") == plain
     assert recipe.differences(Recipe.from_dict(plain)) == []
+    assert VALIDATOR.is_valid(plain)
+    assert VALIDATOR.is_valid(data)
     for section, given_values in data.items():
         if section == "train":
             assert plain["train"] == given_values
@@ -211,10 +343,18 @@ def test_to_dict__gives_away_no_part_of_the_recipe() -> None:
 
 def test_differences__name_path_and_both_values() -> None:
     here = Recipe.from_dict({"losses": {"ssim": {"gain": 2}}, "train": {"lr0": 0.1}})
-    there = Recipe.from_dict({"losses": {"ssim": {"gain": 4}, "ultralytics": {}}, "train": {"cos_lr": True}})
+    there = Recipe.from_dict(
+        {
+            "losses": {"ssim": {"gain": "auto", "schedule": {"until": 0.5}}, "ultralytics": {}},
+            "weighting": {"aid": {"alpha": 1}},
+            "train": {"cos_lr": True},
+        }
+    )
     assert here.differences(there) == [
-        "losses.ssim.gain: 2.0 here, 4.0 there",
+        "losses.ssim.gain: 2.0 here, 'auto' there",
+        "losses.ssim.schedule: absent here, {'shape': 'constant', 'until': 0.5, 'warmup': 0.0} there",
         "losses.ultralytics: absent here, {'gain': 6.0} there",
+        "weighting.aid: absent here, {'alpha': 1.0, 'normalize': 'raw', 'scope': 'instance'} there",
         "train.lr0: 0.1 here, absent there",
         "train.cos_lr: absent here, true there",
     ]
@@ -223,53 +363,6 @@ def test_differences__name_path_and_both_values() -> None:
 def test_differences__null_is_not_absent() -> None:
     here = Recipe.from_dict({"losses": {}, "train": {"classes": None}})
     assert here.differences(Recipe.from_dict({"losses": {}})) == ["train.classes: null here, absent there"]
-
-
-def test_factor__constant_without_warmup_is_one_until_the_end() -> None:
-    schedule = Schedule(until=0.5)
-    assert [schedule.factor(p, 10) for p in (0, 2.5, 4.999, 5, 10)] == [1, 1, 1, 0, 0]
-
-
-def test_factor__shapes_at_a_quarter_and_the_middle() -> None:
-    linear, cosine = Schedule(shape="linear", until=0.8), Schedule(shape="cosine", until=0.8)
-    assert [linear.factor(p, 10) for p in (0, 2, 4)] == pytest.approx([1, 0.75, 0.5], abs=1e-15)
-    assert [cosine.factor(p, 10) for p in (0, 2, 4)] == pytest.approx([1, (2 + 2**0.5) / 4, 0.5], abs=1e-15)
-
-
-def test_factor__warmup_rises_in_a_line_from_above_zero_to_one() -> None:
-    rise = [Schedule(warmup=3).factor(p, 100) for p in (0, 1, 2, 3, 4)]
-    assert rise == pytest.approx([0.25, 0.5, 0.75, 1, 1], abs=1e-15)
-
-
-def test_factor__warmup_multiplies_the_shape() -> None:
-    schedule = Schedule(warmup=3, shape="linear")
-    assert schedule.factor(1, 10) == pytest.approx(0.5 * 0.9, abs=1e-15)
-
-
-@given(
-    st.sampled_from(["constant", "linear", "cosine"]),
-    st.floats(0, 50),
-    st.floats(0.01, 1),
-    st.integers(1, 1000),
-    st.floats(0, 1),
-    st.floats(0, 1),
-)
-def test_factor__stays_in_bounds_and_falls_after_the_warmup(
-    shape: Any, warmup: float, until: float, epochs: int, first: float, second: float
-) -> None:
-    schedule = Schedule(warmup=warmup, shape=shape, until=until)
-    early, late = sorted((first * epochs, second * epochs))
-    assert 0 <= schedule.factor(late, epochs) <= 1
-    assert schedule.factor(0, epochs) > 0
-    assert schedule.factor(until * epochs, epochs) == 0
-    if early >= warmup:
-        assert schedule.factor(early, epochs) >= schedule.factor(late, epochs)
-
-
-@pytest.mark.parametrize(("progress", "epochs"), [(-0.1, 10), (math.nan, 10), (0, 0)])
-def test_factor__refuses_times_outside_the_training(progress: float, epochs: int) -> None:
-    with pytest.raises(ValueError, match="progress must be >= 0 and epochs >= 1"):
-        Schedule().factor(progress, epochs)
 
 
 def test_schema__shipped_recipes_pass() -> None:
@@ -290,6 +383,13 @@ def test_schema__shipped_recipes_pass() -> None:
         {"losses": {"ssim": {"levels": ["p3", "p3"]}}},
         {"losses": {"ssim": {"window": 4}}},
         {"losses": {"bckd": {"cls": -1}}},
+        {"losses": {"bckd": {"cls": "autos"}}},
+        {"losses": {"mgd": {"ratio": 1}}},
+        {"losses": {"samkd": {"scales": [0]}}},
+        {"losses": {"ld": {"schedule": {"until": 0}}}},
+        {"losses": {"ssim": {}}, "weighting": {"aid": {"alpha": -1}}},
+        {"losses": {}, "augment": {"ikd": {"adversarial": {"steps": 0}}}},
+        {"losses": {}, "balance": {"share": 0}},
         {"losses": {}, "schedule": {"shape": "cosin"}},
         {"losses": {}, "train": {"epoch": 3}},
         {"losses": {}, "train": {"epochs": "3"}},

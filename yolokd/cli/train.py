@@ -93,8 +93,8 @@ def show_plan(console: Console, plan: Plan) -> None:
         _show_taps(console, plan, plan.teacher)
         _show_terms(console, plan)
         _show_classes(console, plan)
-    counts = plan.report.summary()
-    console.print(Text(f"data      {plan.data.yaml_path}\n          {counts}"))
+    counts = ", ".join(f"{split.pictures} {name}" for name, split in plan.report.splits.items())
+    console.print(Text(f"data      {plan.data.yaml_path}: {counts} pictures, {len(plan.data.names)} classes"))
     console.print(Text(f"size      {plan.imgsz} px, {plan.recipe.train.get('epochs', 100)} epochs"))
     console.print(Text(f"cost      about {plan.cost:.2f} × plain training per step (by floating-point operations)"))
     console.print(Text(f"folder    {plan.folder}"))
@@ -134,7 +134,7 @@ def _show_terms(console: Console, plan: Plan) -> None:
 def _show_classes(console: Console, plan: Plan) -> None:
     if plan.classes is None:
         return
-    if plan.classes.identical:
+    if all(own == other for own, other in plan.classes.rows):
         console.print(Text(f"classes   the same {len(plan.classes.rows)} on both sides"))
         return
     table = Table(box=None)

@@ -18,6 +18,7 @@ from ultralytics.utils.metrics import bbox_iou
 from ultralytics.utils.ops import xywh2xyxy
 from ultralytics.utils.tal import TaskAlignedAssigner, bbox2dist
 
+from yolokd.losses._tensors import widen
 from yolokd.losses.base import LEVEL_OF_STRIDE, Grid, Head
 
 
@@ -100,40 +101,49 @@ def teacher_loss(head: Head, objects: Objects, assign: TaskAlignedAssigner) -> T
         objects: The ground truth; objects of unknown classes take no part.
         assign: The assigner for as many classes.
     """
-    points, _ = head.grid.centres(head.logits.device)
+    points, strides = head.grid.centres(head.logits.device)
     _, boxes, scores, foreground, slot = assign(
         head.logits.sigmoid(), head.boxes, points, objects.labels[..., None], objects.boxes, objects.known[..., None]
     )
     scores = scores.to(head.logits.dtype)
+    cls = F.binary_cross_entropy_with_logits(head.logits, scores, reduction="none").sum(-1)
+    where = foreground.nonzero(as_tuple=True)  # F places: the box terms are needed only there
+    distances = distance_loss(
+        widen(head.raw[where]), boxes[where], points[where[1]], strides[where[1]], picture_size(head.grid, boxes)
+    )
+    box = 1 - overlap(head.boxes[where], boxes[where]) + distances
     return TeacherLoss(
-        cls=F.binary_cross_entropy_with_logits(head.logits, scores, reduction="none").sum(-1),
-        box=(1 - overlap(head.boxes, boxes) + distance_loss(head, boxes)).masked_fill(~foreground, 0),
+        cls=cls,
+        box=torch.zeros_like(cls).index_put(where, box),
         mass=scores.sum(-1),
         slot=slot.masked_fill(~foreground, -1),
     )
 
 
 def overlap(boxes: Tensor, others: Tensor) -> Tensor:
-    """Return the CIoU of boxes (…, 4) xyxy, in (−1.5, 1], as Ultralytics computes it."""
+    """Return the CIoU of boxes (…, 4) xyxy, at most 1, as Ultralytics computes it."""
     ciou: Tensor = bbox_iou(boxes, others, xywh=False, CIoU=True)
     return ciou.squeeze(-1)
 
 
-def distance_loss(head: Head, boxes: Tensor) -> Tensor:
-    """Return DFL, or with one bin the L1 distance in units of the picture's sides, averaged over sides, (B, A).
+def distance_loss(raw: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, size: Tensor) -> Tensor:
+    """Return DFL, or with one bin the L1 distance in units of the picture's sides, averaged over the four sides, (F,).
 
     Args:
-        head: Head outputs.
-        boxes: The box that each anchor should give, (B, A, 4), xyxy in pixels.
+        raw: What the head says at F anchors about the distances left, top, right, bottom, (F, 4·R).
+        boxes: The box that each should give, (F, 4), xyxy in pixels.
+        points: Centres of the anchors in pixels, (F, 2).
+        strides: Pixels per cell, (F, 1).
+        size: Width, height, width, height of the pictures in pixels, (4,).
     """
-    points, strides = head.grid.centres(boxes.device)
-    if head.bins == 1:
+    bins = raw.shape[-1] // 4
+    if bins == 1:
         wanted = bbox2dist(points, boxes)
-        sides: Tensor = (head.raw * strides - wanted).abs() / picture_size(head.grid, boxes)
-        return sides.mean(-1)
-    wanted = bbox2dist(points / strides, boxes / strides, head.bins - 1)
-    loss: Tensor = DFLoss(head.bins)(head.distribution.flatten(0, 2), wanted.flatten(0, 1))  # (B·A, 1)
-    return loss.view(boxes.shape[:2])
+        distances: Tensor = (raw * strides - wanted).abs() / size
+        return distances.mean(-1)
+    wanted = bbox2dist(points / strides, boxes / strides, bins - 1)
+    loss: Tensor = DFLoss(bins)(raw.reshape(-1, bins), wanted)  # (F, 1)
+    return loss.squeeze(-1)
 
 
 def missed_loss(head: Head, objects: Objects) -> Tensor:

@@ -1,9 +1,9 @@
 """What the weights of adaptive instance distillation were, epoch by epoch: `aid.jsonl` in the run's folder.
 
 One JSON object per line and epoch: `instances` (how many were weighed), `mean_weight` and `mean_loss` over them,
-`mean_place_weight` over all places (how much of a head loss is left), `histogram` (instances by weight, ten bins of
-[0, 1]), and `worst`: the pictures that hold the instances of least weight. Under mosaic augmentation the name is that
-of the first of the four pictures. With several processes, the share of the first one is recorded.
+`mean_place_weight` over all places of the head, `histogram` (instances by weight, ten bins of [0, 1]), and `worst`:
+the pictures that hold the instances of least weight. Under mosaic augmentation the name is that of the first of the
+four pictures. With several processes, the share of the first one is recorded.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from yolokd.engine.judgement import (
     teacher_loss,
 )
 from yolokd.errors import PairError
-from yolokd.losses._tensors import known, without_autocast
+from yolokd.losses._tensors import known
 from yolokd.losses.aid import aid_weight
 from yolokd.losses.base import Grid
 
@@ -53,11 +53,11 @@ class Weights:
     image: Tensor  # (B,), for losses without a place
     instances: Instances
 
-    def apply(self, loss_map: Tensor, *, head: bool) -> Tensor:
-        """Return a loss map times its weights: (B, A) of a head or a feature loss, or (B,)."""
-        if loss_map.ndim == 1:
-            return loss_map * self.image
-        return loss_map * (self.head if head else self.features)
+    def of(self, dimensions: int, *, head: bool) -> Tensor:
+        """Return the weights of a loss map: (B, A) for 2 dimensions, of a head or a feature loss; (B,) for 1."""
+        if dimensions == 1:
+            return self.image
+        return self.head if head else self.features
 
 
 class InstanceWeighting:
@@ -89,8 +89,8 @@ class InstanceWeighting:
         if not judged:
             raise PairError(
                 "weighting.aid judges the teacher by the data's labels, but the teacher knows none of the data's "
-                f"classes by name:\n{classes.table()}\nMap names in the recipe (teacher.classes), or take weighting.aid "
-                "out of it."
+                f"classes by name:\n{classes.table()}\nMap names in the recipe (teacher.classes), or take "
+                "weighting.aid out of it."
             )
         self.alpha, self.scope, self.normalize = config.alpha, config.scope, config.normalize
         partner = dict(zip(classes.student, classes.teacher, strict=True))
@@ -100,7 +100,6 @@ class InstanceWeighting:
         self.assign = assigner(len(judged))
 
     @torch.no_grad()
-    @without_autocast
     def __call__(self, taught_raw: Mapping[str, Any], batch: Mapping[str, Any], grid: Grid) -> Weights:
         """Return the weights of one batch, in float32 or wider.
 
@@ -111,8 +110,10 @@ class InstanceWeighting:
         """
         raw = split_branches(taught_raw)["one2many"]
         device = raw["scores"].device
-        head = as_head(raw, grid, None if self.picked is None else self.picked.to(device))
-        objects = pad_objects(batch, self.labels.to(device), head)
+        self.labels = self.labels.to(device)  # it stays there: only the first step waits for the copy
+        self.picked = None if self.picked is None else self.picked.to(device)
+        head = as_head(raw, grid, self.picked)
+        objects = pad_objects(batch, self.labels, head)
         loss = teacher_loss(head, objects, self.assign)
         if self.scope == "instance":
             return self._by_object(objects, loss, loss.of_objects(objects, missed_loss(head, objects)), grid)

@@ -22,7 +22,7 @@ from yolokd.losses._tensors import as_pair, known, mean_over_ranks, same_shape, 
 from yolokd.losses.base import Branch, Loss, Step
 
 if TYPE_CHECKING:
-    from yolokd.recipe.models import BCKDConfig
+    from yolokd.recipe import BCKDConfig
 
 EPS = 1e-6  # smallest union, enclosing area and plain IoU, as in the authors' framework
 

@@ -15,7 +15,7 @@ from yolokd.losses._tensors import as_pair, widen, without_autocast
 from yolokd.losses.base import Loss, Step, adapters
 
 if TYPE_CHECKING:
-    from yolokd.recipe.models import CWDConfig
+    from yolokd.recipe import CWDConfig
 
 
 @without_autocast

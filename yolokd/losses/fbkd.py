@@ -22,7 +22,7 @@ from yolokd.losses.base import Loss, Step, adapters
 from yolokd.losses.samkd import spatial_attention
 
 if TYPE_CHECKING:
-    from yolokd.recipe.models import FBKDConfig
+    from yolokd.recipe import FBKDConfig
 
 REDUCTION = {"p3": 4, "p4": 2, "p5": 2}  # channels of a non-local block are divided by it
 POOLING = {"p3": 4, "p4": 2, "p5": 2}  # cells per side that a non-local block joins on the side that is looked at

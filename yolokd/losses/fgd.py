@@ -20,7 +20,7 @@ from yolokd.losses.base import Loss, Step, adapters
 from yolokd.losses.samkd import channel_attention, spatial_attention
 
 if TYPE_CHECKING:
-    from yolokd.recipe.models import FGDConfig
+    from yolokd.recipe import FGDConfig
 
 
 def box_masks(boxes_xyxy_px: Tensor, *, image_size: tuple[int, int], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:

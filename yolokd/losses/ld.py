@@ -19,7 +19,7 @@ from yolokd.losses._tensors import as_pair, mean_over_ranks, without_autocast
 from yolokd.losses.base import Branch, Loss, Step
 
 if TYPE_CHECKING:
-    from yolokd.recipe.models import LDConfig
+    from yolokd.recipe import LDConfig
 
 
 @without_autocast

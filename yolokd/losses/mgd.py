@@ -16,7 +16,7 @@ from yolokd.losses._tensors import as_pair, widen, without_autocast
 from yolokd.losses.base import Loss, Step, adapters
 
 if TYPE_CHECKING:
-    from yolokd.recipe.models import MGDConfig
+    from yolokd.recipe import MGDConfig
 
 SEED_STRIDE = 1_000_003  # steps of a run before its masks repeat those of the next seed
 

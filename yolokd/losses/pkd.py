@@ -18,7 +18,7 @@ from yolokd.losses._tensors import as_pair, widen, without_autocast
 from yolokd.losses.base import Loss, Step, adapters
 
 if TYPE_CHECKING:
-    from yolokd.recipe.models import PKDConfig
+    from yolokd.recipe import PKDConfig
 
 EPSILON = 1e-6
 

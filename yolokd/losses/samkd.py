@@ -25,7 +25,7 @@ from yolokd.losses.bckd import score_gap
 from yolokd.losses.mgd import MaskStream, generator_block, random_mask, reconstruction_map, share
 
 if TYPE_CHECKING:
-    from yolokd.recipe.models import SAMKDConfig
+    from yolokd.recipe import SAMKDConfig
 
 
 @without_autocast
@@ -159,7 +159,7 @@ class SAMKD(Loss):
     def __init__(self, config: SAMKDConfig) -> None:
         self.config = config
         self.levels = tuple(config.levels)
-        self.needs_head = self.needs_classes = config.logits > 0
+        self.needs_head = self.needs_classes = config.logits != 0
         self.masks = MaskStream(config.seed)
 
     def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:

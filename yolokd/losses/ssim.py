@@ -20,7 +20,7 @@ from yolokd.losses._tensors import as_pair, known, widen, without_autocast
 from yolokd.losses.base import Loss, Step, adapters
 
 if TYPE_CHECKING:
-    from yolokd.recipe.models import SSIMConfig
+    from yolokd.recipe import SSIMConfig
 
 DENOMINATOR_EPS = 1e-12  # kornia's
 RANGE_EPS = 1e-6
@@ -124,9 +124,10 @@ def _blur_of(x: Tensor, window: int, sigma: float) -> _Blur:
 def _blur_matrix(size: int, window: int, sigma: float, like: Tensor) -> Tensor:
     offsets = torch.arange(window, device=like.device) - window // 2
     taps = (-(offsets.to(like.dtype) ** 2) / (2 * sigma**2)).softmax(0)  # exp(−x²/2σ²), adding up to 1
-    cells = torch.arange(size, device=like.device).unsqueeze(1) + offsets  # (size, window)
-    mirrored = size - 1 - (size - 1 - cells.abs()).abs()
-    return like.new_zeros(size, size).scatter_add_(1, mirrored, taps.expand(size, window))
+    cells = torch.arange(size, device=like.device)
+    seen = cells.unsqueeze(1) + offsets  # (size, window)
+    mirrored = size - 1 - (size - 1 - seen.abs()).abs()
+    return taps @ (mirrored.unsqueeze(2) == cells).to(like.dtype)  # (size, window, size) → (size, size)
 
 
 def _constants(data_range: float) -> tuple[float, float]:
@@ -160,16 +161,17 @@ class _Dissimilarity(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor, blur: _Blur) -> Tensor:
-        f = _factors(student, teacher, blur, *_constants(1.0))
-        denominator = f.squares * f.variances
-        scale = 1 / (denominator + DENOMINATOR_EPS)
-        # not 1 − numerator · scale: the epsilon would charge up to 1e-5 for identical dark areas
-        loss = (denominator - f.luminance * f.structure) * scale
+        mean_s, mean_t, luminance, structure, squares, variances = _factors(student, teacher, blur, *_constants(1.0))
+        denominator = squares * variances
+        # not 1 − numerator / denominator: the epsilon would charge up to 1e-5 for identical dark areas
+        loss = denominator - luminance * structure
+        scale = denominator.add_(DENOMINATOR_EPS).reciprocal_()
+        loss *= scale
         if ctx.needs_input_grad[0]:
-            by_denominator = (1 - loss) * scale
-            by_mean = f.mean_s * (f.variances - f.squares) * by_denominator
-            by_mean = 2 * (by_mean - f.mean_t * (f.structure - f.luminance) * scale)
-            ctx.save_for_backward(student, teacher, by_mean, f.squares * by_denominator, f.luminance * scale)
+            by_denominator = (1 - loss).mul_(scale)
+            by_mean = (variances - squares).mul_(mean_s).mul_(by_denominator)
+            by_mean -= (structure - luminance).mul_(mean_t).mul_(scale)
+            ctx.save_for_backward(student, teacher, by_mean, squares.mul_(by_denominator), luminance.mul_(scale))
             ctx.blur = blur
         return loss
 
@@ -181,7 +183,8 @@ class _Dissimilarity(torch.autograd.Function):
         through_mean, through_squares, through_product = (
             ctx.blur.adjoint(by * gradient) for by in (by_mean, by_squares, by_product)
         )
-        return through_mean + 2 * (student * through_squares - teacher * through_product), None, None
+        through_mean.addcmul_(student, through_squares).addcmul_(teacher, through_product, value=-1)
+        return through_mean.mul_(2), None, None
 
 
 class SSIM(Loss):

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from yolokd.losses.base import Loss
 from yolokd.losses.bckd import BCKD
+from yolokd.losses.cwd import CWD
+from yolokd.losses.fbkd import FBKD
+from yolokd.losses.fgd import FGD
+from yolokd.losses.ld import LD
+from yolokd.losses.mgd import MGD
+from yolokd.losses.pkd import PKD
+from yolokd.losses.samkd import SAMKD
 from yolokd.losses.ssim import SSIM
 from yolokd.losses.ultralytics import Ultralytics
 
 LOSSES: dict[str, type[Loss]] = {
     "bckd": BCKD,
     "ssim": SSIM,
+    "samkd": SAMKD,
+    "mgd": MGD,
+    "fgd": FGD,
+    "pkd": PKD,
+    "cwd": CWD,
+    "ld": LD,
+    "fbkd": FBKD,
     "ultralytics": Ultralytics,
 }

@@ -16,7 +16,7 @@ from yolokd.losses._tensors import as_pair, same_shape, widen, without_autocast
 from yolokd.losses.base import LEVELS, Loss, Step
 
 if TYPE_CHECKING:
-    from yolokd.recipe.models import UltralyticsConfig
+    from yolokd.recipe import UltralyticsConfig
 
 
 @without_autocast

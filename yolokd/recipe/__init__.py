@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
+from yolokd.recipe._config import Gain
+from yolokd.recipe.augment import Augment, IKDAdversarialConfig, IKDConfig
 from yolokd.recipe.load import list_recipes, load_recipe, recipe_path, recipe_text
-from yolokd.recipe.models import (
+from yolokd.recipe.losses import (
     BCKDConfig,
+    CWDConfig,
+    FBKDConfig,
+    FGDConfig,
+    LDConfig,
     LossConfig,
     Losses,
-    Recipe,
-    Schedule,
+    MGDConfig,
+    PKDConfig,
+    SAMKDConfig,
     SSIMConfig,
-    Teacher,
     UltralyticsConfig,
-    schema,
 )
+from yolokd.recipe.models import AIDConfig, Recipe, Teacher, Weighting, schema
+from yolokd.recipe.schedule import Balance, Schedule
 
 __all__ = [
+    "AIDConfig",
+    "Augment",
     "BCKDConfig",
+    "Balance",
+    "CWDConfig",
+    "FBKDConfig",
+    "FGDConfig",
+    "Gain",
+    "IKDAdversarialConfig",
+    "IKDConfig",
+    "LDConfig",
     "LossConfig",
     "Losses",
+    "MGDConfig",
+    "PKDConfig",
     "Recipe",
+    "SAMKDConfig",
     "SSIMConfig",
     "Schedule",
     "Teacher",
     "UltralyticsConfig",
+    "Weighting",
     "list_recipes",
     "load_recipe",
     "recipe_path",

@@ -1,176 +1,47 @@
 """The typed recipe: frozen, strict, unknown keys refused, every problem reported at once.
 
-A method is one config class here and one field of `Losses`; the key of the field is the method's name everywhere.
+The sections `losses`, `augment`, `schedule` and `balance` have modules of their own.
 """
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from yolokd.errors import RecipeError
+from yolokd.recipe._config import Config, Gain
 from yolokd.recipe._yaml import dump
-from yolokd.recipe.arguments import STRICT, train_model
+from yolokd.recipe.arguments import train_model
+from yolokd.recipe.augment import Augment
+from yolokd.recipe.losses import Losses
 from yolokd.recipe.problems import dotted, listing, problem_lines, shown
-
-Gain = Annotated[float, Field(ge=0)]
-Level = Literal["p3", "p4", "p5"]
-LEVELS: tuple[Level, ...] = ("p3", "p4", "p5")
+from yolokd.recipe.schedule import Balance, Schedule
 
 
-class _Config(BaseModel):
-    model_config = STRICT
+class AIDConfig(Config):
+    """Adaptive instance distillation: weights by the teacher's own loss (Lan and Tian, ICPR 2022)."""
 
-
-class LossConfig(_Config, ABC):
-    """Base of the configuration of one distillation method."""
-
-    @abstractmethod
-    def gains(self) -> dict[str, float]:
-        """Return the gain of each term, keyed by its csv column without the prefix `kd_`; 0 switches a term off."""
-
-
-class BCKDConfig(LossConfig):
-    """Binary classification and IoU distillation on the head (Yang et al., ICCV 2023)."""
-
-    cls: Gain = Field(default=1.0, description="Gain of the classification term; 0 switches it off.")
-    box: Gain = Field(default=4.0, description="Gain of the box term; 0 switches it off.")
-    beta: float = Field(default=1.0, gt=0, description="Exponent of the score gap that weighs the classification term.")
-    detach_weight: bool = Field(
-        default=False, description="Stop the gradient through the classification weight; the authors' code does not."
+    alpha: float = Field(default=0.1, ge=0, description="How fast the weight exp(-alpha * D) falls with the loss D.")
+    scope: Literal["instance", "image", "level"] = Field(
+        default="instance", description="What has a weight: each object, each picture, or each level of a picture."
     )
-    iou: Literal["giou", "iou"] = Field(
-        default="giou",
-        description="Overlap in the box term: giou as in the authors' code, iou as in the paper.",
-    )
-    normalizer: Literal["positives", "target_scores"] = Field(
-        default="positives",
-        description="What both terms are divided by: the number of positive anchors, or the mass of their soft labels.",
+    normalize: Literal["raw", "mean"] = Field(
+        default="raw", description="The teacher's loss as it is, or divided by its mean over the batch."
     )
 
-    def gains(self) -> dict[str, float]:
-        """Return the gains of the classification and the box term."""
-        return {"bckd_cls": self.cls, "bckd_box": self.box}
+
+class Weighting(Config):
+    """Weights of objects, pictures or levels, which multiply every loss."""
+
+    aid: AIDConfig | None = Field(default=None, description="Trust the teacher less where it is wrong itself.")
 
 
-class SSIMConfig(LossConfig):
-    """Structural similarity of neck features (de Rijk et al., NeurIPS 2022)."""
-
-    gain: Gain = Field(default=2.0, description="Gain of the loss; 0 switches it off.")
-    levels: tuple[Level, ...] = Field(
-        default=LEVELS,
-        strict=False,  # YAML has lists, not tuples
-        min_length=1,
-        json_schema_extra={"uniqueItems": True},
-        description="Neck levels that are compared.",
-    )
-    window: int = Field(
-        default=11,
-        ge=3,
-        json_schema_extra={"not": {"multipleOf": 2}},
-        description="Side of the Gaussian window in cells, odd.",
-    )
-    sigma: float = Field(default=1.5, gt=0, description="Standard deviation of the Gaussian window in cells.")
-    normalize: Literal["image", "channel", "level"] | None = Field(
-        default="image",
-        description="Range that is scaled to [0, 1]: of each image, of each channel of an image, of the whole level "
-        "over the batch, or null for none.",
-    )
-
-    @field_validator("levels")
-    @classmethod
-    def _unique(cls, levels: tuple[Level, ...]) -> tuple[Level, ...]:
-        if len(set(levels)) < len(levels):
-            raise PydanticCustomError("rule", "must name each level once")
-        return tuple(level for level in LEVELS if level in levels)
-
-    @field_validator("window")
-    @classmethod
-    def _odd(cls, window: int) -> int:
-        if window % 2 == 0:
-            raise PydanticCustomError("rule", "must be odd")
-        return window
-
-    def gains(self) -> dict[str, float]:
-        """Return the gain of the only term."""
-        return {"ssim": self.gain}
-
-
-class UltralyticsConfig(LossConfig):
-    """Score-weighted L2 on neck features, the distillation loss that Ultralytics itself ships."""
-
-    gain: Gain = Field(default=6.0, description="Gain of the loss, Ultralytics' own argument dis; 0 switches it off.")
-
-    def gains(self) -> dict[str, float]:
-        """Return the gain of the only term."""
-        return {"ultralytics": self.gain}
-
-
-class Losses(_Config):
-    """Distillation losses by method; none at all is plain training."""
-
-    bckd: BCKDConfig | None = Field(default=None, description="Binary classification and IoU distillation on the head.")
-    ssim: SSIMConfig | None = Field(default=None, description="Structural similarity of neck features.")
-    ultralytics: UltralyticsConfig | None = Field(default=None, description="The loss that Ultralytics itself ships.")
-
-    def items(self) -> Iterator[tuple[str, LossConfig]]:
-        """Yield name and configuration of each method that the recipe gives, in the order of declaration."""
-        for name in type(self).model_fields:
-            config = getattr(self, name)
-            if config is not None:
-                yield name, config
-
-    def terms(self) -> dict[str, float]:
-        """Return the gains of all terms of all methods, keyed by csv column without the prefix `kd_`."""
-        return {term: gain for _, config in self.items() for term, gain in config.gains().items()}
-
-
-class Schedule(_Config):
-    """How the strength of all distillation losses runs over the training."""
-
-    warmup: float = Field(default=0.0, ge=0, description="Epochs over which the losses rise linearly to full strength.")
-    shape: Literal["constant", "linear", "cosine"] = Field(
-        default="constant", description="Course of the strength: constant, or falling to 0 in a line or half a cosine."
-    )
-    until: float = Field(
-        default=1.0, gt=0, le=1, description="Share of the epochs after which the losses are off; 1 keeps them on."
-    )
-
-    def factor(self, progress: float, epochs: int) -> float:
-        """Return the factor on all gains, in [0, 1]; the warm-up multiplies the shape.
-
-        Args:
-            progress: Epochs behind us, as a real number: 0 at the start, 2.5 in the middle of the third epoch.
-            epochs: Epochs of the whole training, at least 1.
-
-        Returns:
-            0 from `until` · `epochs` on. The warm-up rises from 1 / (`warmup` + 1) at the start, since a factor of
-            exactly 0 would mean "off", to 1 at `warmup` epochs.
-
-        Raises:
-            ValueError: `progress` is negative or `epochs` below 1.
-        """
-        if not progress >= 0 or epochs < 1:
-            raise ValueError(f"progress must be >= 0 and epochs >= 1, got {progress} and {epochs}")
-        end = self.until * epochs
-        if progress >= end:
-            return 0.0
-        rise = min(1.0, (progress + 1) / (self.warmup + 1))
-        if self.shape == "linear":
-            return rise * (1 - progress / end)
-        if self.shape == "cosine":
-            return rise * (1 + math.cos(math.pi * progress / end)) / 2
-        return rise
-
-
-class Teacher(_Config):
+class Teacher(Config):
     """Settings of the teacher."""
 
     classes: Mapping[str, Annotated[str, Field(min_length=1)]] = Field(
@@ -182,31 +53,62 @@ class Teacher(_Config):
     )
 
 
-class Recipe(_Config):
-    """What to train: distillation losses, their schedule, the teacher's settings, Ultralytics' training arguments."""
+class Recipe(Config):
+    """What to train: losses, their weights and schedule, augmentation, the teacher, Ultralytics' training arguments."""
 
     summary: str = Field(default="", description="One sentence on what the recipe does.")
     losses: Losses = Field(description="Distillation losses by method; {} is plain training.")
+    weighting: Weighting = Field(default_factory=Weighting, description="What multiplies every loss, place by place.")
+    augment: Augment = Field(default_factory=Augment, description="Changes to the pictures, by method.")
     schedule: Schedule = Field(default_factory=Schedule, description="Strength of the losses over the epochs.")
+    balance: Balance = Field(default_factory=Balance, description="How gains that are auto are found.")
     teacher: Teacher = Field(default_factory=Teacher, description="How the teacher is read.")
     train: Mapping[str, Any] = Field(
         default_factory=dict, description="Ultralytics training arguments; those left out keep Ultralytics' defaults."
     )
     _name: str = PrivateAttr(default="recipe")
 
+    @field_validator("weighting")
+    @classmethod
+    def _something_to_weigh(cls, weighting: Weighting, info: ValidationInfo) -> Weighting:
+        losses: Losses | None = info.data.get("losses")  # None if they hold mistakes themselves
+        if weighting.aid is None or losses is None or losses.terms():
+            return weighting
+        problem = PydanticCustomError("combination", "has nothing to weigh; add a loss under losses, or leave it out")
+        line = InitErrorDetails(type=problem, loc=("aid",), input=weighting.aid)
+        raise ValidationError.from_exception_data(cls.__name__, [line])
+
     @field_validator("train", mode="before")
     @classmethod
     def _known_arguments(cls, train: object, info: ValidationInfo) -> object:
         if not isinstance(train, Mapping) or not train:
             return train
-        losses: Losses | None = info.data.get("losses")  # None if they hold mistakes themselves
-        model = train_model(distilling=losses is None or bool(losses.terms()))
-        return model.model_validate(train).model_dump(exclude_unset=True)
+        parts: list[Losses | Augment | None] = [info.data.get(key) for key in ("losses", "augment")]
+        distilling = any(part is None or part.terms() for part in parts)  # None if it holds mistakes itself
+        return train_model(distilling=distilling).model_validate(train).model_dump(exclude_unset=True)
 
     @property
     def name(self) -> str:
         """Name of the shipped recipe or stem of its file; not part of the content."""
         return self._name
+
+    def terms(self) -> dict[str, Gain]:
+        """Return the gains of all terms, the adversarial twin's included; a recipe without any needs no teacher."""
+        return self.losses.terms() | self.augment.terms()
+
+    def schedule_of(self, term: str) -> Schedule:
+        """Return the schedule of a term: its loss's own or else the recipe's; `ikd` ends with its `until`, if first.
+
+        Raises:
+            ValueError: The recipe has no such term.
+        """
+        for _, config in self.losses.items():
+            if term in config.gains():
+                return config.schedule or self.schedule
+        ikd = self.augment.ikd
+        if ikd is not None and term in self.augment.terms():
+            return self.schedule.model_copy(update={"until": min(self.schedule.until, ikd.until)})
+        raise ValueError(f"term must be one of {', '.join(self.terms()) or 'none'}, got {term!r}")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, name: str = "recipe") -> Recipe:
@@ -221,9 +123,11 @@ class Recipe(_Config):
         return recipe
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the resolved recipe, every default written out, as plain data fit for YAML and JSON."""
-        data = self.model_dump(mode="json")
-        data["losses"] = {name: config for name, config in data["losses"].items() if config is not None}
+        """Return the resolved recipe as plain data fit for YAML and JSON: every default, but no absent method."""
+        follow = {name: {"schedule"} for name, config in self.losses.items() if config.schedule is None}
+        data = self.model_dump(mode="json", exclude={"losses": follow})
+        for section in ("losses", "weighting", "augment"):
+            data[section] = {name: config for name, config in data[section].items() if config is not None}
         return data
 
     def to_yaml(self) -> str:

@@ -38,8 +38,17 @@ def problem_lines(error: ValidationError, data: object, schema: Mapping[str, Any
         data: The data that it was given.
         schema: JSON schema of the whole recipe.
     """
-    lines = (_line(dict(item), data, schema) for item in error.errors(include_url=False))
+    items = [dict(item) for item in error.errors(include_url=False)]
+    lines = [_line(item, data, schema) for item in items if not _follows_from_items(item)]
     return list(dict.fromkeys(lines))  # a union complains once per member
+
+
+def _follows_from_items(item: Mapping[str, Any]) -> bool:
+    """Whether a list is called too short only because its items, which are reported themselves, were not counted."""
+    if item["type"] != "too_short":
+        return False
+    least: int = item["ctx"]["min_length"]
+    return len(item["input"]) >= least
 
 
 def listing(source: str, lines: Sequence[str]) -> str:
@@ -78,22 +87,27 @@ def _line(item: dict[str, Any], data: object, schema: Mapping[str, Any]) -> str:
         return f"{dotted(path)}: {_unknown(path, schema)}"
     if item["type"] == "rule":
         return f"{dotted(path)}: {item['msg']}, got {shown(value)}"
-    node = _node(schema, path)
-    return (
-        f"{dotted(path) or 'recipe'}: must be {_words(node, schema)}, got {shown(value)}{_remedy(value, node, schema)}"
-    )
+    if item["type"] == "combination":
+        return f"{dotted(path)}: {item['msg']}"
+    while not (node := _node(schema, path)):  # followed the name of a union's member, which is a key of the value too
+        path, value = _follow(data, path[:-1])
+    wanted, remedy = allowed(node, schema), _remedy(value, node, schema)
+    return f"{dotted(path) or 'recipe'}: must be {wanted}, got {shown(value)}{remedy}"
 
 
 def _remedy(value: object, node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    members = _members(node, schema)
+    alternatives = members(node, schema)
+    options = [option for member in alternatives for option in _options(member)]
+    free = {member.get("type") for member in alternatives if not _options(member)}
     if isinstance(value, str):
-        near = nearest(value, [str(option) for member in members for option in member.get("enum", ())])
-        if near is None and any(member.get("type") in ("number", "integer") for member in members) and _numeric(value):
+        if free & {"number", "integer"} and _numeric(value):
             return "; take the quotes off"
+        near = nearest(value, map(str, options))
         return f"; did you mean {near}?" if near else ""
-    if isinstance(value, bool | int | float) and any(member.get("type") == "string" for member in members):
-        return "; put it in quotes"
-    return ""
+    gain = {"type": "number", "minimum": 0}.items()
+    if value is False and any(gain <= member.items() and "maximum" not in member for member in alternatives):
+        return "; 0 switches it off"  # YAML reads `off` as false
+    return "; put it in quotes" if isinstance(value, bool | int | float) and "string" in free else ""
 
 
 def _numeric(text: str) -> bool:
@@ -119,10 +133,11 @@ def _unknown(path: Location, schema: Mapping[str, Any]) -> str:
         return (REFUSED | REFUSED_WITH_LOSSES)[key]
     known = _keys(_node(schema, path[:-1]), schema)
     near = nearest(key, known)
-    if len(path) == 1:  # a known key one level too high, such as `epochs`
-        near = next((f"{top}.{key}" for top in known if key in _keys(_node(schema, (top,)), schema)), near)
+    if len(path) <= 2:  # a known key in the wrong section, such as `epochs` or `losses.ikd`
+        tops = _keys(schema, schema)
+        near = next((f"{top}.{key}" for top in tops if key in _keys(_node(schema, (top,)), schema)), near)
     hint = f"; did you mean {near}?" if near else ""
-    return f"unknown key{hint}" + (f" (known: {', '.join(known)})" if len(known) <= 12 else "")
+    return f"unknown key{hint}" + (f" (known: {', '.join(known)})" if len(known) <= 16 else "")
 
 
 def _follow(data: object, loc: Location) -> tuple[Location, object]:
@@ -138,41 +153,43 @@ def _follow(data: object, loc: Location) -> tuple[Location, object]:
 
 
 def _node(schema: Mapping[str, Any], path: Location) -> Mapping[str, Any]:
-    """Return the part of the schema that describes the value at `path`."""
+    """Return the part of the schema that describes the value at `path`; an empty one if there is no such place."""
     node = schema
     for key in path:
-        members = _members(node, schema)
         children = (
             member.get("properties", {}).get(key) or member.get("additionalProperties") or member.get("items")
-            for member in members
+            for member in members(node, schema)
         )
-        node = next(filter(None, children))
+        node = next(filter(None, children), {})
     return node
 
 
-def _members(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def members(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the alternatives that a node of the schema offers, references followed."""
     if "$ref" in node:
         return [schema["$defs"][node["$ref"].rpartition("/")[2]]]
-    return [leaf for member in node.get("anyOf", ()) for leaf in _members(member, schema)] or [node]
+    return [leaf for member in node.get("anyOf", ()) for leaf in members(member, schema)] or [node]
 
 
 def _keys(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
-    return [key for member in _members(node, schema) for key in member.get("properties", ())]
+    return [key for member in members(node, schema) for key in member.get("properties", ())]
 
 
-def _words(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    """Say what a node of the schema allows."""
-    words = [word for member in _members(node, schema) for word in _alternatives(member, schema)]
+def allowed(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """Say what a node of the schema allows, such as "a number >= 0 or auto"."""
+    words = [word for member in members(node, schema) for word in _alternatives(member, schema)]
     *others, last = dict.fromkeys(words)
     return f"{', '.join(others)} or {last}" if others else last
 
 
+def _options(node: Mapping[str, Any]) -> list[Any]:
+    """Return the values that a node of the schema names one by one."""
+    return [node["const"]] if "const" in node else node.get("enum", [])
+
+
 def _alternatives(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
-    if "const" in node:
-        return [str(node["const"])]
-    if "enum" in node:
-        return ["null" if option is None else str(option) for option in node["enum"]]
+    if options := _options(node):
+        return ["null" if option is None else str(option) for option in options]
     bounds = [f"{sign} {node[name]}" for name, sign in BOUNDS.items() if name in node]
     words = [NOUNS.get(node.get("type", ""), "a plain value"), " and ".join(bounds)]
     if "minLength" in node:
@@ -183,5 +200,5 @@ def _alternatives(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[st
             f"of {node['minItems']}" + ("" if most == node["minItems"] else f" to {most}" if most else " or more")
         )
     if "items" in node:
-        words.append(f"(each item {_words(node['items'], schema)})")
+        words.append(f"(each item {allowed(node['items'], schema)})")
     return [" ".join(filter(None, words))]

@@ -1,0 +1,229 @@
+"""`yolokd train` as a user meets it: the plan, and every wrong input as one short error."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from ultralytics.nn.tasks import DetectionModel, SegmentationModel
+
+from tests.engine.conftest import make_data
+from tests.engine.models import CONFIGS, detector, save
+from tests.engine.test_weights import Attack
+from yolokd.cli.main import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, a teacher and a student's description."""
+    folder = tmp_path_factory.mktemp("files")
+    make_data(folder / "data", train=4, val=2)
+    save(detector("v8", width=0.25, seed=1), folder / "teacher.pt")
+    description = yaml.safe_load((CONFIGS / "v8/yolov8.yaml").read_text())
+    description.update(depth_multiple=0.33, width_multiple=0.125)
+    del description["scales"]
+    (folder / "student.yaml").write_text(yaml.safe_dump(description))
+    return folder
+
+
+@pytest.fixture
+def run(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Run `yolokd train` in an empty folder, with the good files wherever an option is not given."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*options: str, dry: bool = True, without: Sequence[str] = ()) -> tuple[int, str, str]:
+        standard = {
+            "--teacher": str(files / "teacher.pt"),
+            "--student": str(files / "student.yaml"),
+            "--recipe": "bckd_ssim",
+            "--data": str(files / "data" / "data.yaml"),
+            "--imgsz": "64",
+            "--device": "cpu",
+        }
+        line = ["train", *options]
+        for option, value in standard.items():
+            if option not in options and option not in without:
+                line += [option, value]
+        with pytest.raises(SystemExit) as end:
+            main([*line, "--dry-run"] if dry else line)
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def fails(result: tuple[int, str, str], *words: str, code: int = 2) -> None:
+    """One short error with these words, no traceback, nothing written."""
+    got, _, error = result
+    assert got == code, error
+    assert error.startswith(("Error: ", "Usage: ")) or "Usage: " in error
+    flat = " ".join(error.split())
+    for word in words:
+        assert word in flat
+    assert "Traceback" not in error
+    assert not Path("runs").exists()
+
+
+def test_dry_run__prints_the_plan_and_writes_nothing(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("--epochs", "7")
+    assert code == 0
+    for word in ("teacher.pt", "student.yaml", "from scratch", "kd_bckd_cls", "kd_bckd_box", "kd_ssim", "layer 15"):
+        assert word in out
+    for word in ("64 px, 7 epochs", "the same 3 on both sides", "× plain training", "GFLOPs", "runs/bckd_ssim"):
+        assert word in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_imgsz__is_rounded_with_a_notice(run: Run) -> None:
+    code, out, _ = run("--imgsz", "70")
+    assert code == 0
+    assert "imgsz 70 is rounded to 96" in out
+
+
+def test_baseline__needs_no_teacher_and_says_so_if_one_is_given(run: Run) -> None:
+    code, out, _ = run("--recipe", "baseline", without=("--teacher",))
+    assert code == 0
+    assert "about 1.00 × plain training" in out
+    assert "the teacher is not used" in run("--recipe", "baseline")[1]
+
+
+def test_options__go_through_the_recipe_and_all_problems_come_at_once(run: Run) -> None:
+    fails(
+        run("--epochs", "0", "--batch", "0", "--imgsz", "20", "--set", "losses.ssim.windov=3"),
+        "train.epochs", "train.batch", "train.imgsz", "losses.ssim.windov", "window",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--teacher", "missing.pt"), ("no file 'missing.pt'",)),
+        (("--teacher", "yolov8l"), ("'yolov8l.pt' is not here", "no network")),
+        (("--teacher", "yolov8q"), ("'yolov8q'", "yolov8n.pt")),
+        (("--teacher", "yolov8n.yaml"), ("model description without weights",)),
+        (("--student", "missing.yaml"), ("no model description 'missing.yaml'",)),
+        (("--student", "missing.pt"), ("no file 'missing.pt'",)),
+        (("--recipe", "bckd_sim"), ("bckd_sim", "bckd_ssim")),
+        (("--recipe", "missing/recipe.yaml"), ("missing/recipe.yaml",)),
+        (("--data", "missing.yaml"), ("missing.yaml", "streets")),
+        (("--data", "coco8.yaml"), ("coco8.yaml", "no network", "streets")),
+        (("--device", "gpu7"), ("device 'gpu7'",)),
+        (("--device", "99"), ("device '99'",)),
+        (("--set", "losses.ssim"), ("losses.ssim",)),
+        (("--resume", "runs/missing"), ("leave out --data", "--student")),
+        (("--epochs", "many"), ("--epochs",)),
+        (("--nonsense",), ("--nonsense",)),
+    ],
+)
+def test_wrong_words__are_named(run: Run, options: tuple[str, ...], words: tuple[str, ...]) -> None:
+    fails(run(*options), *words)
+
+
+def test_missing_options__say_what_to_give(run: Run) -> None:
+    fails(run(without=("--student",)), "--student yolov8n")
+    fails(run(without=("--recipe",)), "--recipe bckd_ssim")
+    fails(run(without=("--teacher",)), "needs --teacher")
+
+
+def test_teacher__of_another_task_or_unreadable(run: Run, tmp_path: Path) -> None:
+    Path("broken.pt").write_bytes(b"not a checkpoint")
+    result = run("--teacher", "broken.pt")
+    fails(result, "broken.pt", "cannot be read")
+    model = SegmentationModel(str(CONFIGS / "v8/yolov8-seg.yaml"), nc=2, verbose=False)
+    model.args = {"task": "segment"}
+    save(model, tmp_path / "segment.pt")
+    fails(run("--teacher", "segment.pt"), "not a YOLO detector", "Segmentation")
+
+
+def test_teacher__that_would_run_code_is_refused_before_it_does(run: Run, tmp_path: Path) -> None:
+    torch.save({"model": Attack(tmp_path / "ran"), "epoch": -1}, tmp_path / "attack.pt")
+    fails(run("--teacher", "attack.pt"), "attack.pt", "could run code", "--trust-checkpoint")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["v8/yolov8-p2.yaml", "v8/yolov8-p6.yaml"])
+def test_levels__other_than_p3_to_p5_are_refused(run: Run, tmp_path: Path, name: str) -> None:
+    description = yaml.safe_load((CONFIGS / name).read_text())
+    description.update(depth_multiple=0.33, width_multiple=0.125)
+    del description["scales"]
+    (tmp_path / "levels.yaml").write_text(yaml.safe_dump(description))
+    fails(run("--student", "levels.yaml"), "strides", "8, 16, 32")
+    model = DetectionModel(str(tmp_path / "levels.yaml"), nc=3, verbose=False)
+    model.args = {"task": "detect"}
+    save(model, tmp_path / "levels.pt")
+    fails(run("--teacher", "levels.pt"), "The teacher has detection levels")
+
+
+def test_classes__that_do_not_match_are_shown_as_a_table(run: Run, tmp_path: Path) -> None:
+    teacher = detector("v8", seed=1)
+    teacher.names = {0: "class0", 1: "[bold]x[/bold]", 2: "other"}
+    save(teacher, tmp_path / "partial.pt")
+    result = run("--teacher", "partial.pt")
+    fails(result, "1 of the data's 3 classes", "class1 - missing -", "--recipe baseline", "--allow-partial")
+    assert run("--teacher", "partial.pt", "--recipe", "ssim")[0] == 0
+    code, out, _ = run("--teacher", "partial.pt", "--allow-partial")
+    assert code == 0
+    assert "- none -" in out
+    mapped = ["--set", "teacher.classes={'[bold]x[/bold]': class1, other: class2}"]
+    code, out, _ = run("--teacher", "partial.pt", *mapped)
+    assert code == 0
+    assert "[bold]x[/bold]" in out
+    fails(run("--teacher", "partial.pt", "--set", "teacher.classes.nobody=class1"), "no class 'nobody'")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: (d / "data.yaml").write_text("train: [\n"), ("data.yaml",)),
+        (lambda d: (d / "data.yaml").write_text("- a\n- b\n"), ("data.yaml",)),
+        (lambda d: (d / "data.yaml").write_text("train: images/train\nval: images/val\n"), ("names",)),
+        (lambda d: shutil.rmtree(d / "images" / "val"), ("val",)),
+        (lambda d: [p.unlink() for p in (d / "images" / "train").iterdir()], ("train",)),
+        (lambda d: (d / "labels/train/001.txt").write_text("0 .5 .5 .2 .2\n7 .5 .5 .2 .2\n"), ("001.txt:2", "7")),
+        (lambda d: (d / "labels/train/001.txt").write_text("0 1.5 .5 .2 .2\n"), ("001.txt", "1.5")),
+        (lambda d: (d / "labels/train/001.txt").write_text("0 -.5 .5 .2 .2\n"), ("001.txt", "-0.5")),
+        (lambda d: (d / "labels/train/001.txt").write_text("0 a .5 .2 .2\n"), ("001.txt", "a")),
+        (lambda d: (d / "labels/train/001.txt").write_text("0 .5 .5\n"), ("001.txt",)),
+    ],
+)
+def test_data__wrong_in_one_way(
+    run: Run, files: Path, tmp_path: Path, change: Callable[[Path], object], words: tuple[str, ...]
+) -> None:
+    shutil.copytree(files / "data", tmp_path / "data", ignore=shutil.ignore_patterns("*.cache"))
+    change(tmp_path / "data")
+    fails(run("--data", "data/data.yaml"), *words)
+
+
+def test_data__a_download_script_is_refused_and_does_not_run(run: Run, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    (tmp_path / "evil.yaml").write_text(
+        f"path: nowhere\ntrain: a\nval: b\nnames: [x]\ndownload: |\n  open({str(marker)!r}, 'w')\n"
+    )
+    fails(run("--data", "evil.yaml"), "evil.yaml", "download")
+    assert not marker.exists()
+
+
+def test_folder__that_cannot_be_written(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    fails(run("--set", "train.project=file"), "cannot be written", "file")
+
+
+def test_resume__of_what_is_no_run(run: Run, tmp_path: Path, files: Path) -> None:
+    bare = ("--teacher", "--student", "--recipe", "--data", "--imgsz", "--device")
+    fails(run("--resume", "nowhere", dry=False, without=bare), "no run 'nowhere'")
+    fails(run("--resume", str(files / "teacher.pt"), dry=False, without=bare), "not an interrupted yolokd run")
+    fails(run("--resume", "nowhere", "--epochs", "4", dry=False, without=bare), "leave out --epochs")
+
+
+def test_debug__shows_the_traceback(run: Run) -> None:
+    code, _, error = run("--teacher", "missing.pt", "--debug")
+    assert code == 2
+    assert "Traceback" in error

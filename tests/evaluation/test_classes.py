@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+
+from yolokd.errors import DataError, UserError
+from yolokd.evaluation.classes import check_mapping, match_classes
+
+
+def test_match_classes__given_names_take_precedence() -> None:
+    own = {0: "car", 1: "van", 2: "Person "}
+    assert match_classes(own, {0: "person", 1: "car"}, {}, "a.pt") == {0: 1, 2: 0}
+    assert match_classes(own, {0: "person", 1: "car"}, {"VAN": "Car", "bike": "car"}, "a.pt") == {0: 1, 1: 1, 2: 0}
+    assert match_classes(own, {0: "person", 1: "bus"}, {"car": "bus"}, "a.pt") == {0: 1, 2: 0}
+
+
+def test_match_classes__nothing_in_common_names_both_sides() -> None:
+    with pytest.raises(
+        DataError, match=r"'a\.pt' and the data have no class in common.*knows cat, dog; the data has car"
+    ):
+        match_classes({0: "cat", 1: "dog"}, {0: "car"}, {}, "a.pt")
+    with pytest.raises(DataError, match=r"class9, … \(80 in all\)"):
+        match_classes({i: f"class{i}" for i in range(80)}, {0: "car"}, {}, "a.pt")
+
+
+def test_check_mapping__names_must_exist_somewhere() -> None:
+    models, data = [{0: "Car"}, {0: "van"}], {0: "car", 1: "truck"}
+    check_mapping({"VAN": "Truck"}, models, data)
+    with pytest.raises(UserError, match=r"--classes van=lorry: the data has no class 'lorry', but car, truck"):
+        check_mapping({"van": "lorry"}, models, data)
+    with pytest.raises(UserError, match="--classes lorry=truck: no model here has a class 'lorry'"):
+        check_mapping({"lorry": "truck"}, models, data)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from ultralytics.data.utils import verify_image_label
+
+from yolokd.errors import DataError
+from yolokd.evaluation.ground_truth import (
+    coco_ground_truth,
+    label_path,
+    list_pictures,
+    picture_size,
+    read_labels,
+)
+
+
+def _picture(path: Path, size: tuple[int, int] = (64, 48), orientation: int | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.new("RGB", size)
+    exif = picture.getexif()
+    if orientation is not None:
+        exif[274] = orientation
+    picture.save(path, exif=exif)
+    return path
+
+
+def _labels(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_coco_ground_truth__pixel_boxes(tmp_path: Path) -> None:
+    picture = _picture(tmp_path / "images" / "a.jpg", (200, 100))
+    _labels(tmp_path / "labels" / "a.txt", "1 0.5 0.5 0.2 0.4\n")
+    empty = _picture(tmp_path / "images" / "b.jpg", (50, 60))
+    truth = coco_ground_truth([picture, empty], {0: "car", 1: "bus"})
+    assert truth["images"] == [
+        {"id": 0, "file_name": str(picture), "width": 200, "height": 100},
+        {"id": 1, "file_name": str(empty), "width": 50, "height": 60},
+    ]
+    (annotation,) = truth["annotations"]
+    assert annotation.pop("bbox") == pytest.approx([80.0, 30.0, 40.0, 40.0])
+    assert annotation.pop("area") == pytest.approx(1600.0)
+    assert annotation == {"id": 1, "image_id": 0, "category_id": 1, "iscrowd": 0}
+    assert truth["categories"] == [{"id": 0, "name": "car"}, {"id": 1, "name": "bus"}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0 0.5 0.5 0.2 0.4\n1 0.3 0.3 0.1 0.1\n0 0.5 0.5 0.2 0.4\n",
+        "\ufeff0 0.5 0.5 0.2 0.4\n\n",
+        "1 0.1 0.2 0.7 0.2 0.4 0.9\n0 0.2 0.2 0.5 0.2 0.5 0.6 0.2 0.6\n1 0.1 0.2 0.7 0.2 0.4 0.9\n",
+        "0 1.005 0.5 0.2 0.4\n1 -0.005 0.3 0.1 0.1\n",
+        "",
+    ],
+    ids=["duplicates", "byte-order mark", "outlines", "slack", "empty"],
+)
+def test_read_labels__equals_ultralytics(tmp_path: Path, text: str) -> None:
+    picture = _picture(tmp_path / "images" / "a.jpg")
+    path = _labels(tmp_path / "labels" / "a.txt", text)
+    expected = verify_image_label((str(picture), str(path), "", False, 2, 0, 0, False))[1]
+    rows = read_labels(path)
+    assert rows.shape == expected.shape
+    order, other = (np.lexsort(np.round(r, 4).T) for r in (rows, expected))
+    np.testing.assert_allclose(rows[order], expected[other], atol=1e-6)
+
+
+def test_read_labels__missing_file_means_no_objects(tmp_path: Path) -> None:
+    assert read_labels(tmp_path / "none.txt").shape == (0, 5)
+
+
+@pytest.mark.parametrize(("orientation", "turned"), [(None, False), (1, False), (3, False), (6, True), (8, True)])
+def test_picture_size__follows_the_camera_s_orientation(tmp_path: Path, orientation: int | None, turned: bool) -> None:
+    path = _picture(tmp_path / "a.jpg", (64, 48), orientation)
+    assert picture_size(path) == ((48, 64) if turned else (64, 48))
+
+
+def test_picture_size__names_a_broken_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"a\.jpg' cannot be read as a picture"):
+        picture_size(tmp_path / "a.jpg")
+
+
+def test_list_pictures__each_once_and_sorted(tmp_path: Path) -> None:
+    deep = _picture(tmp_path / "images" / "deep" / "b.PNG")
+    first = _picture(tmp_path / "images" / "a.jpg")
+    (tmp_path / "images" / "notes.md").write_text("")
+    (tmp_path / "list.txt").write_text(f"{deep}\n./images/a.jpg\n")
+    assert list_pictures([tmp_path / "images"]) == [first, deep]
+    assert list_pictures([tmp_path / "list.txt", tmp_path / "images"]) == [first, deep]
+    assert [label_path(p) for p in (first, deep)] == [tmp_path / "labels" / "a.txt", tmp_path / "labels/deep/b.txt"]
+
+
+def test_list_pictures__names_what_holds_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no pictures in '.*list_pictures__names"):
+        list_pictures([tmp_path])
+    with pytest.raises(DataError, match=r"pictures cannot be listed: .*gone\.txt"):
+        list_pictures([tmp_path / "gone.txt"])

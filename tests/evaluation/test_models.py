@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from ultralytics import YOLO
+
+from tests.evaluation import tiny
+from yolokd.errors import DataError, RunError, UserError, WeightsError
+from yolokd.evaluation import models
+from yolokd.evaluation.ground_truth import label_path, list_pictures, picture_size, read_labels
+from yolokd.evaluation.models import evaluate
+
+HIGHWAY = ("bus", "car", "motorbike", "person", "truck")
+COCO_INDEX = {0: 5, 1: 2, 2: 3, 3: 0, 4: 7}
+PICTURES = 16
+
+Detections = list[tuple[str, int, list[float], float]]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.data_set(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.checkpoint(tmp_path_factory.mktemp("weights") / "best.pt")
+
+
+@pytest.fixture
+def oracle(monkeypatch: pytest.MonkeyPatch, data: Path) -> Callable[[dict[int, int]], None]:
+    """Replace the network by one that finds every object, calling the data's class i its own class mapping[i]."""
+
+    def install(mapping: dict[int, int]) -> None:
+        def detect(*_: Any) -> Detections:
+            found: Detections = []
+            for picture in list_pictures([data.parent / "images" / "val"]):
+                width, height = picture_size(picture)
+                for index, x, y, w, h in read_labels(label_path(picture)).tolist():
+                    if index in mapping:
+                        box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
+                        found.append((str(picture), mapping[int(index)], box, 0.9))
+            return found
+
+        monkeypatch.setattr(models, "_detect", detect)
+        monkeypatch.setattr(models, "_latency", lambda *_: 1.0)
+
+    return install
+
+
+def _sample(shared: Path, folder: Path, names: list[str], index: dict[int, int], *, nested: bool = False) -> Path:
+    """Link some real pictures and write their labels with other class numbers; `nested`: equal names in two folders."""
+    source = shared / "data" / "highway" / "images" / "val"
+    for n, picture in enumerate(list_pictures([source])[:PICTURES]):
+        place = Path(f"seq{n % 2}/{n // 2:04}.jpg") if nested else Path(f"{n:04}.jpg")
+        for kind in ("images", "labels"):
+            (folder / kind / "val" / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, folder / "images" / "val" / place)
+        rows = [f"{index[int(row[0])]} {' '.join(map(str, row[1:]))}" for row in read_labels(label_path(picture))]
+        (folder / "labels" / "val" / place).with_suffix(".txt").write_text("\n".join(rows))
+    split = ["images/val/seq0", "images/val/seq1"] if nested else "images/val"
+    path = folder / "data.yaml"
+    path.write_text(yaml.safe_dump({"path": str(folder), "train": split, "val": split, "names": names}))
+    return path
+
+
+def test_evaluate__scores_an_untrained_model(data: Path, weights: Path) -> None:
+    seen: list[tuple[str, float]] = []
+    (score,) = evaluate([weights], data, batch=4, device="cpu", progress=lambda *step: seen.append(step))
+    model = YOLO(weights).model
+    assert (score.name, score.path, score.imgsz) == ("best.pt", str(weights), 64)
+    assert score.parameters == sum(p.numel() for p in model.parameters())
+    assert 0 <= score.AP <= score.AP50 < 0.2
+    assert score.gflops > 0
+    assert score.latency_ms > 0
+    assert list(score.per_class) == list(tiny.NAMES)
+    assert score.notes == ()
+    assert seen == [("best.pt", 0.5), ("best.pt", 1.0)]
+
+
+def test_evaluate__perfect_detections_score_one(
+    data: Path, weights: Path, oracle: Callable[[dict[int, int]], None]
+) -> None:
+    oracle({0: 0, 1: 1, 2: 2})
+    (score,) = evaluate([weights], data, imgsz=70)
+    assert pytest.approx((1.0, 1.0, 1.0)) == (score.AP, score.AP50, score.AP75)
+    assert score.APl == -1.0
+    assert score.per_class == pytest.approx(dict.fromkeys(tiny.NAMES, 1.0))
+    assert score.notes == ("imgsz 70 is no multiple of 32: 96 was used",)
+
+
+def test_evaluate__classes_are_matched_by_name_not_by_number(
+    data: Path, tmp_path: Path, oracle: Callable[[dict[int, int]], None]
+) -> None:
+    path = tiny.checkpoint(tmp_path / "teacher.pt", names=("Truck", "cat", "CAR", "pedestrian"))
+    oracle({0: 2, 1: 3, 2: 0})
+    (partial,) = evaluate([path], data)
+    assert partial.per_class == pytest.approx({"car": 1.0, "person": 0.0, "truck": 1.0})
+    assert pytest.approx(2 / 3) == partial.AP
+    assert partial.notes == ("does not know person (counted as missed; AP over the others is 100.0)",)
+    (full,) = evaluate([path], data, classes={"Pedestrian": "Person"})
+    assert pytest.approx(1.0) == full.AP
+    assert full.notes == ()
+
+
+def test_evaluate__teacher_of_80_classes_and_ultralytics_own_numbers(shared: Path, tmp_path: Path) -> None:
+    teacher = shared / "weights" / "yolov8n-coco.pt"
+    coco_names = list(YOLO(teacher).names.values())
+    own = _sample(shared, tmp_path / "five", list(HIGHWAY), {i: i for i in range(5)})
+    coco = _sample(shared, tmp_path / "eighty", coco_names, COCO_INDEX)
+    (five,) = evaluate([teacher], own, imgsz=256, device="cpu", classes={"motorcycle": "motorbike"})
+    (eighty,) = evaluate([teacher], coco, imgsz=256, device="cpu")
+    theirs = YOLO(teacher).val(
+        data=str(coco), imgsz=256, device="cpu", plots=False, verbose=False, project=str(tmp_path), name="val"
+    )
+    assert pytest.approx(eighty.AP, abs=1e-9) == five.AP
+    assert eighty.per_class["motorcycle"] == five.per_class["motorbike"]
+    assert five.AP > 0.3
+    assert pytest.approx(theirs.box.map, abs=0.02) == eighty.AP
+    assert pytest.approx(theirs.box.map50, abs=0.02) == eighty.AP50
+
+
+def test_evaluate__pictures_of_equal_name_in_two_folders(shared: Path, tmp_path: Path) -> None:
+    teacher = shared / "weights" / "yolov8n-coco.pt"
+    same = {i: i for i in range(5)}
+    flat = _sample(shared, tmp_path / "flat", list(HIGHWAY), same)
+    nested = _sample(shared, tmp_path / "nested", list(HIGHWAY), same, nested=True)
+    (one,), (other,) = (evaluate([teacher], data, imgsz=160, device="cpu") for data in (flat, nested))
+    assert one.AP > 0.2
+    assert pytest.approx(one.AP, abs=0.01) == other.AP  # batches differ, and with them the padding of some pictures
+
+
+def test_evaluate__leaves_no_files_beside_the_weights(
+    data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    evaluate([weights], data, device="cpu")
+    assert list(tmp_path.iterdir()) == []
+    assert list(weights.parent.iterdir()) == [weights]
+
+
+def test_evaluate__is_silent(data: Path, weights: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    evaluate([weights], data, device="cpu")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_evaluate__refuses_before_it_starts(data: Path, weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="protocol 'kitti' is not there yet; known: coco"):
+        evaluate([weights], data, protocol="kitti")
+    with pytest.raises(DataError, match="has no split 'test'; it has: train, val"):
+        evaluate([weights], data, split="test")
+    with pytest.raises(WeightsError, match="gone"):
+        evaluate([weights, tmp_path / "gone.pt"], data)
+    with pytest.raises(UserError, match=r"--classes car=lorry: the data has no class 'lorry', but car, person, truck"):
+        evaluate([weights], data, classes={"car": "lorry"})
+    with pytest.raises(UserError, match="--classes lorry=truck: no model here has a class 'lorry'"):
+        evaluate([weights], data, classes={"lorry": "truck"})
+
+
+def test_evaluate__names_labels_that_are_wrong(weights: Path, tmp_path: Path) -> None:
+    data = tiny.data_set(tmp_path)
+    (tmp_path / "labels" / "val" / "000002.txt").write_text("7 0.5 0.5 0.2 0.2\n")
+    with pytest.raises(DataError, match=r"1 error.*\n.*000002\.txt"):
+        evaluate(weights, data)
+
+
+def test_evaluate__failure_of_ultralytics_is_a_failed_run(
+    data: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Any, **options: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(YOLO, "val", fail)
+    with pytest.raises(RunError, match=r"best\.pt' could not be validated: out of memory"):
+        evaluate([weights], data)
+
+
+def test_evaluate__picture_that_ultralytics_would_skip(weights: Path, tmp_path: Path) -> None:
+    data = tiny.data_set(tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "val" / "000003.png")  # it wants 10 pixels
+    with pytest.raises(DataError, match=r"cannot read 1 of the pictures, such as '.*000003\.png'"):
+        evaluate(weights, data, device="cpu")

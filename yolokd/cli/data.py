@@ -1,0 +1,108 @@
+"""`yolokd data`: prepare data sets and check them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from yolokd.data.check import DataReport
+
+app = typer.Typer(help="Prepare data sets, draw the built-in one, check labels.", no_args_is_help=True)
+
+NOTES_SHOWN = 10
+
+
+@app.command()
+def streets(
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    train: Annotated[int, typer.Option(min=1, help="Number of pictures to learn from.")] = 600,
+    val: Annotated[int, typer.Option(min=1, help="Number of pictures to be tested on.")] = 150,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other pictures.")] = 0,
+) -> None:
+    """Draw Streets, the built-in synthetic traffic scenes, for trying things out."""
+    from rich.console import Console
+
+    from yolokd.data.streets import build
+
+    with _progress() as bar:
+        task = bar.add_task("Drawing", total=train + val)
+        path = build(
+            out,
+            train=train,
+            val=val,
+            seed=seed,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    Console().print(
+        f"{train} + {val} pictures; train with --data {path}", markup=False, highlight=False, soft_wrap=True
+    )
+
+
+@app.command()
+def check(
+    data: Annotated[str, typer.Argument(help="Data YAML, a name that Ultralytics packages, or 'streets'.")],
+    deep: Annotated[bool, typer.Option("--deep", help="Open every picture as well.")] = False,
+) -> None:
+    """Read all labels of a data set and say what is wrong with them."""
+    from rich.console import Console
+
+    from yolokd.data.check import check_labels
+    from yolokd.engine.dataset import resolve
+
+    found = resolve(data)
+    with _progress() as bar:
+        task = bar.add_task("Checking", total=None)
+        report = check_labels(
+            found.splits,
+            found.names,
+            deep=deep,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    console = Console()
+    console.print(_table(report))
+    for note in report.notes[:NOTES_SHOWN]:
+        console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
+    if len(report.notes) > NOTES_SHOWN:
+        console.print(f"and {len(report.notes) - NOTES_SHOWN} more notes", markup=False, highlight=False)
+    report.raise_if_bad()
+    console.print("No errors.", markup=False, highlight=False)
+
+
+def _progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def _table(report: DataReport) -> Table:
+    """Counts of pictures and objects, one column per split."""
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("", *(escape(split) for split in report.splits))
+    splits = report.splits.values()
+    rows = {
+        "pictures": [split.pictures for split in splits],
+        "with objects": [split.labelled for split in splits],
+        "background": [split.background for split in splits],
+        "objects": [split.objects.total() for split in splits],
+    }
+    rows |= {f"  {name}": [split.objects[index] for split in splits] for index, name in report.names.items()}
+    if any(split.sizes for split in splits):
+        for size, limit in SIZE_TEXTS.items():
+            rows[f"{size} objects ({limit})"] = [split.sizes[size] for split in splits]
+    for name, counts in rows.items():
+        table.add_row(Text(name), *(f"{count}" for count in counts))
+    return table
+
+
+SIZE_TEXTS = {"small": "below 32² pixels", "medium": "to 96²", "large": "above"}  # COCO's classes

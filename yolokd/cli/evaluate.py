@@ -1,0 +1,108 @@
+"""`yolokd eval`: several checkpoints, one data set, one table."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from yolokd.errors import UserError
+
+if TYPE_CHECKING:
+    from yolokd.evaluation.models import ModelScore
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+def evaluate(
+    weights: Annotated[list[str], typer.Argument(help="Checkpoints: .pt files or Ultralytics names.")],
+    data: Annotated[str, typer.Option(help="Data YAML, a name that Ultralytics packages, or 'streets'.")],
+    protocol: Annotated[str, typer.Option(help="How to score: coco.")] = "coco",
+    split: Annotated[str, typer.Option(help="Split of the data set.")] = "val",
+    imgsz: Annotated[int | None, typer.Option(min=1, help="Longer side in pixels; default: as trained.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures per batch.")] = 16,
+    device: Annotated[str | None, typer.Option(help="cpu, mps or a GPU (0).")] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL=DATA", help="A model's class name and the data's, where they differ; repeatable."),
+    ] = None,
+    json_file: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON; - is stdout.")
+    ] = None,
+    trust_checkpoint: Annotated[
+        bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
+    ] = False,
+) -> None:
+    """Score checkpoints on a data set: COCO's metrics, parameters, GFLOPs and latency."""
+    os.environ.setdefault("YOLO_VERBOSE", "false")
+    from yolokd.evaluation.models import evaluate as run
+
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("reading labels", total=1.0)
+        scores = run(
+            weights,
+            data,
+            protocol=protocol,
+            split=split,
+            imgsz=imgsz,
+            batch=batch,
+            device=device,
+            classes=_mapping(classes or []),
+            progress=lambda name, share: bar.update(task, description=name, completed=share),
+        )
+    if json_file != "-":
+        _print_table(scores)
+    if json_file is not None:
+        _write_json(json_file, scores)
+
+
+def _mapping(pairs: Sequence[str]) -> dict[str, str]:
+    split = [pair.partition("=") for pair in pairs]
+    for pair, (left, _, right) in zip(pairs, split, strict=True):
+        if not left.strip() or not right.strip():
+            raise UserError(f"--classes expects MODEL=DATA, such as motorcycle=motorbike, got '{pair}'.")
+    return {left.strip(): right.strip() for left, _, right in split}
+
+
+def _print_table(scores: Sequence[ModelScore]) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("model", overflow="fold")
+    for column in (*METRICS, "params M", "GFLOPs", "ms", "imgsz"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for score in scores:
+        aps = ["–" if (value := getattr(score, metric)) < 0 else f"{100 * value:.1f}" for metric in METRICS]
+        gflops = f"{score.gflops:.1f}" if score.gflops else "–"
+        size = (f"{score.parameters / 1e6:.2f}", gflops, f"{score.latency_ms:.1f}", str(score.imgsz))
+        table.add_row(*map(Text, (score.name, *aps, *size)))
+    console = Console()
+    console.print(table)
+    for score in scores:
+        for note in score.notes:
+            console.print(Text(f"{score.name}: {note}", style="yellow"), soft_wrap=True)
+
+
+def _write_json(file: str, scores: Sequence[ModelScore]) -> None:
+    text = json.dumps([asdict(score) for score in scores], indent=2)
+    if file == "-":
+        typer.echo(text)
+        return
+    try:
+        Path(file).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"The results cannot be written to '{file}': {error.strerror}.") from error

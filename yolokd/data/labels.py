@@ -1,0 +1,56 @@
+"""One row of a YOLO label file, accepted or refused as `verify_image_label` of Ultralytics does.
+
+A row is `class x y width height`, all but the class as shares of the picture, or a polygon, `class x y x y …`. A file
+with a row of more than six columns holds polygons, and then only those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+TOLERANCE = 0.01  # of coordinates beyond 0 and 1
+
+Box = tuple[float, ...]  # x, y of the middle, width, height, as shares of the picture
+
+
+class BadRowError(Exception):
+    """A row that Ultralytics refuses: what is wrong, and the value found."""
+
+
+def parse_row(columns: Sequence[str], polygons: bool) -> tuple[tuple[float, ...], Box]:
+    """Return a row's numbers and its box: middle, width, height."""
+    try:
+        values = tuple(map(float, columns))
+    except ValueError:
+        bad = next(column for column in columns if not _is_number(column))
+        raise BadRowError("not a number", repr(bad)) from None
+    if not polygons:
+        if len(values) != 5:
+            raise BadRowError("a row has 5 columns (class x y width height)", f"{len(values)}: {' '.join(columns)}")
+        return values, values[1:]
+    if len(values) == 5:
+        raise BadRowError("a box in a file that also holds polygons", " ".join(columns))
+    if len(values) < 7 or len(values) % 2 == 0:
+        raise BadRowError("a polygon has a class and at least 3 pairs of coordinates", f"{len(values)} columns")
+    xs, ys = values[1::2], values[2::2]
+    if any(value != value for value in values):  # min and max would hide it
+        raise BadRowError("not a number", "nan")
+    left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
+    return values, ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
+
+
+def refuse_row(label: float, box: Box, classes: int) -> None:
+    """Raise if the class or the box of a row is impossible. Written so that NaN fails every test."""
+    if not (0 <= label < classes and label == int(label)):
+        raise BadRowError(f"the class must be a whole number from 0 to {classes - 1}", f"{label:g}")
+    for name, value, low in zip(("x", "y", "width", "height"), box, (-TOLERANCE, -TOLERANCE, 0, 0), strict=True):
+        if not low <= value <= 1 + TOLERANCE:
+            raise BadRowError(f"{name} must be a share of the picture, 0 to 1", f"{value:g}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

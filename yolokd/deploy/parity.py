@@ -1,0 +1,122 @@
+"""Does an exported network say the same as its checkpoint? Raw outputs and final detections, picture by picture.
+
+A head's output is (4 + K, A): centre x, centre y, width, height in pixels, then K scores, for A anchors; or, without
+need of NMS, (N, 6): left, top, right, bottom, score, class of the N best, falling. Numbers of the second kind may
+change places where scores are all but equal, so there scores are compared rank by rank and boxes with their nearest
+twin, and only rows that clear the cut at rank N by more than scores differ.
+
+Final detections are those of at least 0.25. Two of them agree if they have the same class, overlap by at least 0.9 and
+differ by at most 0.02 in score; they are paired one to one, the best first. So that a score at the threshold does not
+count as a difference, the partner may lie below it by as much as two scores may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms, box_convert, box_iou
+
+CONFIDENCE = 0.25
+NMS_IOU = 0.7
+MAX_DETECTIONS = 300
+TWIN_IOU = 0.9
+TWIN_SCORE = 0.02
+LEAST_AGREEMENT = 0.99  # share of detections that have a twin
+MOST_BOX_PX = 0.5  # of raw outputs in full precision
+MOST_SCORE = 0.01
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an exported network is from its checkpoint, over all pictures."""
+
+    pictures: int
+    box_px: float  # largest difference of a raw coordinate, pixels of the input picture
+    score: float  # largest difference of a raw score
+    detections: int  # of both sides
+    paired: int  # of both sides, those that have a twin on the other
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of the detections that have a twin; None without any."""
+        return self.paired / self.detections if self.detections else None
+
+    @property
+    def raw_agrees(self) -> bool:
+        """Whether raw outputs are as close as single precision makes them."""
+        return self.box_px <= MOST_BOX_PX and self.score <= MOST_SCORE
+
+    @property
+    def detections_agree(self) -> bool:
+        """Whether nearly all detections have a twin; also without any."""
+        return self.agreement is None or self.agreement >= LEAST_AGREEMENT
+
+
+def compare(pairs: Iterable[tuple[Tensor, Tensor]]) -> Parity:
+    """Compare outputs of the checkpoint and of the exported network for one picture at a time.
+
+    Args:
+        pairs: Two tensors of equal shape, (4 + K, A) or (N, 6), float32; the checkpoint's first.
+    """
+    pictures = detections = paired = 0
+    box_px = score = 0.0
+    for reference, exported in pairs:
+        box, confidence = raw_difference(reference, exported)
+        found, twins = pair_detections(reference, exported)
+        pictures, detections, paired = pictures + 1, detections + found, paired + twins
+        box_px, score = max(box_px, box), max(score, confidence)
+    return Parity(pictures, box_px, score, detections, paired)
+
+
+def raw_difference(reference: Tensor, exported: Tensor) -> tuple[float, float]:
+    """Return the largest absolute differences of boxes (pixels) and scores; infinity if anything is not finite."""
+    if reference.shape != exported.shape or not (reference.isfinite().all() and exported.isfinite().all()):
+        return float("inf"), float("inf")
+    if not is_final(reference):
+        gap = (reference - exported).abs()
+        return float(gap[:4].max()), float(gap[4:].max())
+    score = float((reference[:, 4] - exported[:, 4]).abs().max())
+    clear = reference[reference[:, 4] > reference[-1, 4] + 2 * score + 1e-6]
+    distance = (clear[:, None, :4] - exported[None, :, :4]).abs().amax(-1)  # (clear, N)
+    distance[clear[:, None, 5] != exported[None, :, 5]] = float("inf")
+    return float(distance.amin(1).max()) if len(clear) else 0.0, score
+
+
+def pair_detections(reference: Tensor, exported: Tensor) -> tuple[int, int]:
+    """Return how many final detections both sides have together, and how many of them have a twin."""
+    low = CONFIDENCE - TWIN_SCORE
+    ours, theirs = final_detections(reference, low), final_detections(exported, low)
+    twins_ours = torch.zeros(len(ours), dtype=torch.bool)
+    twins_theirs = torch.zeros(len(theirs), dtype=torch.bool)
+    overlap = box_iou(ours[:, :4], theirs[:, :4])  # (ours, theirs)
+    close = (overlap >= TWIN_IOU) & (ours[:, None, 5] == theirs[None, :, 5])
+    close &= (ours[:, None, 4] - theirs[None, :, 4]).abs() <= TWIN_SCORE
+    overlap = overlap.masked_fill(~close, -1.0)
+    for i in range(len(ours)):  # falling scores
+        j = int(overlap[i].argmax()) if len(theirs) else -1
+        if j >= 0 and overlap[i, j] >= 0:
+            twins_ours[i] = twins_theirs[j] = True
+            overlap[:, j] = -1.0
+    sure_ours, sure_theirs = ours[:, 4] >= CONFIDENCE, theirs[:, 4] >= CONFIDENCE
+    paired = (twins_ours & sure_ours).sum() + (twins_theirs & sure_theirs).sum()
+    return int(sure_ours.sum() + sure_theirs.sum()), int(paired)
+
+
+def final_detections(output: Tensor, confidence: float) -> Tensor:
+    """Return left, top, right, bottom, score, class of what is left after NMS, best first, (M, 6)."""
+    if is_final(output):
+        found = output[output[:, 4] >= confidence]
+        return found[found[:, 4].argsort(descending=True, stable=True)]
+    scores, classes = output[4:].max(0)  # (A,)
+    sure = scores >= confidence
+    boxes = box_convert(output[:4, sure].T, "cxcywh", "xyxy")
+    kept = batched_nms(boxes, scores[sure], classes[sure], NMS_IOU)[:MAX_DETECTIONS]
+    return torch.cat((boxes[kept], scores[sure][kept, None], classes[sure][kept, None].to(boxes.dtype)), 1)
+
+
+def is_final(output: Tensor) -> bool:
+    """Whether an output needs no NMS: rows of six numbers rather than columns of 4 + K."""
+    return output.shape[-1] == 6

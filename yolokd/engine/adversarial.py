@@ -1,0 +1,212 @@
+"""IKD's adversarial twins in a run: made online from the batch, looked at by both models, compared at the neck.
+
+Source: Liang et al., "Exploring Inconsistent Knowledge Distillation for Object Detection with Data Augmentation",
+ACM MM 2023, and the authors' code (JWLiang007/IKD): twins that raise the teacher's classification loss, and on them
+Σ over levels of the squared distance of the neck features, without labels. The attack is in `yolokd.augment.ikd`.
+Differs: twins are made of the augmented batch, on every n-th step with n times the gain, not beforehand of each file;
+targets of the attack are the teacher's own assignment of the clean batch, not updated; the student's BatchNorm, live in
+YOLO, keeps its running statistics out of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from ultralytics.nn.tasks import DetectionModel
+
+from yolokd.augment.ikd import adversarial
+from yolokd.engine.classes import ClassMatch
+from yolokd.engine.heads import as_head, grid_of, neck_features, split_branches
+from yolokd.engine.judgement import assigner, pad_objects
+from yolokd.engine.teacher import Teacher
+from yolokd.errors import PairError, UserError
+from yolokd.losses._tensors import as_pair, widen, without_autocast
+from yolokd.losses.base import LEVELS, Head, adapters
+
+
+@without_autocast
+def feature_gap(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the squared difference of two feature maps, (B, C, H, W), summed over channels: (B, H, W).
+
+    Raises:
+        ShapeError: The two maps differ in shape.
+    """
+    student, teacher = as_pair(student, teacher, rank=4)
+    return (student - teacher).square().sum(1)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What twins add to an average training step, in forward passes of a model; a training step takes three."""
+
+    teacher: float
+    student: float
+
+
+def extra_passes(config: Any) -> Passes:
+    """Estimate the cost of `adversarial`: `steps` and `every`.
+
+    Each step of the attack goes forward and, for the gradient of the images alone, backward; then the teacher's
+    features of the twins are needed, and the student's with their gradient. Heads that are left out still count.
+    """
+    return Passes(teacher=(2 * config.steps + 1) / config.every, student=3 / config.every)
+
+
+def teacher_precision(asked: str) -> str:
+    """Return the precision that a teacher under attack runs in, fp32, for the recipe's `teacher.precision`.
+
+    Raises:
+        UserError: The recipe insists on half precision, in which the gradients of the pictures vanish.
+    """
+    if asked in {"auto", "fp32"}:
+        return "fp32"
+    raise UserError(
+        "augment.ikd.adversarial attacks the teacher, which takes single precision, but teacher.precision is "
+        f"'{asked}'. Set it to auto or fp32, or augment.ikd.adversarial to null."
+    )
+
+
+class Twin:
+    """Makes adversarial twins and compares what student and teacher see in them.
+
+    Attributes:
+        term: Name of the loss term, also the key of the parts in the projector.
+        gain: Factor of the term on the steps on which it acts: the recipe's gain times `every`.
+    """
+
+    term = "ikd"
+
+    def __init__(self, config: Any, classes: ClassMatch) -> None:
+        """Prepare for one pair.
+
+        Args:
+            config: `gain`; `eps` and `step`, in 1/255; `steps`, at least 1; `every`, at least 1.
+            classes: Which class of the data is which of the teacher's; the loss under attack is that of these classes.
+
+        Raises:
+            PairError: The teacher knows none of the data's classes.
+        """
+        judged = sorted(set(classes.teacher))
+        if not judged:
+            raise PairError(
+                "augment.ikd.adversarial attacks the teacher's scores for the data's classes, but the teacher knows "
+                f"none of them by name:\n{classes.table()}\nMap names in the recipe (teacher.classes), or set "
+                "augment.ikd.adversarial to null."
+            )
+        self.config = config
+        self.gain = config.gain * config.every
+        partner = dict(zip(classes.student, classes.teacher, strict=True))
+        labels = [judged.index(partner[i]) if i in partner else -1 for i in range(len(classes.rows))]
+        self._labels = torch.tensor(labels)
+        self._picked = None if len(judged) == classes.teacher_count else torch.tensor(judged)
+        self._assign = assigner(len(judged))
+
+    def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
+        """Return an adapter per level, from the channels per level of both models; the host loss has its own."""
+        return adapters(LEVELS, student, teacher)
+
+    def make(self, teacher: Teacher, batch: Mapping[str, Any], step_number: int) -> Tensor | None:
+        """Return the adversarial twins of a batch, (B, 3, H, W), detached; None on steps that have none.
+
+        Call it before the student's clean pass, so that the teacher's graph is gone when the student's is built.
+
+        Args:
+            teacher: In single precision; it collects no gradients.
+            batch: `img` in [0, 1] and labels, as the trainer hands them to the model.
+            step_number: Steps of the run so far; the first has twins.
+
+        Raises:
+            ValueError: The teacher runs in half precision; see `teacher_precision`.
+        """
+        if torch.finfo(teacher.dtype).bits < 32:
+            raise ValueError(f"an attack takes a teacher in single precision, got {teacher.dtype}")
+        if step_number % self.config.every:
+            return None
+        images, eps, step, steps = batch["img"], self.config.eps, self.config.step, self.config.steps
+        return adversarial(images, self.attack_loss(teacher, batch), eps=eps, step=step, steps=steps)
+
+    def attack_loss(self, teacher: Teacher, batch: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
+        """Return what the twins shall raise: the teacher's classification loss of each image, as a function of images.
+
+        It is the cross-entropy of the one-to-many branch, summed over anchors and classes, (B,). The first images that
+        it sees, the clean ones in an attack, decide which anchors the objects are assigned to; that stays for the rest.
+        """
+        targets: Tensor | None = None
+
+        def loss(images: Tensor) -> Tensor:
+            nonlocal targets
+            head = self._head(teacher, images)
+            if targets is None:
+                targets = self._targets(head, batch)
+            return F.binary_cross_entropy_with_logits(head.logits, targets, reduction="none").sum((1, 2))
+
+        return loss
+
+    def map(self, student: DetectionModel, teacher: Teacher, parts: nn.ModuleDict, twin_images: Tensor) -> Tensor:
+        """Return the loss map of the twins, (B, A): squared differences at the neck, summed over channels.
+
+        `map.sum(1).mean(0)` is the paper's Σ over levels of ‖φ(S(x)) − T(x)‖² / B. The gradient reaches the parts and
+        the student up to its neck; no running statistics change.
+        """
+        goal = teacher(twin_images, head=False, levels=LEVELS).features
+        with frozen_statistics(student):
+            own = neck_pass(student, twin_images)
+        return grid_of(own).spread({level: feature_gap(adapt(parts[level], own[level]), goal[level]) for level in own})
+
+    def _head(self, teacher: Teacher, images: Tensor) -> Head:
+        raw: Any = teacher.run(images, head=True).raw
+        picked = None if self._picked is None else self._picked.to(images.device)
+        return as_head(split_branches(raw)["one2many"], grid_of(neck_features(raw)), picked)
+
+    @torch.no_grad()
+    def _targets(self, head: Head, batch: Mapping[str, Any]) -> Tensor:
+        """Return the soft labels of the teacher's own assignment, (B, A, K)."""
+        objects = pad_objects(batch, self._labels.to(head.logits.device), head)
+        points, _ = head.grid.centres(head.logits.device)
+        labels, boxes, known = objects.labels[..., None], objects.boxes, objects.known[..., None]
+        scores: Tensor = self._assign(head.logits.sigmoid(), head.boxes, points, labels, boxes, known)[2]
+        return scores.to(head.logits.dtype)
+
+
+@without_autocast
+def adapt(adapter: nn.Module, feature: Tensor) -> Tensor:
+    """Return a student's feature in the teacher's width, float32 or wider."""
+    adapted: Tensor = adapter(widen(feature))
+    return adapted
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Let BatchNorm normalise by its running statistics, and not update them; weights still get gradients."""
+    live = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
+    for module in live:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in live:
+            module.training = True
+
+
+def neck_pass(student: DetectionModel, images: Tensor) -> dict[str, Tensor]:
+    """Run a detector up to what its head looks at, by level, (B, C, H, W); the head does not run."""
+    wanted = dict(zip(student.model[-1].f, LEVELS, strict=True))
+    features: dict[str, Tensor] = {}
+    outputs: list[Any] = []
+    x: Any = images
+    for index, layer in enumerate(student.model[: max(wanted) + 1]):
+        if layer.f != -1:
+            many = isinstance(layer.f, list)
+            x = [x if j == -1 else outputs[j] for j in layer.f] if many else outputs[layer.f]
+        x = layer(x)
+        outputs.append(x if index in student.save else None)
+        if index in wanted:
+            features[wanted[index]] = x
+    return features
