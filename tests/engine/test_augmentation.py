@@ -77,7 +77,7 @@ def load(
 def plain(images: Path, *, workers: int = 0, batch: int = 2, **changes: Any) -> Any:
     torch.manual_seed(0)
     args = training_args(**{"imgsz": 64, "deterministic": False, **PLAIN, **changes})
-    data = {"names": {0: "large", 1: "small"}, "nc": 2, "channels": 3}
+    data = {"names": {0: "first", 1: "other"}, "nc": 2, "channels": 3}
     dataset = build_yolo_dataset(args, str(images), batch, data, mode="train")
     return build_dataloader(dataset, batch, workers, device="cpu")
 
@@ -90,13 +90,13 @@ def changed(dataset: Any, index: int, epoch: int = 0) -> dict[str, Any]:
 
 @pytest.fixture
 def objects(tmp_path: Path) -> Path:
-    """Six pictures of different shapes: a large rectangle anywhere and a small one in a corner, one channel each."""
+    """Six pictures of different shapes: a small rectangle in a corner and a large one anywhere, one channel each."""
     rng = np.random.default_rng(3)
     pictures = []
     for _ in range(6):
         height, width = (int(v) for v in rng.integers(90, 160, 2))
         picture, boxes = flat(height, width, 0), []
-        for channel, (side, part) in enumerate(((40, 1), (10, 10))):
+        for channel, (side, part) in enumerate(((10, 10), (40, 1))):
             x, y = (int(rng.integers((length - side) // part)) for length in (width, height))
             picture[y : y + side, x : x + side, channel] = 255
             boxes.append((x, y, side, side))
@@ -349,8 +349,9 @@ def test_loader__mosaic_partners_are_changed_as_well(tmp_path: Path) -> None:
     assert set(next(iter(off))["img"].unique().tolist()) <= {*range(100, 115)}
 
 
-def test_cached_pictures__stay_as_they_are_and_give_the_same(objects: Path) -> None:
-    cached, read = load(objects, cache="ram", noise=1.0).dataset, load(objects, noise=1.0).dataset
+@pytest.mark.parametrize("crop", [0.8, 1.0])
+def test_cached_pictures__stay_as_they_are_and_give_the_same(objects: Path, crop: float) -> None:
+    cached, read = (load(objects, cache=cache, crop=crop).dataset for cache in ("ram", None))
     before = [cached.ims[index].copy() for index in range(6)]
     for epoch in range(3):
         for index in range(6):

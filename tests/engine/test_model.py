@@ -14,36 +14,47 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils.loss import E2ELoss
 
 from tests.engine.models import DUAL, FAMILIES, batch, detector
+from yolokd.engine.adversarial import Twin
 from yolokd.engine.balance import Balance
 from yolokd.engine.classes import match_classes
 from yolokd.engine.distillation import Distillation
 from yolokd.engine.model import TeacherStudent
 from yolokd.engine.teacher import Teacher
+from yolokd.engine.weighting import InstanceWeighting
 from yolokd.losses.table import LOSSES
-from yolokd.recipe import Recipe, Schedule
+from yolokd.recipe import Recipe, Schedule, list_recipes, load_recipe
+
+
+def pair_of(recipe: Recipe, student: Any, teacher: Any) -> TeacherStudent:
+    """Wire a pair as the trainer does."""
+    master = Teacher(teacher.eval())
+    match = match_classes(student.names, master.names, recipe.teacher.classes)
+    aid, ikd = recipe.weighting.aid, recipe.augment.ikd
+    gains = recipe.terms()
+    distillation = Distillation(
+        losses={name: LOSSES[name](config) for name, config in recipe.losses.items()},
+        gains=gains,
+        schedules={term: recipe.schedule_of(term) for term in gains},
+        classes=match,
+        balance=Balance(
+            [t for t, g in gains.items() if g == "auto"],
+            share=recipe.balance.share,
+            every=recipe.balance.every,
+            state={},
+        ),
+        weighting=None if aid is None else InstanceWeighting(aid, match),
+        twin=None if ikd is None or ikd.adversarial is None else Twin(ikd.adversarial, match),
+    )
+    model = TeacherStudent(student, master, distillation)
+    model.train()
+    return model
 
 
 def pair(
-    losses: Mapping[str, Any],
-    *,
-    student: str = "v8",
-    teacher: str = "v8",
-    classes: Mapping[str, str] | None = None,
-    teacher_classes: int = 3,
+    losses: Mapping[str, Any], *, student: str = "v8", teacher: str = "v8", teacher_classes: int = 3
 ) -> TeacherStudent:
     recipe = Recipe.from_dict({"losses": dict(losses)})
-    learner = detector(student)
-    master = Teacher(detector(teacher, width=0.25, classes=teacher_classes, seed=1).eval())
-    distillation = Distillation(
-        losses={name: LOSSES[name](config) for name, config in recipe.losses.items()},
-        gains=recipe.losses.terms(),
-        schedules=dict.fromkeys(recipe.losses.terms(), recipe.schedule),
-        classes=match_classes(learner.names, master.names, classes or {}),
-        balance=Balance([], share=0.1, every=50, state={}),
-    )
-    model = TeacherStudent(learner, master, distillation)
-    model.train()
-    return model
+    return pair_of(recipe, detector(student), detector(teacher, width=0.25, classes=teacher_classes, seed=1))
 
 
 EVERYTHING: dict[str, Any] = {"bckd": {}, "ssim": {}, "ultralytics": {}}
@@ -135,11 +146,10 @@ def test_loss__recipe_ultralytics_equals_the_built_in_distiller(student: str, te
     learner.args.dis = 6.0
     built_in = DistillationModel(detector(teacher, width=0.25, seed=1).eval(), learner).train()
     # the dummy pass of the built-in's constructor runs in evaluation mode and leaves the student as it was
-    ours = list(model.projector["ultralytics"].parameters())
-    theirs = list(built_in.projector.parameters())
-    assert [p.shape for p in ours] == [p.shape for p in theirs]
+    projectors = list(model.projector["ultralytics"].parameters()), list(built_in.projector.parameters())
+    assert [p.shape for p in projectors[0]] == [p.shape for p in projectors[1]]
     with torch.no_grad():
-        for mine, other in zip(ours, theirs, strict=True):
+        for mine, other in zip(*projectors, strict=True):
             other.copy_(mine)
     loss, items = model(batch())
     expected, expected_items = built_in(batch())
@@ -147,9 +157,11 @@ def test_loss__recipe_ultralytics_equals_the_built_in_distiller(student: str, te
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
     loss.sum().backward()
     expected.sum().backward()
-    for mine, other in zip(model.student_model.parameters(), built_in.student_model.parameters(), strict=True):
-        if mine.grad is not None:
-            torch.testing.assert_close(mine.grad, other.grad, rtol=2e-3, atol=1e-5)
+    ours, theirs = (
+        torch.cat([p.grad.flatten() for p in m.student_model.parameters() if p.grad is not None])
+        for m in (model, built_in)
+    )
+    assert float((ours - theirs).norm() / theirs.norm()) < 1e-4
 
 
 def test_loss__only_common_classes_are_compared() -> None:
@@ -223,3 +235,89 @@ def test_gradient__reaches_the_student_through_each_term_alone() -> None:
         loss[3 + TERMS.index(term)].backward()
         total: Tensor = sum(p.grad.abs().sum() for p in model.student_model.parameters() if p.grad is not None)
         assert float(total) > 0, term
+
+
+RECIPES = sorted(name for name in list_recipes() if name != "baseline")
+
+
+@pytest.mark.parametrize("student", ["v8", "11", "26"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes__each_takes_a_step_on_each_family(name: str, student: str) -> None:
+    teacher = "26" if student == "26" else "v8"
+    recipe = load_recipe(name)
+    if name == "ld" and student == "26":
+        return  # defined on box distributions only; refused before the run
+    model = pair_of(recipe, detector(student), detector(teacher, width=0.25, seed=1))
+    before = {k: v.clone() for k, v in model.state_dict().items() if "running" in k or "teacher" in k}
+    statistics = [m.num_batches_tracked.clone() for m in batch_norms(model.student_model)]
+    loss, items = model(batch())
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    assert [k.removeprefix("kd_") for k in items if k.startswith("kd_")] == list(recipe.terms())
+    assert all(float(items[f"kd_{term}"]) > 0 for term in recipe.terms()), {k: float(v) for k, v in items.items()}
+    neck = model.student_model.model[model.student_model.model[-1].f[0]]
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in neck.parameters())
+    assert all(p.grad is None for p in model.teacher_model.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items() if "teacher" in k)
+    # one clean pass has been counted, the adversarial one has not
+    after = [m.num_batches_tracked for m in batch_norms(model.student_model)]
+    assert all(int(b) - int(a) == 1 for a, b in zip(statistics, after, strict=True))
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if n not in {"ultralytics", "mgd", "samkd", "everything"}])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_recipes__zero_and_no_pull_where_student_equals_teacher(name: str, weighted: bool) -> None:
+    """Terms whose optimum is equality; the others rebuild or project features and start elsewhere."""
+    content = load_recipe(name).to_dict()
+    content["augment"] = {}
+    if weighted:
+        content["weighting"] = {"aid": {"alpha": 0.1}}
+    student = detector("v8", seed=3)
+    model = pair_of(Recipe.from_dict(content), student, copy.deepcopy(student).eval())
+    for module in batch_norms(model.student_model):
+        module.eval()  # the teacher normalises by its running statistics
+    _, items = model(batch())
+    assert model.distillation is not None
+    projected = {"fbkd_spatial", "fbkd_relation", "fbkd_channel"}
+    values = {term: float(items[f"kd_{term}"]) for term in model.terms if term not in projected}
+    gains = {term: model.distillation.strength(term, 1.0) for term in model.terms}
+    assert all(value <= 1e-5 * max(gains[term], 1.0) for term, value in values.items()), values
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"), [("v8", "26"), ("26", "v8"), ("11", "v8"), ("v8", "v10"), ("v8", "v8")]
+)
+def test_everything__takes_a_step_across_families(student: str, teacher: str) -> None:
+    recipe = load_recipe("everything")
+    model = pair_of(recipe, detector(student), detector(teacher, width=0.25, seed=1))
+    loss, _ = model(batch())
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+
+
+def test_auto__gain_holds_the_gradient_at_its_share() -> None:
+    recipe = Recipe.from_dict({"losses": {"ssim": {"gain": "auto"}}, "balance": {"share": 0.25, "every": 1}})
+    model = pair_of(recipe, detector("v8"), detector("v8", width=0.25, seed=1))
+    seen: dict[str, list[Tensor]] = {}
+    head: Any = model.student_model.model[-1]
+    head.register_forward_pre_hook(lambda m, i: seen.update(features=list(i[0])))
+    loss, _ = model(batch())
+
+    def pull(value: Tensor) -> Tensor:
+        gradients = torch.autograd.grad(value, seen["features"], retain_graph=True, allow_unused=True)
+        return torch.stack([g.square().sum() for g in gradients if g is not None]).sum().sqrt()
+
+    assert float(pull(loss[3]) / pull(loss[:3].sum())) == pytest.approx(0.25, rel=1e-4)
+    assert model.distillation is not None
+    assert model.distillation.pulls()["ssim"] == pytest.approx(0.25, rel=1e-4)
+
+
+def test_twin__column_is_zero_between_the_steps_that_have_twins() -> None:
+    recipe = load_recipe("ikd", ["augment.ikd.adversarial.every=2", "augment.ikd.adversarial.steps=1"])
+    model = pair_of(recipe, detector("v8"), detector("v8", width=0.25, seed=1))
+    values = [float(model(batch())[1]["kd_ikd"]) for _ in range(4)]
+    assert [value > 0 for value in values] == [True, False, True, False]
+
+
+def batch_norms(module: torch.nn.Module) -> list[Any]:
+    return [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import box_iou, generalized_box_iou  # type: ignore[import-untyped]
+from torchvision.ops import box_iou, generalized_box_iou
 
 from tests.losses.steps import doubled, gradient, make_step, moves
 from yolokd.errors import RunError, ShapeError
@@ -299,6 +299,15 @@ def test_bckd_wired__is_the_sum_over_branches_divided_by_n(normalizer: str) -> N
         wanted["bckd_box"] += branch.weight * box.sum().item() / n
     config = BCKDConfig.model_validate({"beta": 2.0, "iou": "iou", "normalizer": normalizer})
     assert values(BCKD(config), step) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_bckd_wired__detaches_the_weight_if_told() -> None:
+    step = make_step()
+    student, teacher = step.branches[0].student.logits, step.branches[0].teacher.logits
+    loss_map = BCKD(BCKDConfig(detach_weight=True)).maps(step, NONE, TERMS)["bckd_cls"]
+    scale = 2 / step.branches[0].positives.sum()
+    wanted = scale * gradient(plain_cls(student, teacher, 1, detach=True), student)
+    torch.testing.assert_close(gradient(loss_map, student), wanted, rtol=1e-6, atol=1e-9)
 
 
 def test_bckd_wired__a_repeated_batch_changes_nothing() -> None:

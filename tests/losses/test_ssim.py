@@ -12,7 +12,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from tests.losses.steps import STRIDES, STUDENT_CHANNELS, TEACHER_CHANNELS, cast, doubled, gradient, make_step, moves
 from yolokd.errors import ShapeError
 from yolokd.losses.base import Grid, Step
-from yolokd.losses.ssim import SSIM, _blur_matrix, ssim_loss_map, ssim_map
+from yolokd.losses.ssim import SSIM, _blur_matrix, _blur_of, _factors, ssim_loss_map, ssim_map
 from yolokd.recipe import SSIMConfig
 
 SCOPES = ["image", "channel", "level", None]
@@ -48,7 +48,7 @@ def test_blur_matrix__taps_of_the_paper() -> None:
 @pytest.mark.parametrize("normalize", SCOPES)
 def test_ssim_loss_map__identical_maps_give_exactly_zero(dtype: torch.dtype, normalize: Any) -> None:
     x = uniform(2, 3, 12, 14, dtype=dtype)
-    x[:, 1] = 0  # a dead channel
+    x[:, 1], x[:, 2, :, 6:] = 0.37, 0  # a channel and an area without any structure
     assert not ssim_loss_map(x, x.clone(), normalize=normalize).any()
 
 
@@ -227,6 +227,10 @@ def test_ssim_loss_map__stays_in_range_far_outside_of_it() -> None:
     loss = ssim_loss_map(student, teacher, normalize=None)
     assert loss.min() >= 0
     assert loss.max() <= 1
+    # there rounding is far larger than the variances and their constant, yet the denominator stays positive
+    assert _factors(student, teacher, _blur_of(student, 11, 1.5), 1e-4, 9e-4).variances.min().item() == pytest.approx(
+        4.5e-4
+    )
 
 
 def test_ssim_loss_map__takes_channels_last_and_permuted_maps() -> None:
@@ -279,11 +283,12 @@ def value(loss: SSIM, step: Step, parts: nn.ModuleDict) -> float:
 
 
 def test_ssim_wired__is_the_mean_over_cells_summed_over_levels() -> None:
-    loss, step = SSIM(SSIMConfig(levels=("p3", "p4"), window=5)), make_step()
+    options: Any = {"window": 5, "sigma": 0.8, "normalize": "channel"}
+    loss, step = SSIM(SSIMConfig(levels=("p3", "p4"), **options)), make_step()
     parts = parts_of(loss)
     assert list(parts) == list(loss.levels)
     wanted = sum(
-        ssim_loss_map(parts[level](step.student[level]), step.teacher[level], window=5).mean().item()
+        ssim_loss_map(parts[level](step.student[level]), step.teacher[level], **options).mean().item()
         for level in ("p3", "p4")
     )
     loss_map = loss.maps(step, parts, ["ssim"])["ssim"]

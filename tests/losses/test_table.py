@@ -6,7 +6,7 @@ import pytest
 
 from tests.losses.steps import STUDENT_CHANNELS, TEACHER_CHANNELS
 from yolokd.losses.table import LOSSES
-from yolokd.recipe import Losses
+from yolokd.recipe import Losses, SAMKDConfig
 
 
 def test_losses__every_method_of_a_recipe_has_a_class() -> None:

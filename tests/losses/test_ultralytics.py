@@ -38,6 +38,11 @@ def test_score_weighted_l2_map__closed_form() -> None:
     assert loss.sum((1, 2)).mean().item() == pytest.approx(3.25, rel=1e-6)
 
 
+def test_score_weighted_l2_map__faint_scores_fade_out() -> None:
+    error, score = torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1), 1e-9)
+    assert score_weighted_l2_map(error, 0 * error, score).item() == pytest.approx(4 / 2, rel=1e-6)
+
+
 def test_score_weighted_l2_map__equals_the_built_in() -> None:
     student, teacher, score = inputs()
     student.requires_grad_()

@@ -89,8 +89,8 @@ def test_from_dict__writes_out_every_default() -> None:
         ("losses.mgd.seed", 2**32, "must be a whole number >= 0 and < 4294967296, got 4294967296"),
         ("losses.fgd.foreground", "auto", "must be a number >= 0, got 'auto'"),
         ("losses.fgd.tau", 0, "must be a number > 0, got 0"),
-        ("losses.cwd.levels[0]", ["p2"], "must be p3, p4 or p5, got 'p2'; did you mean p3?"),
-        ("losses.pkd.levels[0]", [3, 4], "must be p3, p4 or p5, got 3"),
+        ("losses.cwd.levels[0]", ["p2"], "must be p3, p4 or p5, got 'p2'"),
+        ("losses.pkd.levels[0]", [3], "must be p3, p4 or p5, got 3"),
         ("losses.ld.temperature", 0, "must be a number > 0, got 0"),
         ("losses.mgd.schedule", "cosine", "must be a mapping or null, got 'cosine'"),
         ("losses.mgd.schedule.until", 2, "must be a number > 0 and <= 1, got 2"),
@@ -366,12 +366,11 @@ def test_differences__null_is_not_absent() -> None:
 
 
 def test_schema__shipped_recipes_pass() -> None:
-    document = schema()
-    jsonschema.Draft202012Validator.check_schema(document)
+    jsonschema.Draft202012Validator.check_schema(schema())
     files = list_recipes().values()
     assert files
     for file in files:
-        jsonschema.validate(parse(file.read_text(encoding="utf-8"), file.name), document)
+        VALIDATOR.validate(parse(file.read_text(encoding="utf-8"), file.name))
 
 
 @pytest.mark.parametrize(
@@ -398,8 +397,7 @@ def test_schema__shipped_recipes_pass() -> None:
     ],
 )
 def test_schema__wrong_recipes_fail_as_they_do_here(data: dict[str, Any]) -> None:
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(data, schema())
+    assert not VALIDATOR.is_valid(data)
     refusal(data)
 
 

@@ -28,6 +28,10 @@ def test_shown__is_short_and_has_no_control_characters() -> None:
     assert shown("\x1b[31m\n") == r"'\x1b[31m\n'"
 
 
+def test_nearest__swapped_letters_come_first() -> None:
+    assert nearest("bkcd", ["bckd", "fbkd"]) == nearest("bkcd", ["fbkd", "bckd"]) == "bckd"
+
+
 def test_nearest__ignores_case_and_leaves_strangers_alone() -> None:
     assert nearest("ADAMW", ["SGD", "AdamW"]) == "AdamW"
     assert nearest("zebra", ["SGD", "AdamW"]) is None

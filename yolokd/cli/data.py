@@ -88,7 +88,9 @@ def _table(report: DataReport) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("", *(escape(split) for split in report.splits))
+    table = Table("")
+    for name in report.splits:
+        table.add_column(escape(name), justify="right")
     splits = report.splits.values()
     rows = {
         "pictures": [split.pictures for split in splits],

@@ -67,7 +67,7 @@ def evaluate(
             progress=lambda name, share: bar.update(task, description=name, completed=share),
         )
     if json_file != "-":
-        _print_table(scores)
+        show_scores(Console(), scores)
     if json_file is not None:
         _write_json(json_file, scores)
 
@@ -80,7 +80,8 @@ def _mapping(pairs: Sequence[str]) -> dict[str, str]:
     return {left.strip(): right.strip() for left, _, right in split}
 
 
-def _print_table(scores: Sequence[ModelScore]) -> None:
+def show_scores(console: Console, scores: Sequence[ModelScore]) -> None:
+    """Print one row per model, and what is worth knowing about it."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", overflow="fold")
     for column in (*METRICS, "params M", "GFLOPs", "ms", "imgsz"):
@@ -90,7 +91,6 @@ def _print_table(scores: Sequence[ModelScore]) -> None:
         gflops = f"{score.gflops:.1f}" if score.gflops else "–"
         size = (f"{score.parameters / 1e6:.2f}", gflops, f"{score.latency_ms:.1f}", str(score.imgsz))
         table.add_row(*map(Text, (score.name, *aps, *size)))
-    console = Console()
     console.print(table)
     for score in scores:
         for note in score.notes:

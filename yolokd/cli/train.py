@@ -120,14 +120,14 @@ def _show_taps(console: Console, plan: Plan, teacher: ModelPlan) -> None:
 
 
 def _show_terms(console: Console, plan: Plan) -> None:
-    schedule = plan.recipe.schedule
     table = Table(box=None)
     table.add_column("term")
     table.add_column("gain", justify="right")
     table.add_column("schedule")
-    when = f"{schedule.shape}, warm-up {schedule.warmup:g} epochs, until {schedule.until:.0%} of the run"
-    for term, gain in plan.recipe.losses.terms().items():
-        table.add_row(f"kd_{term}", f"{gain:g}", when if gain else "off")
+    for term, gain in plan.recipe.terms().items():
+        schedule = plan.recipe.schedule_of(term)
+        when = f"{schedule.shape}, warm-up {schedule.warmup:g} epochs, until {schedule.until:.0%} of the run"
+        table.add_row(f"kd_{term}", gain if gain == "auto" else f"{gain:g}", when if gain else "off")
     console.print(table)
 
 

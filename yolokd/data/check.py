@@ -14,12 +14,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from yolokd.data.description import load_yaml, refuse_script
 from yolokd.data.labels import BadRowError, Box, parse_row, refuse_row
 from yolokd.data.layout import PICTURES, fingerprint, label_path, pictures
 from yolokd.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["DataReport", "Problem", "Split", "check_labels", "fingerprint", "load_yaml", "refuse_script"]
 
@@ -188,19 +191,27 @@ class _Check:
         try:
             with Image.open(path) as image:
                 width, height = image.size
-                turned = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}  # the camera was held upright
-                kind = image.format
+                kind = str(image.format)
                 image.verify()
+                turned = _is_turned(image)
         except Exception as error:  # the decoders raise all sorts of things
             self.errors.append(Problem(path, 0, f"the picture cannot be read: {error}", ""))
             return None
-        if str(kind).lower() not in PICTURES | {"jpeg2000"}:
-            self.errors.append(Problem(path, 0, "a kind of picture that Ultralytics does not read", str(kind)))
+        if kind.lower() not in PICTURES | {"jpeg2000"}:
+            self.errors.append(Problem(path, 0, "a kind of picture that Ultralytics does not read", kind))
         if min(width, height) < MIN_PIXELS:
             self.errors.append(Problem(path, 0, f"a picture below {MIN_PIXELS} pixels", f"{width}×{height}"))
         if kind == "JPEG" and not _ends(path):
             self.notes.append(Problem(path, 0, "a JPEG without its end mark, which Ultralytics writes anew", ""))
         return (height, width) if turned else (width, height)
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether the camera was held upright, so that width and height are swapped when the picture is shown."""
+    try:
+        return image.format in {"JPEG", "MPO", "PNG", "AVIF"} and image.getexif().get(0x0112) in {5, 6, 7, 8}
+    except Exception:  # broken metadata means no metadata
+        return False
 
 
 def _ends(path: str) -> bool:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from yolokd.errors import RunError
+from yolokd.losses.base import LEVELS
 
 EVERY = 20  # steps between two readings
 ZERO_STEPS = 20  # active steps with objects on which a term may be exactly zero
@@ -38,7 +39,7 @@ class Alarms:
     _pending: list[_Record] = field(default_factory=list)
 
     def record(self, values: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
-        """Keep one step's values, (): nothing is read from the device."""
+        """Keep one step's values by level, (L,) or (1,) for a term without a place; nothing is read from the device."""
         self.step += 1
         files = tuple(str(f) for f in batch.get("im_file", ()))
         detached = {term: value.detach() for term, value in values.items()}
@@ -59,16 +60,19 @@ class Alarms:
         records, self._pending = self._pending, []
         if not records:
             return
-        numbers = iter(torch.stack([v.float() for r in records for v in r.values.values()]).tolist())
+        numbers = iter(torch.cat([v.float() for r in records for v in r.values.values()]).tolist())
         for record in records:
-            for term in record.values:
-                self._judge(term, next(numbers), record)
+            for term, parts in record.values.items():
+                self._judge(term, [next(numbers) for _ in parts], record)
 
-    def _judge(self, term: str, value: float, record: _Record) -> None:
+    def _judge(self, term: str, levels: list[float], record: _Record) -> None:
+        value = sum(levels)
         if not math.isfinite(value):
+            bad = [name for name, part in zip(LEVELS, levels, strict=False) if not math.isfinite(part)]
+            where = f" at {', '.join(bad)}" if len(levels) > 1 else ""
             shown = ", ".join(Path(f).name for f in record.files[:8]) or "unknown"
             raise RunError(
-                f"The distillation term kd_{term} became {value} at active step {record.step}, on the pictures "
+                f"The distillation term kd_{term} became {value}{where} in active step {record.step}, on the pictures "
                 f"{shown}. Lower its gain or the learning rate, or switch mixed precision off (train.amp=false)."
             )
         if value != 0:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from yolokd.engine.adversarial import Twin
 from yolokd.engine.alarms import Alarms
 from yolokd.engine.balance import Balance
 from yolokd.engine.classes import ClassMatch
-from yolokd.losses.base import Loss
-from yolokd.recipe import Schedule
-
-Gain = float | Literal["auto"]
+from yolokd.engine.weight_records import WeightRecords
+from yolokd.engine.weighting import InstanceWeighting
+from yolokd.losses.base import Grid, Loss
+from yolokd.recipe import Gain, Schedule
 
 
 @dataclass
@@ -28,6 +28,8 @@ class Distillation:
         schedules: Term → its schedule.
         classes: Which classes both partners know.
         balance: Gradient ratios and the gains that follow from them.
+        weighting: Weights of places by how well the teacher does there; None weighs everything 1.
+        twin: IKD's adversarial twins, or None.
         progress: Epochs behind us, set before each batch.
         epochs: Epochs of the whole run.
     """
@@ -37,6 +39,9 @@ class Distillation:
     schedules: Mapping[str, Schedule]
     classes: ClassMatch
     balance: Balance
+    weighting: InstanceWeighting | None = None
+    twin: Twin | None = None
+    weight_records: WeightRecords = field(default_factory=WeightRecords)
     alarms: Alarms = field(default_factory=Alarms)
     progress: float = 0.0
     epochs: int = 1
@@ -49,8 +54,15 @@ class Distillation:
 
     def strength(self, term: str, factor: float) -> float:
         """Gain times schedule."""
+        if self.twin is not None and term == self.twin.term:
+            return factor * float(self.twin.gain)
         gain = self.gains[term]
         return factor * (self.balance.gain(term) if gain == "auto" else gain)
+
+    def pulls(self) -> dict[str, float]:
+        """Return ‖gradient of each measured term with its gain‖ / ‖gradient of the detection loss‖, at the neck."""
+        active = self.active()
+        return {t: self.strength(t, active[t]) * ratio for t, ratio in self.balance.ratios.items() if t in active}
 
     def losses_of(self, active: Mapping[str, float]) -> dict[str, Loss]:
         """The losses of which at least one term acts."""
@@ -69,13 +81,18 @@ class Distillation:
         return self._picked[device]
 
 
-def reduce_map(values: Tensor, weights: Callable[[int], Tensor] | None = None) -> Tensor:
-    """Return the value of a loss map: Σ over anchors, mean over pictures; () from (B, A) or (B,).
+def reduce_map(values: Tensor, grid: Grid, weights: Callable[[int], Tensor] | None = None) -> Tensor:
+    """Return what each level adds to the value of a loss map, (L,); the value itself is their sum.
+
+    The value is Σ over anchors, mean over pictures. A loss without a place has one entry, (1,).
 
     Args:
         values: A loss map (B, A), or (B,) for a loss without a place.
+        grid: Where the anchors lie.
         weights: Gives the weights for a map of so many dimensions, of the same shape; None weighs everything 1.
     """
     if weights is not None:
         values = values * weights(values.ndim)
-    return (values.sum(1) if values.ndim == 2 else values).mean()
+    if values.ndim == 1:
+        return values.mean().view(1)
+    return torch.stack([values[:, grid.places(level)].sum() for level in grid.shapes]) / len(values)

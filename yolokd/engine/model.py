@@ -6,7 +6,8 @@ teacher is frozen, kept out of the moving average and of checkpoints, and the fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from yolokd.engine.assignment import Assigned, branch_criteria, watch
 from yolokd.engine.distillation import Distillation, reduce_map
 from yolokd.engine.heads import as_head, grid_of, neck_features, read_head, split_branches
 from yolokd.engine.teacher import Teacher, TeacherOutput
-from yolokd.losses.base import Branch, Step
+from yolokd.engine.weighting import Weights
+from yolokd.losses.base import Branch, Grid, Loss, Step
 
 PREFIX = "kd_"  # of a term's column in results.csv and in the progress line
 
@@ -42,9 +44,10 @@ class TeacherStudent(DistillationModel):
         self.teacher_model = teacher
         self.terms = tuple(distillation.gains)
         widths = read_head(student, "The student").widths
-        self.projector = nn.ModuleDict(
-            {name: loss.build(widths, teacher.info.widths) for name, loss in distillation.losses.items()}
-        )
+        owners: dict[str, Any] = dict(distillation.losses)
+        if distillation.twin is not None:
+            owners[distillation.twin.term] = distillation.twin
+        self.projector = nn.ModuleDict({name: part.build(widths, teacher.info.widths) for name, part in owners.items()})
         self.distillation: Distillation | None = distillation
 
     def __getstate__(self) -> dict[str, Any]:
@@ -73,19 +76,20 @@ class TeacherStudent(DistillationModel):
             detection, items = self.student_model.loss(batch, preds)
             return self._join(detection, items, zeros, len(images))
         active = self.distillation.active()
-        taught = self._teach(images, active) if active else None
+        taught = self._teach(images, active)
+        twins = self._twins(batch, active)
         if getattr(self.student_model, "criterion", None) is None:
             self.student_model.criterion = self.student_model.init_criterion()
         raw = self.student_model(images)
         with watch(self.student_model.criterion) as assigned:
             detection, items = self.student_model.loss(batch, raw)
-        if taught is None:
+        if taught is None and twins is None:
             return self._join(detection, items, zeros, len(images))
-        step = self._step(batch, raw, taught, assigned)
-        values = self._distil(step, active)
-        self.distillation.alarms.record(values, batch)
-        if self.distillation.balance.due(list(values)):
-            self.distillation.balance.measure(detection.sum() / len(images), values, list(step.student.values()))
+        features = neck_features(raw)
+        levels = self._distil(batch, raw, features, taught, assigned, twins, active)
+        values = {term: parts.sum() for term, parts in levels.items()}
+        self.distillation.alarms.record(levels, batch)
+        self._measure(detection.sum() / len(images), values, features)
         strengths = {term: self.distillation.strength(term, active[term]) for term in values}
         weighted = torch.stack([values[t] * strengths[t] if t in values else zeros[0] for t in self.terms])
         return self._join(detection, items, weighted, len(images))
@@ -101,30 +105,33 @@ class TeacherStudent(DistillationModel):
             raise RuntimeError("this copy of the model was made for saving or validation and cannot distil")
         return self.distillation
 
-    def _teach(self, images: Tensor, active: Mapping[str, float]) -> TeacherOutput:
-        losses = self._run().losses_of(active).values()
+    def _teach(self, images: Tensor, active: Mapping[str, float]) -> TeacherOutput | None:
+        """Run the teacher as far as the active losses and the weighting need it; not at all if nothing acts."""
+        run = self._run()
+        losses = run.losses_of(active).values()
+        if not losses:
+            return None
         levels = {level for loss in losses for level in loss.levels}
-        output: TeacherOutput = self.teacher_model(
-            images, head=any(loss.needs_head for loss in losses), levels=tuple(sorted(levels))
-        )
+        head = run.weighting is not None or any(loss.needs_head for loss in losses)
+        output: TeacherOutput = self.teacher_model(images, head=head, levels=tuple(sorted(levels)))
         return output
 
-    def _step(
-        self, batch: dict[str, Any], raw: Mapping[str, Any], taught: TeacherOutput, assigned: Mapping[str, Assigned]
-    ) -> Step:
-        features = neck_features(raw)
-        grid = grid_of(features)
-        return Step(
-            student=features,
-            teacher=taught.features,
-            grid=grid,
-            branches=() if taught.raw is None else self._branches(raw, taught.raw, assigned, grid),
-            teacher_scores=None if taught.raw is None else teacher_scores(taught.raw),
-            boxes_xyxy_px=boxes_of(batch),
-        )
+    def _twins(self, batch: dict[str, Any], active: Mapping[str, float]) -> Tensor | None:
+        """Make the adversarial twins, on the steps that have them: before the student's pass, so one graph is alive."""
+        run = self._run()
+        if run.twin is None or run.twin.term not in active:
+            return None
+        return run.twin.make(self.teacher_model, batch, run.alarms.step)
+
+    def _measure(self, detection: Tensor, values: Mapping[str, Tensor], features: Mapping[str, Tensor]) -> None:
+        """Measure, now and then, how hard each term pulls at the neck; twins do not depend on these features."""
+        run = self._run()
+        clean = {term: value for term, value in values.items() if run.twin is None or term != run.twin.term}
+        if clean and run.balance.due(list(clean)):
+            run.balance.measure(detection, clean, list(features.values()))
 
     def _branches(
-        self, raw: Mapping[str, Any], taught: Mapping[str, Any], assigned: Mapping[str, Assigned], grid: Any
+        self, raw: Mapping[str, Any], taught: Mapping[str, Any], assigned: Mapping[str, Assigned], grid: Grid
     ) -> tuple[Branch, ...]:
         own, other = split_branches(raw), split_branches(taught)
         pick, pick_other = self._run().common_classes(own["one2many"]["scores"].device)
@@ -141,15 +148,69 @@ class TeacherStudent(DistillationModel):
             if name in own and name in other
         )
 
-    def _distil(self, step: Step, active: Mapping[str, float]) -> dict[str, Tensor]:
-        """Return the value of each active term before its gain."""
-        values: dict[str, Tensor] = {}
+    def _distil(
+        self,
+        batch: dict[str, Any],
+        raw: Mapping[str, Any],
+        features: dict[str, Tensor],
+        taught: TeacherOutput | None,
+        assigned: Mapping[str, Assigned],
+        twins: Tensor | None,
+        active: Mapping[str, float],
+    ) -> dict[str, Tensor]:
+        """Return each active term before its gain, as what its levels add, (L,) or (1,)."""
+        run, grid = self._run(), grid_of(features)
         parts: Any = self.projector
-        with torch.autocast(step.student["p3"].device.type, enabled=False):
-            for name, loss in self._run().losses_of(active).items():
-                maps = loss.maps(step, parts[name], [term for term in loss.terms if term in active])
-                values.update({term: reduce_map(values) for term, values in maps.items()})
-        return values
+        levels: dict[str, Tensor] = {}
+        weights = None
+        if taught is not None:
+            losses = run.losses_of(active)
+            weights = self._weigh(batch, taught, grid)
+            with torch.autocast(features["p3"].device.type, enabled=False):
+                step = self._step(batch, raw, features, taught, assigned, losses.values())
+                for name, loss in losses.items():
+                    maps = loss.maps(step, parts[name], [term for term in loss.terms if term in active])
+                    for term, values in maps.items():
+                        levels[term] = reduce_map(values, grid, _weights_of(weights, head=term in loss.head_terms))
+        if run.twin is not None and twins is not None:
+            term = run.twin.term
+            values = run.twin.map(self.student_model, self.teacher_model, parts[term], twins)
+            levels[term] = reduce_map(values, grid, _weights_of(weights, head=False))
+        return levels
+
+    def _step(
+        self,
+        batch: dict[str, Any],
+        raw: Mapping[str, Any],
+        features: dict[str, Tensor],
+        taught: TeacherOutput,
+        assigned: Mapping[str, Assigned],
+        losses: Collection[Loss],
+    ) -> Step:
+        """Gather what these losses look at, and nothing that none of them needs."""
+        grid = grid_of(features)
+        scores = taught.raw is not None and any(loss.needs_scores for loss in losses)
+        heads = taught.raw is not None and any(loss.needs_head for loss in losses)
+        return Step(
+            student=features,
+            teacher=taught.features,
+            grid=grid,
+            branches=self._branches(raw, taught.raw or {}, assigned, grid) if heads else (),
+            teacher_scores=teacher_scores(taught.raw or {}) if scores else None,
+            boxes_xyxy_px=boxes_of(batch) if any(loss.needs_boxes for loss in losses) else (),
+        )
+
+    def _weigh(self, batch: Mapping[str, Any], taught: TeacherOutput, grid: Grid) -> Weights | None:
+        run = self._run()
+        if run.weighting is None or taught.raw is None:
+            return None
+        weights = run.weighting(taught.raw, batch, grid)
+        run.weight_records.record(weights, batch["im_file"])
+        return weights
+
+
+def _weights_of(weights: Weights | None, *, head: bool) -> Callable[[int], Tensor] | None:
+    return None if weights is None else partial(weights.of, head=head)
 
 
 def teacher_scores(raw: Mapping[str, Any]) -> Tensor:

@@ -13,9 +13,11 @@ from ultralytics.utils.ops import make_divisible
 from ultralytics.utils.torch_utils import get_flops, get_num_params, select_device
 
 from yolokd.data.check import DataReport, check_labels
+from yolokd.engine.adversarial import Twin, extra_passes, teacher_precision
 from yolokd.engine.classes import ClassMatch, match_classes, require_classes
 from yolokd.engine.dataset import Dataset, resolve
 from yolokd.engine.heads import HeadInfo, read_head
+from yolokd.engine.weighting import InstanceWeighting
 from yolokd.engine.weights import Spec, as_detector, find, is_yaml, load_detector
 from yolokd.errors import PairError, UserError, WeightsError
 from yolokd.losses.base import Loss
@@ -57,9 +59,15 @@ class Plan:
 
         A training step costs about three forward passes of the student; the teacher adds one of its own.
         """
-        if self.teacher is None or not any(self.recipe.losses.terms().values()):
+        if self.teacher is None or not any(self.recipe.terms().values()):
             return 1.0
-        return 1.0 + self.teacher.gflops / max(3 * self.student.gflops, 1e-9)
+        step = max(3 * self.student.gflops, 1e-9)
+        cost = 1.0 + self.teacher.gflops / step
+        ikd = self.recipe.augment.ikd
+        if ikd is not None and ikd.adversarial is not None:
+            extra = extra_passes(ikd.adversarial)
+            cost += ikd.until * (extra.teacher * self.teacher.gflops + extra.student * self.student.gflops) / step
+        return cost
 
 
 def make_plan(
@@ -85,7 +93,7 @@ def make_plan(
     if imgsz != asked:
         notes.append(f"imgsz {asked} is rounded to {imgsz}, a multiple of the largest stride 32")
     folder = _writable(run_folder(recipe, runs))
-    distils = bool(recipe.losses.terms())
+    distils = bool(recipe.terms())
     if distils and teacher is None:
         raise UserError(f"The recipe '{recipe.name}' has losses and needs --teacher; only 'baseline' does without.")
     if not distils and teacher is not None:
@@ -105,6 +113,11 @@ def make_plan(
         losses = active_losses(recipe)
         if any(loss.needs_classes for loss in losses.values()):
             require_classes(match, allow_partial=allow_partial, teacher=str(teacher), data=str(data.yaml_path))
+        if recipe.weighting.aid is not None:
+            InstanceWeighting(recipe.weighting.aid, match)
+        if recipe.augment.ikd is not None and recipe.augment.ikd.adversarial is not None:
+            Twin(recipe.augment.ikd.adversarial, match)
+            teacher_precision(recipe.teacher.precision)
         _check_pair(losses, learner[1].head, info.head, notes)
     return Plan(
         recipe=recipe,

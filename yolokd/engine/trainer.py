@@ -20,6 +20,8 @@ from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK
 from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zero_first, unwrap_model
 
 from yolokd.engine import records
+from yolokd.engine.adversarial import Twin, teacher_precision
+from yolokd.engine.augmentation import augment_loader
 from yolokd.engine.balance import Balance
 from yolokd.engine.classes import match_classes
 from yolokd.engine.distillation import Distillation
@@ -27,8 +29,11 @@ from yolokd.engine.model import PREFIX, TeacherStudent
 from yolokd.engine.plots import plot_results
 from yolokd.engine.settings import KEY, RunSettings
 from yolokd.engine.teacher import DTYPES, Teacher
+from yolokd.engine.weighting import InstanceWeighting
 from yolokd.engine.weights import load, load_detector
 from yolokd.losses.table import LOSSES
+
+PULL_LIMIT = 10  # times the detection loss's gradient at the neck, above which a term is warned of
 
 
 class DistillTrainer(DetectionTrainer):
@@ -36,6 +41,7 @@ class DistillTrainer(DetectionTrainer):
 
     args: Any
     model: Any
+    epoch: int  # set by the training loop
 
     def __init__(
         self, cfg: Any = DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: dict[str, Any] | None = None
@@ -49,12 +55,13 @@ class DistillTrainer(DetectionTrainer):
         self.recipe = self.settings.load_recipe()
         self.state: dict[str, Any] = vars(self.args)[KEY]["state"]  # saved with every checkpoint
         self.batch_number = 0
+        self.warned: set[str] = set()  # terms whose pull has been warned of
 
     # Building the pair
 
     def setup_model(self) -> dict[str, Any] | None:
         """Build the student as Ultralytics does, then the teacher around it."""
-        if not self.recipe.losses.terms():
+        if not self.recipe.terms():
             checkpoint: dict[str, Any] | None = super().setup_model()
             return checkpoint
         if not self.resume:
@@ -74,13 +81,23 @@ class DistillTrainer(DetectionTrainer):
         student.nc, student.names = self.data["nc"], self.data["names"]
         dtype = DTYPES[self._precision()]
         teacher = Teacher(load_detector(Path(self.args.distill_model)), dtype=dtype)
-        gains = self.recipe.losses.terms()
+        gains = self.recipe.terms()
+        match = match_classes(student.names, teacher.names, self.recipe.teacher.classes)
+        aid, ikd = self.recipe.weighting.aid, self.recipe.augment.ikd
+        balance = self.recipe.balance
         distillation = Distillation(
             losses={name: LOSSES[name](config) for name, config in self.recipe.losses.items()},
             gains=gains,
-            schedules=dict.fromkeys(gains, self.recipe.schedule),
-            classes=match_classes(student.names, teacher.names, self.recipe.teacher.classes),
-            balance=Balance([t for t, gain in gains.items() if gain == "auto"], share=0.1, every=50, state=self.state),
+            schedules={term: self.recipe.schedule_of(term) for term in gains},
+            classes=match,
+            balance=Balance(
+                [t for t, gain in gains.items() if gain == "auto"],
+                share=balance.share,
+                every=balance.every,
+                state=self.state,
+            ),
+            weighting=None if aid is None else InstanceWeighting(aid, match),
+            twin=None if ikd is None or ikd.adversarial is None else Twin(ikd.adversarial, match),
             epochs=self.epochs,
         )
         with torch.random.fork_rng(devices=[]):  # the parts' first weights must not shift the student's random stream
@@ -89,6 +106,8 @@ class DistillTrainer(DetectionTrainer):
 
     def _precision(self) -> str:
         asked = self.recipe.teacher.precision
+        if "ikd" in self.recipe.terms():
+            return teacher_precision(asked)
         if asked != "auto":
             return asked
         return "fp16" if self.device.type == "cuda" and self.args.amp not in {False, "fp32"} else "fp32"
@@ -99,6 +118,18 @@ class DistillTrainer(DetectionTrainer):
         student = getattr(self.model, "student_model", None)
         if student is not None:
             student.nc, student.names, student.args = self.model.nc, self.model.names, self.args
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Return the loader; with IKD, the training pictures pass its sample-specific augmentation first."""
+        loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
+        ikd = self.recipe.augment.ikd
+        if mode == "train" and ikd is not None:
+
+            def course() -> tuple[int, int]:
+                return getattr(self, "epoch", self.start_epoch), self.epochs
+
+            augment_loader(loader, ikd, seed=self.args.seed, course=course)
+        return loader
 
     def get_validator(self) -> Any:
         """Return the validator; its arguments know only Ultralytics' own keys."""
@@ -163,6 +194,20 @@ class DistillTrainer(DetectionTrainer):
             self.epoch += 1
             self.run_callbacks("on_fit_epoch_end")
             self.epoch -= 1
+
+    def save_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write a row of results.csv; with automatic gains or `balance.log` also gain, share and pull of each term."""
+        if self.recipe.terms() and (self.recipe.balance.log or "auto" in self.recipe.terms().values()):
+            distillation = _distillation(self)
+            losses = {name: float(value) for name, value in self.tloss.items()}
+            total = sum(losses.values()) or 1.0
+            pulls = distillation.pulls()
+            metrics = dict(metrics)
+            for term in distillation.gains:
+                metrics[f"gain/{PREFIX}{term}"] = distillation.strength(term, 1.0)
+                metrics[f"share/{PREFIX}{term}"] = losses[PREFIX + term] / total
+                metrics[f"gradient/{PREFIX}{term}"] = pulls.get(term, 0.0)
+        super().save_metrics(metrics)
 
     def progress_string(self) -> str:
         """Return the header of the progress line; columns are eleven characters wide."""
@@ -233,4 +278,14 @@ def _end_batch(trainer: DistillTrainer) -> None:
 
 
 def _end_epoch(trainer: DistillTrainer) -> None:
-    _distillation(trainer).alarms.read()
+    distillation = _distillation(trainer)
+    distillation.alarms.read()
+    if RANK in {-1, 0}:
+        distillation.weight_records.write(trainer.save_dir, trainer.epoch + 1)
+        for term, pull in distillation.pulls().items():
+            if pull > PULL_LIMIT and term not in trainer.warned:
+                trainer.warned.add(term)
+                LOGGER.warning(
+                    f"kd_{term} pulls {pull:.0f} times as hard at the neck as the detection loss; lower its gain, or "
+                    f"set it to auto."
+                )

@@ -129,7 +129,10 @@ class Loss(ABC):
     terms: tuple[str, ...]  # names of the maps, without the prefix kd_
     needs_head: bool = False  # the teacher's head has to run
     needs_classes: bool = False  # compares scores class by class, so both partners must know the classes
+    needs_scores: bool = False  # looks at the teacher's scores, `Step.teacher_scores`
+    needs_boxes: bool = False  # looks at the ground truth, `Step.boxes_xyxy_px`
     needs_distribution: bool = False  # compares box distributions: equal reg_max above 1
+    head_terms: frozenset[str] = frozenset()  # of the terms, those that compare head outputs; the rest, features
     levels: tuple[str, ...] = ()  # levels whose neck features it compares
 
     @abstractmethod

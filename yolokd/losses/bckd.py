@@ -141,11 +141,11 @@ class BCKD(Loss):
     terms = ("bckd_cls", "bckd_box")
     needs_head = True
     needs_classes = True
+    head_terms = frozenset(terms)
 
     def __init__(self, config: BCKDConfig) -> None:
         self.config = config
 
-    @without_autocast
     def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
         """Return the active ones of "bckd_cls" and "bckd_box", (B, A): map · B / N, weighted and summed over branches.
 

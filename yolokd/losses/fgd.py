@@ -99,6 +99,7 @@ class FGD(Loss):
     """Per cell: objects and background, spatial attention and global context; per image: channel attention."""
 
     terms = ("fgd", "fgd_channel")
+    needs_boxes = True
 
     def __init__(self, config: FGDConfig) -> None:
         self.config = config

@@ -153,6 +153,7 @@ class SAMKD(Loss):
     """Rebuilt features at every scale, and masked logits."""
 
     terms = ("samkd", "samkd_logits")
+    head_terms = frozenset({"samkd_logits"})
     needs_head = True  # both hold unless the logits are switched off
     needs_classes = True
 

@@ -151,7 +151,8 @@ def _factors(student: Tensor, teacher: Tensor, blur: _Blur, c1: float, c2: float
     """Blur four moments, s, t, s² + t² and s · t: enough, since only the sum of both variances occurs."""
     mean_s, mean_t = blur.of(student), blur.of(teacher)
     mean_st, squares = mean_s * mean_t, mean_s * mean_s + mean_t * mean_t
-    variances = (blur.of(student * student + teacher * teacher) - squares).clamp_min(0)
+    # rounding may take a variance below 0; the floor keeps the denominator positive, and identical maps still cancel
+    variances = (blur.of(student * student + teacher * teacher) - squares).clamp_min(-c2 / 2)
     covariance = blur.of(student * teacher) - mean_st
     return _Factors(mean_s, mean_t, 2 * mean_st + c1, 2 * covariance + c2, squares + c1, variances + c2)
 

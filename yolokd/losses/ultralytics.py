@@ -44,7 +44,7 @@ class Ultralytics(Loss):
     """The built-in loss on all levels, each student level behind a projector of two 1×1 convolutions."""
 
     terms = ("ultralytics",)
-    needs_head = True  # for the teacher's scores
+    needs_head = needs_scores = True
     levels = LEVELS
 
     def __init__(self, config: UltralyticsConfig) -> None:

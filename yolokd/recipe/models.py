@@ -59,7 +59,9 @@ class Recipe(Config):
     summary: str = Field(default="", description="One sentence on what the recipe does.")
     losses: Losses = Field(description="Distillation losses by method; {} is plain training.")
     weighting: Weighting = Field(default_factory=Weighting, description="What multiplies every loss, place by place.")
-    augment: Augment = Field(default_factory=Augment, description="Changes to the pictures, by method.")
+    augment: Augment = Field(
+        default_factory=Augment, description="Changes to the pictures that serve the distillation."
+    )
     schedule: Schedule = Field(default_factory=Schedule, description="Strength of the losses over the epochs.")
     balance: Balance = Field(default_factory=Balance, description="How gains that are auto are found.")
     teacher: Teacher = Field(default_factory=Teacher, description="How the teacher is read.")

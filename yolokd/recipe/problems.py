@@ -119,11 +119,12 @@ def _numeric(text: str) -> bool:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that is spelt most like `word`, or None if none is close."""
+    """Return the known word that is spelt most like `word`, one with the same letters first; None if none is close."""
     from difflib import get_close_matches
 
     lower = {option.lower(): option for option in known}
-    found = get_close_matches(word.lower(), lower, n=1)
+    found = get_close_matches(word.lower(), lower)
+    found.sort(key=lambda option: sorted(option) != sorted(word.lower()))
     return lower[found[0]] if found else None
 
 

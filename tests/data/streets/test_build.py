@@ -57,6 +57,7 @@ def test_build__labels_are_the_boxes_as_shares_of_the_picture(tmp_path: Path) ->
         corners = np.concatenate((rows[:, 1:3] - rows[:, 3:] / 2, rows[:, 1:3] + rows[:, 3:] / 2), 1) * (*SIZE, *SIZE)
         np.testing.assert_allclose(corners, drawn.boxes_xyxy_px, atol=1e-4)
         image = cv2.imread(str(folder / f"images/train/{index:06d}.jpg"))
+        assert image is not None
         assert image.shape == (SIZE[1], SIZE[0], 3)
         assert np.abs(image.astype(int) - drawn.image).mean() < 6  # JPEG
 

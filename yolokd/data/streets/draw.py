@@ -143,9 +143,7 @@ class Canvas:
         scale = self.camera.focal / np.maximum(mesh.centres[:, 2], 0.5)  # (F,) pixels per metre
         facing, colours = mesh.shade(self.light, self.camera.eye)
         reach = np.repeat(mesh.widths / 2 * scale, mesh.counts)[:, None]
-        starts = np.searchsorted(
-            mesh.things[np.repeat(np.arange(len(mesh.faces)), mesh.counts)], np.arange(len(things))
-        )
+        starts = mesh.starts[np.searchsorted(mesh.things, np.arange(len(things)))]  # first point of each thing
         low = np.minimum.reduceat(corners - reach, starts)
         extents = np.concatenate((low, np.maximum.reduceat(corners + reach, starts)), 1)
         fixed, scales = _fixed(corners), scale.tolist()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -10,7 +12,27 @@ import numpy as np
 from yolokd.data.streets.draw import LIT, Array, Canvas, Colour, Light
 from yolokd.data.streets.shapes import Rng, dark
 
-KINDS = {"sun": 0.36, "cloud": 0.24, "dusk": 0.12, "night": 0.13, "rain": 0.08, "fog": 0.07}  # shares of the pictures
+
+class Kind(NamedTuple):
+    """What the pictures of one kind of weather have in common."""
+
+    share: float  # of the pictures
+    zenith: Colour
+    skyline: Colour
+    ambient: float
+    diffuse: float
+    shadow: float
+    haze: float  # per metre
+
+
+KINDS: Mapping[str, Kind] = {
+    "sun": Kind(0.36, (215, 150, 85), (235, 215, 190), 0.66, 0.50, 0.50, 0.0022),
+    "cloud": Kind(0.24, (200, 190, 180), (215, 212, 208), 0.84, 0.18, 0.18, 0.004),
+    "dusk": Kind(0.12, (150, 105, 90), (120, 165, 240), 0.66, 0.34, 0.30, 0.005),
+    "night": Kind(0.13, (60, 36, 26), (70, 55, 52), 0.80, 0.12, 0.15, 0.003),
+    "rain": Kind(0.08, (160, 152, 146), (182, 178, 172), 0.78, 0.12, 0.14, 0.014),
+    "fog": Kind(0.07, (205, 203, 200), (212, 210, 208), 0.86, 0.10, 0.08, 0.034),
+}
 
 
 @dataclass(frozen=True)
@@ -30,20 +52,8 @@ class Weather:
 
 def draw_weather(rng: Rng) -> Weather:
     """Choose a kind of weather and its details."""
-    kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    zenith, skyline = {
-        "sun": ((215, 150, 85), (235, 215, 190)),
-        "cloud": ((200, 190, 180), (215, 212, 208)),
-        "dusk": ((150, 105, 90), (120, 165, 240)),
-        "night": ((60, 36, 26), (70, 55, 52)),
-        "rain": ((160, 152, 146), (182, 178, 172)),
-        "fog": ((205, 203, 200), (212, 210, 208)),
-    }[kind]
-    ambient, diffuse, shadow = {
-        "sun": (0.66, 0.5, 0.5), "cloud": (0.84, 0.18, 0.18), "dusk": (0.66, 0.34, 0.3),
-        "night": (0.8, 0.12, 0.15), "rain": (0.78, 0.12, 0.14), "fog": (0.86, 0.1, 0.08),
-    }[kind]  # fmt: skip
-    haze = {"sun": 0.0022, "cloud": 0.004, "dusk": 0.005, "night": 0.003, "rain": 0.014, "fog": 0.034}[kind]
+    kind = str(rng.choice(list(KINDS), p=[row.share for row in KINDS.values()]))
+    row = KINDS[kind]
     tint = rng.normal(1, 0.025, 3) * rng.uniform(0.82, 1.15)
     if kind == "dusk":
         tint = tint * (0.78, 0.78, 0.88) * rng.uniform(0.75, 1.0)
@@ -53,13 +63,13 @@ def draw_weather(rng: Rng) -> Weather:
     high = rng.uniform(0.25, 0.55) if kind == "dusk" else rng.uniform(0.5, 1.2)
     side = rng.uniform(0, 2 * np.pi)
     sun = (float(np.cos(side) * np.cos(high)), float(np.sin(high)), float(np.sin(side) * np.cos(high)))
-    light = Light(sun, ambient, diffuse, haze * float(rng.uniform(0.6, 1.5)), dark(skyline, 0.97))
+    light = Light(sun, row.ambient, row.diffuse, row.haze * float(rng.uniform(0.6, 1.5)), dark(row.skyline, 0.97))
     return Weather(
         kind=kind,
         light=light,
-        zenith=dark(zenith, float(rng.uniform(0.85, 1.1))),
-        skyline=skyline,
-        shadow=shadow,
+        zenith=dark(row.zenith, float(rng.uniform(0.85, 1.1))),
+        skyline=row.skyline,
+        shadow=row.shadow,
         exposure=(b, g, r),
         lamps=kind in {"night", "fog"} or (kind in {"dusk", "rain"} and rng.random() < 0.7),
         noise=float(rng.uniform(4, 11) if kind in {"night", "dusk"} else rng.uniform(1.5, 6)),
@@ -112,19 +122,19 @@ def _halos(canvas: Canvas, scale: int, size: tuple[int, int], strength: float) -
         if inside and np.abs(canvas.pixels[v, u] - np.array(lamp.pixel)).max() <= 1:
             radius = max(1, round(lamp.radius / scale))
             cv2.circle(layer, (u // scale, v // scale), radius, lamp.colour, -1)
+    unit = size[0] / 320  # halos are as wide in large pictures
     few = cv2.resize(layer, (size[0] // 4, size[1] // 4), interpolation=cv2.INTER_AREA)
-    wide = cv2.resize(cv2.GaussianBlur(few, (0, 0), 2.5), size)
-    result: Array = strength * (0.35 * cv2.GaussianBlur(layer, (0, 0), 1.2) + 0.8 * wide)
+    wide = cv2.resize(cv2.GaussianBlur(few, (0, 0), 2.5 * unit), size)
+    result: Array = strength * (0.35 * cv2.GaussianBlur(layer, (0, 0), 1.2 * unit) + 0.8 * wide)
     return result
 
 
 def _wet(image: Array, horizon: float, rng: Rng) -> Array:
     """Mirror what stands above the road in it, smeared downwards."""
     top = int(np.clip(horizon, 1, len(image) - 2))
-    depth = len(image) - top
-    mirror = cv2.blur(image[::-1][:depth], (3, 25))
+    mirror = cv2.resize(cv2.flip(image[:top], 0), (image.shape[1], len(image) - top))
     share = np.float32(rng.uniform(0.12, 0.3))
-    image[top:] = image[top:] * (1 - share) + mirror * share
+    image[top:] = image[top:] * (1 - share) + cv2.blur(mirror, (3, 25)) * share
     return image
 
 
