@@ -41,7 +41,9 @@ class DistillTrainer(DetectionTrainer):
 
     args: Any
     model: Any
-    epoch: int  # set by the training loop
+    epoch: int
+    epochs: int
+    start_epoch: int
 
     def __init__(
         self, cfg: Any = DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: dict[str, Any] | None = None
