@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import shlex
@@ -128,7 +129,7 @@ def seconds(folder: Path) -> float:
     """Median time of an epoch from the time column, which starts anew where a run was resumed."""
     with (folder / "results.csv").open(newline="") as file:
         times = [float(row["time"]) for row in csv.DictReader(file)]
-    steps = sorted(b - a for a, b in zip(times, times[1:], strict=False) if b > a)
+    steps = sorted(b - a for a, b in itertools.pairwise(times) if b > a)
     return steps[len(steps) // 2] if steps else float("nan")
 
 

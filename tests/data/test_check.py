@@ -177,7 +177,7 @@ def test_check_labels__deep_finds_pictures_that_cannot_be_read_or_are_too_small(
     assert data.check().errors == []
     found = {Path(problem.file).name: str(problem) for problem in data.check(deep=True).errors}
     assert sorted(found) == ["broken.jpg", "tiny.png"]
-    assert "the picture cannot be read: cannot identify image file" in found["broken.jpg"]
+    assert "the picture cannot be read: " in found["broken.jpg"]
     assert "a picture below 10 pixels, got 9×40" in found["tiny.png"]
 
 

@@ -321,3 +321,10 @@ def test_twin__column_is_zero_between_the_steps_that_have_twins() -> None:
 
 def batch_norms(module: torch.nn.Module) -> list[Any]:
     return [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+
+def test_twin__alone_in_a_recipe_comes_back_every_so_many_steps() -> None:
+    content = {"losses": {}, "augment": {"ikd": {"adversarial": {"every": 2, "steps": 1}}}}
+    model = pair_of(Recipe.from_dict(content), detector("v8"), detector("v8", width=0.25, seed=1))
+    values = [float(model(batch())[1]["kd_ikd"]) for _ in range(4)]
+    assert [value > 0 for value in values] == [True, False, True, False]

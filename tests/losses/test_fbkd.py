@@ -38,9 +38,12 @@ def test_norm_map__sums_to_the_norm_of_each_image_and_has_its_gradient() -> None
     assert values.min() >= 0
 
 
-def test_norm_map__gradient_under_weights() -> None:
-    weight = torch.rand(2, 2, 2, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda x: weight * norm_map(x.square()), random(2, 2, 2).requires_grad_())
+def test_norm_map__weights_never_push_a_cell_away_from_the_teacher() -> None:
+    error = random(2, 3, 3).requires_grad_()
+    weight = torch.rand(2, 3, 3, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((weight * norm_map(error.square())).sum(), error)
+    norms = error.detach().flatten(1).norm(dim=1).view(2, 1, 1)
+    torch.testing.assert_close(gradient, weight * error.detach() / norms)  # w · ∂e / 2√Σe: towards 0 everywhere
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-30, 1e-20])
@@ -96,7 +99,7 @@ def test_attended_norm_map__is_the_norm_under_the_mean_attention() -> None:
 
 def test_attended_norm_map__gradient_flows_through_the_adapted_feature_only() -> None:
     student, adapted, teacher = (random(1, 2, 2, 2, seed=i).requires_grad_() for i in range(3))
-    assert torch.autograd.gradcheck(lambda a: attended_norm_map(student, a, teacher), adapted)
+    assert torch.autograd.gradcheck(lambda a: attended_norm_map(student, a, teacher).sum((1, 2)), adapted)
     torch.autograd.backward(attended_norm_map(student, adapted, teacher).sum())
     assert student.grad is None
     assert teacher.grad is None

@@ -43,6 +43,7 @@ class Distillation:
     twin: Twin | None = None
     weight_records: WeightRecords = field(default_factory=WeightRecords)
     alarms: Alarms = field(default_factory=Alarms)
+    step: int = 0  # training steps so far
     progress: float = 0.0
     epochs: int = 1
     _picked: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict)

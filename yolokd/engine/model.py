@@ -78,6 +78,7 @@ class TeacherStudent(DistillationModel):
         active = self.distillation.active()
         taught = self._teach(images, active)
         twins = self._twins(batch, active)
+        self.distillation.step += 1
         if getattr(self.student_model, "criterion", None) is None:
             self.student_model.criterion = self.student_model.init_criterion()
         raw = self.student_model(images)
@@ -121,7 +122,7 @@ class TeacherStudent(DistillationModel):
         run = self._run()
         if run.twin is None or run.twin.term not in active:
             return None
-        return run.twin.make(self.teacher_model, batch, run.alarms.step)
+        return run.twin.make(self.teacher_model, batch, run.step)
 
     def _measure(self, detection: Tensor, values: Mapping[str, Tensor], features: Mapping[str, Tensor]) -> None:
         """Measure, now and then, how hard each term pulls at the neck; twins do not depend on these features."""

@@ -1,6 +1,6 @@
 """Channel-wise distillation: where each channel looks, as a distribution over cells.
 
-Source: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021, eq. 3-4.
+Source: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021.
 Differs: returned per cell instead of summed, so that instance weights apply; see `CWD` for what weights demand.
 """
 

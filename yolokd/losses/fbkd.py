@@ -1,7 +1,7 @@
 """Attention-guided and non-local distillation: what adaptive instance distillation was published on.
 
 Source: Zhang and Ma, "Improve Object Detection with Feature-based Knowledge Distillation: Towards Accurate and
-Efficient Detectors", ICLR 2021, eq. 1-7; defaults as in open-mmlab/mmrazor (losses/fbkd_loss.py,
+Efficient Detectors", ICLR 2021; defaults as in open-mmlab/mmrazor (losses/fbkd_loss.py,
 architectures/connectors/fbkd_connector.py), whose feature term uses the spatial mask only.
 Differs: norms are taken per image and averaged, not over the whole batch, and are split over the cells, so that
 instance weights apply; no adapter of features where both partners are equally wide; the non-local blocks carry no
@@ -31,14 +31,16 @@ POOLING = {"p3": 4, "p4": 2, "p5": 2}  # cells per side that a non-local block j
 def norm_map(squares: Tensor) -> Tensor:
     """Split the norm √Σe of each image over its cells: e / √Σe, same shape.
 
-    The sum over the cells is the norm and has its gradient, as the denominator is not detached. Where all errors are 0
-    the value and the gradient are 0.
+    The sum over the cells is the norm and has its gradient. Under weights w the gradient of a cell is that of
+    w · e / 2√Σe: were the denominator differentiated too, cells of low weight would be pushed away from the teacher.
+    Where all errors are 0 the value and the gradient are 0.
 
     Args:
         squares: e, squared errors, (B, H, W), at least 0.
     """
     total = squares.sum((1, 2), keepdim=True)  # (B, 1, 1)
-    return squares / total.where(total > 0, 1.0).sqrt()
+    half = squares / (2 * total.detach().where(total > 0, 1.0).sqrt())
+    return half + half.detach()
 
 
 @without_autocast

@@ -1,6 +1,6 @@
 """Focal and global distillation: features weighted by objects and by the teacher's attention, and global context.
 
-Source: Yang et al., "Focal and Global Knowledge Distillation for Detectors", CVPR 2022, eq. 1-12, and the authors' code
+Source: Yang et al., "Focal and Global Knowledge Distillation for Detectors", CVPR 2022, and the authors' code
 (yzd-v/FGD): a box covers the cells from floor to ceil inclusive, and both context blocks are trained.
 Differs: returned per cell instead of summed, so that instance weights apply; the difference of the channel attentions
 has no place and is a value per image.

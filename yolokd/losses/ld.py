@@ -1,9 +1,9 @@
 """Localisation distillation: the teacher's distribution of each box side, at the student's positives.
 
-Source: Zheng et al., "Localization Distillation for Dense Object Detection", CVPR 2022, eq. 3-4, and the authors' code
+Source: Zheng et al., "Localization Distillation for Dense Object Detection", CVPR 2022, and the authors' code
 (HikariTJU/LD).
 Differs: at the student's own positives only, without the paper's second region, which depends on anchors of one
-detector family; divided by the sum of the weights, as the box losses of that family are.
+detector family.
 """
 
 from __future__ import annotations

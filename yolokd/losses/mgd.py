@@ -1,6 +1,6 @@
 """Masked generative distillation: rebuild the teacher's whole map from a student map with random holes.
 
-Source: Yang et al., "Masked Generative Distillation", ECCV 2022, eq. 2-5, and the authors' code (yzd-v/MGD).
+Source: Yang et al., "Masked Generative Distillation", ECCV 2022, and the authors' code (yzd-v/MGD).
 Differs: returned per cell instead of summed, so that instance weights apply; masks come from a stream of their own.
 """
 

@@ -1,7 +1,7 @@
 """Pearson distillation: agree with the teacher up to scale and shift of each channel.
 
 Source: Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearson Correlation Coefficient",
-NeurIPS 2022, eq. 4-6; implementation by its authors in open-mmlab/mmrazor (losses/pkd_loss.py).
+NeurIPS 2022; implementation by its authors in open-mmlab/mmrazor (losses/pkd_loss.py).
 Differs: returned per cell instead of averaged, so that instance weights apply.
 """
 

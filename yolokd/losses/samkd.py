@@ -1,7 +1,7 @@
 """Adaptive masking at several scales: hide what the teacher looks at, rebuild it, and compare logits where they differ.
 
 Source: Zhang et al., "SAMKD: Spatial-aware Adaptive Masking Knowledge Distillation for Object Detection",
-arXiv 2501.07101. There is no code and the numbers are not published, so the formulation is yolokd's own, built from
+arXiv 2501.07101. No code and no hyper-parameters could be found, so the formulation is yolokd's own, built from
 the abstract and from what it rests on: generators as in MGD (ECCV 2022), attention as in FGD (CVPR 2022).
 
 A ladder of switches leads from MGD to the whole: random spatial masks at scale 1 are MGD exactly; then spatial masks by
