@@ -6,8 +6,8 @@ teacher is frozen, kept out of the moving average and of checkpoints, and the fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from functools import partial
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,6 +25,23 @@ from yolokd.engine.weighting import Weights
 from yolokd.losses.base import Branch, Grid, Loss, Step
 
 PREFIX = "kd_"  # of a term's column in results.csv and in the progress line
+
+
+@dataclass(frozen=True)
+class Look:
+    """What teacher and student make of one batch, before gains and schedules."""
+
+    detection: Tensor  # the student's detection loss, times the batch size
+    items: dict[str, Tensor]  # the same, to be logged
+    features: dict[str, Tensor]  # level → the student's neck features, (B, C, H, W)
+    maps: dict[str, Tensor]  # active term → its loss map under the weights, (B, A), or (B,) without a place
+    weights: Weights | None  # None if nothing is weighed
+    twins: Tensor | None  # adversarial twins of the pictures, (B, 3, H, W); None on a step without
+
+    @property
+    def grid(self) -> Grid:
+        """Where the anchors lie."""
+        return grid_of(self.features)
 
 
 class TeacherStudent(DistillationModel):
@@ -76,24 +93,36 @@ class TeacherStudent(DistillationModel):
             detection, items = self.student_model.loss(batch, preds)
             return self._join(detection, items, zeros, len(images))
         active = self.distillation.active()
+        seen = self.look(batch, active)
+        self.distillation.step += 1
+        if not seen.maps:
+            return self._join(seen.detection, seen.items, zeros, len(images))
+        levels = {term: reduce_map(values, seen.grid) for term, values in seen.maps.items()}
+        values = {term: parts.sum() for term, parts in levels.items()}
+        self.distillation.alarms.record(levels, batch)
+        self._measure(seen.detection.sum() / len(images), values, seen.features)
+        strengths = {term: self.distillation.strength(term, active[term]) for term in values}
+        weighted = torch.stack([values[t] * strengths[t] if t in values else zeros[0] for t in self.terms])
+        return self._join(seen.detection, seen.items, weighted, len(images))
+
+    def look(self, batch: dict[str, Any], active: Mapping[str, float]) -> Look:
+        """Run both models on a batch and return the loss map of each active term; the student in training mode."""
+        images: Tensor = batch["img"]
         taught = self._teach(images, active)
         twins = self._twins(batch, active)
-        self.distillation.step += 1
         if getattr(self.student_model, "criterion", None) is None:
             self.student_model.criterion = self.student_model.init_criterion()
         raw = self.student_model(images)
         with watch(self.student_model.criterion) as assigned:
             detection, items = self.student_model.loss(batch, raw)
-        if taught is None and twins is None:
-            return self._join(detection, items, zeros, len(images))
         features = neck_features(raw)
-        levels = self._distil(batch, raw, features, taught, assigned, twins, active)
-        values = {term: parts.sum() for term, parts in levels.items()}
-        self.distillation.alarms.record(levels, batch)
-        self._measure(detection.sum() / len(images), values, features)
-        strengths = {term: self.distillation.strength(term, active[term]) for term in values}
-        weighted = torch.stack([values[t] * strengths[t] if t in values else zeros[0] for t in self.terms])
-        return self._join(detection, items, weighted, len(images))
+        weights = None if taught is None else self._weigh(batch, taught, grid_of(features))
+        maps = {} if taught is None else self._maps(batch, raw, features, taught, assigned, active)
+        maps |= self._twin_map(twins)
+        if weights is not None:
+            heads = {term for loss in self._run().losses.values() for term in loss.head_terms}
+            maps = {term: values * weights.of(values.ndim, head=term in heads) for term, values in maps.items()}
+        return Look(detection, items, features, maps, weights, twins)
 
     def _join(
         self, detection: Tensor, items: dict[str, Tensor], weighted: Tensor, batch_size: int
@@ -149,35 +178,31 @@ class TeacherStudent(DistillationModel):
             if name in own and name in other
         )
 
-    def _distil(
+    def _maps(
         self,
         batch: dict[str, Any],
         raw: Mapping[str, Any],
         features: dict[str, Tensor],
-        taught: TeacherOutput | None,
+        taught: TeacherOutput,
         assigned: Mapping[str, Assigned],
-        twins: Tensor | None,
         active: Mapping[str, float],
     ) -> dict[str, Tensor]:
-        """Return each active term before its gain, as what its levels add, (L,) or (1,)."""
-        run, grid = self._run(), grid_of(features)
+        """Return the map of each active term of a loss, (B, A) or (B,)."""
         parts: Any = self.projector
-        levels: dict[str, Tensor] = {}
-        weights = None
-        if taught is not None:
-            losses = run.losses_of(active)
-            weights = self._weigh(batch, taught, grid)
-            with torch.autocast(features["p3"].device.type, enabled=False):
-                step = self._step(batch, raw, features, taught, assigned, losses.values())
-                for name, loss in losses.items():
-                    maps = loss.maps(step, parts[name], [term for term in loss.terms if term in active])
-                    for term, values in maps.items():
-                        levels[term] = reduce_map(values, grid, _weights_of(weights, head=term in loss.head_terms))
-        if run.twin is not None and twins is not None:
-            term = run.twin.term
-            values = run.twin.map(self.student_model, self.teacher_model, parts[term], twins)
-            levels[term] = reduce_map(values, grid, _weights_of(weights, head=False))
-        return levels
+        losses = self._run().losses_of(active)
+        maps: dict[str, Tensor] = {}
+        with torch.autocast(features["p3"].device.type, enabled=False):
+            step = self._step(batch, raw, features, taught, assigned, losses.values())
+            for name, loss in losses.items():
+                maps |= loss.maps(step, parts[name], [term for term in loss.terms if term in active])
+        return maps
+
+    def _twin_map(self, twins: Tensor | None) -> dict[str, Tensor]:
+        run, parts = self._run(), self.projector
+        if run.twin is None or twins is None:
+            return {}
+        part: Any = parts[run.twin.term]
+        return {run.twin.term: run.twin.map(self.student_model, self.teacher_model, part, twins)}
 
     def _step(
         self,
@@ -208,10 +233,6 @@ class TeacherStudent(DistillationModel):
         weights = run.weighting(taught.raw, batch, grid)
         run.weight_records.record(weights, batch["im_file"])
         return weights
-
-
-def _weights_of(weights: Weights | None, *, head: bool) -> Callable[[int], Tensor] | None:
-    return None if weights is None else partial(weights.of, head=head)
 
 
 def teacher_scores(raw: Mapping[str, Any]) -> Tensor:
