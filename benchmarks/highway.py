@@ -4,7 +4,7 @@
 
 Trains the teacher once, then every arm and seed, each through the command line that is printed; finished runs are kept
 and interrupted ones continued, so the script can be stopped and started again. Scores `last.pt`, with early stopping
-off, since `best.pt` is chosen on the pictures that are scored. Writes `benchmarks/results/highway.json` and `.md`.
+off, since `best.pt` is chosen on the pictures that are scored. Writes `benchmarks/results/NAME.json` and `.md`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-ARMS = ("baseline", "ultralytics", "bckd_ssim")
+ARMS = "baseline,ultralytics,bckd_ssim"
 COMMON = ["train.optimizer=AdamW", "train.cache=ram", "train.plots=false", "train.patience=0"]
 TEACHER = [*COMMON, "train.lr0=5e-4", "train.warmup_epochs=1", "train.close_mosaic=5"]
 STUDENT = [*COMMON, "train.val=false", "train.lr0=2e-3", "train.close_mosaic=5"]
@@ -34,7 +34,9 @@ def main() -> None:
     parser.add_argument("--imgsz", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--teacher-epochs", type=int, default=20)
-    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--arms", default=ARMS, help="recipes, separated by commas")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--results", default="highway", metavar="NAME", help="name of the files with the results")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", default="", help="run this arm and seed, such as bckd_ssim-1, and write no table")
     options = parser.parse_args()
@@ -46,7 +48,7 @@ def main() -> None:
     }
     teacher = out / "runs" / "teacher" / "weights" / "last.pt"
     for seed in options.seeds.split(","):
-        for arm in ARMS:
+        for arm in options.arms.split(","):
             master = None if arm == "baseline" else teacher
             runs[f"{arm}-{seed}"] = command(f"{arm}-{seed}", arm, student, master, STUDENT, int(seed), options)
     for name, arguments in runs.items():
@@ -111,17 +113,21 @@ def write_table(runs: dict[str, list[str]], shared: Path, out: Path, options: An
     target = HERE / "results"
     target.mkdir(exist_ok=True)
     setting = {"imgsz": options.imgsz, "epochs": options.epochs, "teacher_epochs": options.teacher_epochs}
-    (target / "highway.json").write_text(json.dumps({"setting": setting, "runs": results}, indent=2) + "\n")
+    (target / f"{options.results}.json").write_text(json.dumps({"setting": setting, "runs": results}, indent=2) + "\n")
     rows = [
         f"Highway, {options.imgsz} px, batch 16, AdamW; teacher {options.teacher_epochs} epochs, students "
         f"{options.epochs} epochs from scratch; last.pt on val (127 pictures), COCO AP in percent.",
+        "",
+        f"    python benchmarks/highway.py --out RUNS --imgsz {options.imgsz} --epochs {options.epochs} "
+        f"--teacher-epochs {options.teacher_epochs} --arms {options.arms} --seeds {options.seeds} "
+        f"--results {options.results}",
         "",
         "| run | AP | AP50 | s/epoch |",
         "|---|---|---|---|",
     ]
     for name, r in results.items():
         rows.append(f"| {name} | {100 * r['AP']:.1f} | {100 * r['AP50']:.1f} | {r['seconds_per_epoch']:.1f} |")
-    (target / "highway.md").write_text("\n".join(rows) + "\n")
+    (target / f"{options.results}.md").write_text("\n".join(rows) + "\n")
     print("\n".join(rows))
 
 
