@@ -116,7 +116,7 @@ def test_options__go_through_the_recipe_and_all_problems_come_at_once(run: Run) 
         (("--device", "gpu7"), ("device 'gpu7'",)),
         (("--device", "99"), ("device '99'",)),
         (("--set", "losses.ssim"), ("losses.ssim",)),
-        (("--resume", "runs/missing"), ("leave out --data", "--student")),
+        (("--resume", "runs/missing"), ("--dry-run plans a new run",)),
         (("--epochs", "many"), ("--epochs",)),
         (("--nonsense",), ("--nonsense",)),
     ],

@@ -10,9 +10,11 @@ from yolokd.engine.alarms import EVERY, ZERO_STEPS, Alarms
 from yolokd.errors import RunError
 
 
-def step(alarms: Alarms, objects: int = 2, **values: float) -> None:
+def step(alarms: Alarms, objects: int = 2, detection: float = 1.0, **values: float) -> None:
     tensors: dict[str, Tensor] = {term: torch.tensor([0.0, value, 0.0]) for term, value in values.items()}
-    alarms.record(tensors, {"cls": torch.zeros(objects, 1), "im_file": ["data/a.jpg", "data/b.jpg"]})
+    alarms.record(
+        tensors, {"cls": torch.zeros(objects, 1), "im_file": ["data/a.jpg", "data/b.jpg"]}, torch.tensor(detection)
+    )
 
 
 def test_read__the_first_term_that_is_not_finite_is_named_with_step_and_pictures() -> None:
@@ -51,3 +53,10 @@ def test_due__after_the_set_number_of_steps_and_not_before() -> None:
     seen = [alarms.due]
     alarms.read()
     assert [*seen, alarms.due] == [True, False]
+
+
+def test_read__a_broken_student_is_left_to_ultralytics_own_recovery() -> None:
+    alarms = Alarms()
+    step(alarms, ssim=float("nan"), detection=float("nan"))
+    alarms.read()
+    assert alarms.step == 1

@@ -19,7 +19,8 @@ from ultralytics.data.build import build_dataloader, build_yolo_dataset
 from tests.engine.models import training_args
 from yolokd.augment.ikd import random_crop
 from yolokd.engine import augmentation
-from yolokd.engine.augmentation import EpochBatches, SampleSpecific, augment_loader, epochs_on, fit, random_window
+from yolokd.engine.augmentation import SampleSpecific, augment_loader, epochs_on, fit, random_window
+from yolokd.engine.epochs import EpochBatches, Key
 
 PLAIN = {
     "mosaic": 0.0,
@@ -371,21 +372,20 @@ def test_pickle__a_worker_that_is_spawned_draws_the_same(objects: Path) -> None:
         assert np.array_equal(changed(copy, index, 1)["img"], changed(dataset, index, 1)["img"])
 
 
-def test_samples__a_bare_index_is_the_picture_as_it_is(objects: Path) -> None:
-    dataset, reference = load(objects).dataset, plain(objects).dataset
-    assert torch.equal(dataset[2]["img"], reference[2]["img"])
-    assert not torch.equal(dataset[6 + 2]["img"], reference[2]["img"])
+def test_samples__after_the_share_of_the_epochs_the_picture_is_as_it_is(objects: Path) -> None:
+    dataset, reference = load(objects, until=0.5).dataset, plain(objects).dataset
+    assert torch.equal(dataset[Key(2, epoch=2, epochs=4)]["img"], reference[2]["img"])
+    assert not torch.equal(dataset[Key(2, epoch=1, epochs=4)]["img"], reference[2]["img"])
+    assert not torch.equal(dataset[Key(2, epoch=2, epochs=6)]["img"], reference[2]["img"])
 
 
-def test_epoch_batches__carry_the_epoch_in_the_index() -> None:
+def test_epoch_batches__carry_the_epoch_in_the_key() -> None:
     epochs = 4
-    batches = EpochBatches([[0, 2], [1]], 3, 0.5, lambda: (0, epochs))
+    batches = EpochBatches([[0, 2], [1]], lambda: (1, epochs))
     keys = iter(batches)
-    assert [next(keys) for _ in range(2)] == [[3, 5], [4]]
-    assert [next(keys) for _ in range(2)] == [[6, 8], [7]]
-    assert [next(keys) for _ in range(2)] == [[0, 2], [1]]
+    assert [next(keys) for _ in range(2)] == [[(0, 1, 4), (2, 1, 4)], [(1, 1, 4)]]
     epochs = 8  # a run by hours corrects its number of epochs
-    assert [next(keys) for _ in range(2)] == [[12, 14], [13]]
+    assert [next(keys) for _ in range(2)] == [[(0, 2, 8), (2, 2, 8)], [(1, 2, 8)]]
 
 
 @pytest.mark.parametrize(("until", "epochs", "on"), [(0.67, 24, 16), (1.0, 7, 7), (0.0, 7, 0), (0.67, 1, 1)])

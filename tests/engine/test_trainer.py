@@ -307,3 +307,49 @@ def test_resume__after_sigkill(tiny_pair: Pair, moment: float) -> None:
     resume(str(run))
     assert [row["epoch"] for row in rows(run)] == [str(i) for i in range(1, 7)]
     assert type(load(run / "weights" / "best.pt")[0]) is DetectionModel
+
+
+def test_resume__a_multi_gpu_worker_can_read_the_checkpoint(interrupted: Path) -> None:
+    code = (
+        "from yolokd.engine.trainer import DistillTrainer\n"
+        f"last = {str(interrupted / 'weights' / 'last.pt')!r}\n"
+        f"overrides = {{'model': last, 'resume': last, 'save_dir': {str(interrupted)!r}, 'device': 'cpu'}}\n"
+        "trainer = DistillTrainer(overrides=overrides)\n"
+        "trainer._setup_train()\n"
+        "print(type(trainer.model).__name__, trainer.start_epoch)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("TeacherStudent 2")
+
+
+def test_nan__in_the_student_is_left_to_ultralytics_recovery(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = tiny_pair.plan(epochs=3)
+    original = DistillTrainer._model_train
+    broken: list[int] = []
+
+    def spoil(self: DistillTrainer) -> None:
+        original(self)
+        if self.epoch == 1 and not broken:
+            broken.append(1)
+            next(self.model.student_model.parameters()).data.fill_(float("nan"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DistillTrainer, "_model_train", spoil)
+        run = start(plan)
+    assert broken
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
+
+
+def test_start__a_frozen_neck_and_numbered_checkpoints(tiny_pair: Pair) -> None:
+    run = start(tiny_pair.plan("bckd", ["train.freeze=22", "train.save_period=1"], epochs=1))
+    assert type(load(run / "weights" / "epoch0.pt")[0]) is DetectionModel
+    with pytest.raises(RunError, match="all layers up to it are frozen"):
+        start(tiny_pair.plan("ssim", ["train.freeze=22", "losses.ssim.gain=auto"], epochs=1, name="auto"))
+
+
+def test_start__single_class(tiny_pair: Pair) -> None:
+    teacher = save(detector("v8", width=0.25, classes=1, seed=1), tiny_pair.runs.parent / "one.pt")
+    pair = Pair(teacher, tiny_pair.student, tiny_pair.data, tiny_pair.runs)
+    overrides = ["train.single_cls=true", "teacher.classes={class0: item}"]
+    assert len(rows(start(pair.plan("bckd", overrides, epochs=1)))) == 1

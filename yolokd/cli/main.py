@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from yolokd.cli import data, demo, evaluate, export, predict, recipes, train
+from yolokd.cli import compare, data, demo, evaluate, export, inspect, predict, recipes, train
 from yolokd.errors import YolokdError
 
 app = typer.Typer(
@@ -27,8 +27,10 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("export")(export.export)
 app.command("predict")(predict.predict)
+app.command("inspect")(inspect.inspect)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
 app.command("demo")(demo.demo)

@@ -44,6 +44,8 @@ def train(
     console = Console()
     given = {"data": data, "epochs": epochs, "imgsz": imgsz, "batch": batch, "device": device, "seed": seed}
     if resume is not None:
+        if dry_run:
+            raise UserError("--dry-run plans a new run; leave it out to continue one.")
         fixed = {**given, "name": name, "student": student, "device": None}
         changed = [f"--{key}" for key, value in fixed.items() if value is not None]
         if changed:

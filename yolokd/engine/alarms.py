@@ -27,6 +27,7 @@ class _Record:
     step: int
     values: Mapping[str, Tensor]
     objects: bool
+    detection: Tensor  # (), the detection loss
     files: tuple[str, ...]
 
 
@@ -38,12 +39,12 @@ class Alarms:
     zeros: Counter[str] = field(default_factory=Counter)
     _pending: list[_Record] = field(default_factory=list)
 
-    def record(self, values: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
+    def record(self, values: Mapping[str, Tensor], batch: Mapping[str, Any], detection: Tensor) -> None:
         """Keep one step's values by level, (L,) or (1,) for a term without a place; nothing is read from the device."""
         self.step += 1
         files = tuple(str(f) for f in batch.get("im_file", ()))
         detached = {term: value.detach() for term, value in values.items()}
-        self._pending.append(_Record(self.step, detached, len(batch["cls"]) > 0, files))
+        self._pending.append(_Record(self.step, detached, len(batch["cls"]) > 0, detection.detach(), files))
 
     @property
     def due(self) -> bool:
@@ -60,10 +61,14 @@ class Alarms:
         records, self._pending = self._pending, []
         if not records:
             return
-        numbers = iter(torch.cat([v.float() for r in records for v in r.values.values()]).tolist())
+        tensors = [v for r in records for v in (r.detection.view(1), *r.values.values())]
+        numbers = iter(torch.cat([v.float() for v in tensors]).tolist())
         for record in records:
+            broken = not math.isfinite(next(numbers))  # the student itself: left to Ultralytics, which recovers
             for term, parts in record.values.items():
-                self._judge(term, [next(numbers) for _ in parts], record)
+                levels = [next(numbers) for _ in parts]
+                if not broken:
+                    self._judge(term, levels, record)
 
     def _judge(self, term: str, levels: list[float], record: _Record) -> None:
         value = sum(levels)

@@ -8,23 +8,22 @@ reading four files for each mosaic, and would make cached pictures useless. Nois
 the file's own pixels; it is rare, so reading the file anew costs little.
 
 What happens to a picture depends on the seed, the epoch and the picture only: not on the number of workers, nor on what
-was loaded before. The epoch travels inside the index, since workers outlive epochs and load ahead.
+was loaded before.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from ultralytics.data.build import InfiniteDataLoader
-from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils.patches import imread
 
 from yolokd.augment.ikd import Boxes, Image, noisy, random_crop, sample_rule
+from yolokd.engine.epochs import Course, EpochSet, Key, send_epochs
 
 
 def epochs_on(until: float, epochs: int) -> int:
@@ -32,9 +31,7 @@ def epochs_on(until: float, epochs: int) -> int:
     return round(until * epochs)
 
 
-def augment_loader(
-    loader: InfiniteDataLoader, config: Any, *, seed: int, course: Callable[[], tuple[int, int]]
-) -> None:
+def augment_loader(loader: InfiniteDataLoader, config: Any, *, seed: int, course: Course) -> None:
     """Make a training loader change its pictures, in place and before its first use.
 
     Args:
@@ -42,59 +39,33 @@ def augment_loader(
         config: `noise`, the probability for pictures of small objects; `crop`, the smallest share of a side that a
             window keeps; `until`, the share of the epochs after which pictures stay as they are.
         seed: Seed of the run, at least 0.
-        course: Gives the current epoch, from 0, and the number of epochs. The first is asked for when the loader starts
-            anew, the second whenever it begins another epoch, which is ahead of the training.
+        course: Gives the current epoch, from 0, and the number of epochs; see `send_epochs`.
     """
-    dataset = loader.dataset
-    dataset.__class__ = SampleSpecific  # Ultralytics fixes the class where it builds; its transforms hold this object
-    dataset.noise, dataset.crop, dataset.seed = config.noise, config.crop, seed
-    batches = EpochBatches(loader.batch_sampler.sampler, len(dataset), config.until, course)
-    object.__setattr__(loader, "batch_sampler", batches)  # the loader itself replaces its sampler in this way
+    dataset = send_epochs(loader, SampleSpecific, course)
+    dataset.noise, dataset.crop, dataset.until, dataset.seed = config.noise, config.crop, config.until, seed
 
 
-class EpochBatches:
-    """Batches of keys without end: (1 + epoch) · n + index while IKD acts, the bare index after that.
-
-    Takes the place of Ultralytics' repeating sampler; it lives in the main process only.
-    """
-
-    def __init__(self, sampler: Any, n: int, until: float, course: Callable[[], tuple[int, int]]) -> None:
-        self.sampler = sampler  # the loader asks it for its length
-        self.n = n
-        self.until = until
-        self.course = course
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yield the batches of epoch after epoch, from the current one."""
-        epoch, _ = self.course()
-        while True:
-            acts = epoch < epochs_on(self.until, self.course()[1])
-            first = (1 + epoch) * self.n if acts else 0
-            for batch in self.sampler:
-                yield [first + index for index in batch]
-            epoch += 1
-
-
-class SampleSpecific(YOLODataset):
+class SampleSpecific(EpochSet):
     """A training set that changes each picture before anybody sees it, mosaic's partners included.
 
     Attributes:
         noise: Probability of noise on a picture whose objects are all small.
         crop: Smallest share of a side that a window of any other picture keeps.
+        until: Share of the epochs after which pictures stay as they are.
         seed: Seed of the run.
         draw: 1 + epoch; 0 leaves pictures as they are.
     """
 
     noise: float
     crop: float
+    until: float
     seed: int
     draw = 0
 
-    def __getitem__(self, key: int) -> dict[str, Any]:
-        """Return a sample, augmented in every way; see `EpochBatches` for the key."""
-        self.draw, index = divmod(key, len(self))
-        sample: dict[str, Any] = super().__getitem__(index)
-        return sample
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        """Return a sample, augmented in every way."""
+        self.draw = 1 + key.epoch if key.epoch < epochs_on(self.until, key.epochs) else 0
+        return super().__getitem__(key)
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
         """Return a picture and its labels as mosaic takes them, changed by the rule for this picture."""

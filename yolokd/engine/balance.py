@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolokd.errors import RunError
 from yolokd.losses._tensors import mean_over_ranks
 
 SMOOTHING = 0.8  # share of the old ratio in the new one
@@ -54,6 +55,11 @@ class Balance:
             values: Each active term before its gain, ().
             features: The student's neck features, which all of them depend on.
         """
+        features = [feature for feature in features if feature.requires_grad]
+        if not features:  # everything up to the neck is frozen
+            if self.auto:
+                raise RunError("gain: auto is measured at the neck, but all layers up to it are frozen; give a number.")
+            return
         base = _norm(detection, features)
         norms = [_norm(value, features) for value in values.values()]
         ratios = mean_over_ranks(torch.stack(norms) / base.clamp(min=1e-12)).tolist()

@@ -24,6 +24,7 @@ class Dataset:
     yaml_path: Path
     names: dict[int, str]
     splits: dict[str, list[Path]]  # split → folders of pictures or lists of them
+    channels: int = 3
 
 
 def resolve(data: str) -> Dataset:
@@ -49,7 +50,7 @@ def resolve(data: str) -> Dataset:
         for source in splits.get(split, []):
             if not source.exists():
                 raise DataError(f"'{path}' names {split} pictures at '{source}', which does not exist.")
-    return Dataset(path, dict(checked["names"]), splits)
+    return Dataset(path, dict(checked["names"]), splits, int(checked.get("channels", 3)))
 
 
 def locate(data: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -53,9 +53,13 @@ class Distillation:
         factors = {t: self.schedules[t].factor(self.progress, self.epochs) for t, gain in self.gains.items() if gain}
         return {term: factor for term, factor in factors.items() if factor > 0}
 
+    def is_twin(self, term: str) -> bool:
+        """Whether this is the term of the adversarial twins, whose pull is not measured: it has features of its own."""
+        return self.twin is not None and term == self.twin.term
+
     def strength(self, term: str, factor: float) -> float:
         """Gain times schedule."""
-        if self.twin is not None and term == self.twin.term:
+        if self.twin is not None and self.is_twin(term):
             return factor * float(self.twin.gain)
         gain = self.gains[term]
         return factor * (self.balance.gain(term) if gain == "auto" else gain)
@@ -82,7 +86,7 @@ class Distillation:
         return self._picked[device]
 
 
-def reduce_map(values: Tensor, grid: Grid, weights: Callable[[int], Tensor] | None = None) -> Tensor:
+def reduce_map(values: Tensor, grid: Grid) -> Tensor:
     """Return what each level adds to the value of a loss map, (L,); the value itself is their sum.
 
     The value is Σ over anchors, mean over pictures. A loss without a place has one entry, (1,).
@@ -90,10 +94,7 @@ def reduce_map(values: Tensor, grid: Grid, weights: Callable[[int], Tensor] | No
     Args:
         values: A loss map (B, A), or (B,) for a loss without a place.
         grid: Where the anchors lie.
-        weights: Gives the weights for a map of so many dimensions, of the same shape; None weighs everything 1.
     """
-    if weights is not None:
-        values = values * weights(values.ndim)
     if values.ndim == 1:
         return values.mean().view(1)
     return torch.stack([values[:, grid.places(level)].sum() for level in grid.shapes]) / len(values)

@@ -168,4 +168,4 @@ def picture_size(grid: Grid, like: Tensor) -> Tensor:
     """Return width, height, width, height of the pictures in pixels, (4,)."""
     level, (height, width) = next(iter(grid.shapes.items()))
     stride = grid.strides[level]
-    return like.new_tensor([width * stride, height * stride] * 2)
+    return torch.stack([like.new_full((), side * stride) for side in (width, height)] * 2)

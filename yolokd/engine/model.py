@@ -56,8 +56,8 @@ class TeacherStudent(DistillationModel):
 
     def __init__(self, student: DetectionModel, teacher: Teacher, distillation: Distillation) -> None:
         nn.Module.__init__(self)  # the parent's constructor makes the built-in projector and hooks
+        self.student_model = student  # first: `criterion`, in trained students, is a property that goes there
         copy_attr(self, student)
-        self.student_model = student
         self.teacher_model = teacher
         self.terms = tuple(distillation.gains)
         widths = read_head(student, "The student").widths
@@ -89,19 +89,20 @@ class TeacherStudent(DistillationModel):
         """
         images: Tensor = batch["img"]
         zeros = torch.zeros(len(self.terms), device=images.device)
-        if not self.training or self.distillation is None:
+        if not self.training:
             detection, items = self.student_model.loss(batch, preds)
             return self._join(detection, items, zeros, len(images))
-        active = self.distillation.active()
+        run = self._run()
+        active = run.active()
         seen = self.look(batch, active)
-        self.distillation.step += 1
+        run.step += 1
         if not seen.maps:
             return self._join(seen.detection, seen.items, zeros, len(images))
         levels = {term: reduce_map(values, seen.grid) for term, values in seen.maps.items()}
         values = {term: parts.sum() for term, parts in levels.items()}
-        self.distillation.alarms.record(levels, batch)
+        run.alarms.record(levels, batch, seen.detection.sum())
         self._measure(seen.detection.sum() / len(images), values, seen.features)
-        strengths = {term: self.distillation.strength(term, active[term]) for term in values}
+        strengths = {term: run.strength(term, active[term]) for term in values}
         weighted = torch.stack([values[t] * strengths[t] if t in values else zeros[0] for t in self.terms])
         return self._join(seen.detection, seen.items, weighted, len(images))
 
@@ -248,6 +249,8 @@ def teacher_scores(raw: Mapping[str, Any]) -> Tensor:
 def boxes_of(batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
     """Return the ground-truth boxes of each picture, (N, 4) xyxy in pixels of the batch's pictures."""
     height, width = batch["img"].shape[-2:]
-    boxes = xywh2xyxy(batch["bboxes"]) * torch.tensor([width, height, width, height], device=batch["bboxes"].device)
-    index = batch["batch_idx"]
-    return tuple(boxes[index == i] for i in range(len(batch["img"])))
+    shares: Tensor = batch["bboxes"]
+    boxes: Tensor = xywh2xyxy(shares) * torch.stack([shares.new_full((), side) for side in (width, height)] * 2)
+    index: Tensor = batch["batch_idx"].long()
+    counts = index.bincount(minlength=len(batch["img"])).tolist()  # one wait for the device, not one per picture
+    return tuple(boxes[index.argsort(stable=True)].split_with_sizes(counts))

@@ -87,7 +87,7 @@ def make_plan(
     """
     notes: list[str] = []
     train = recipe.train
-    _check_device(train.get("device"))
+    check_device(train.get("device"))
     asked = int(train.get("imgsz", 640))
     imgsz = int(make_divisible(asked, 32))
     if imgsz != asked:
@@ -103,13 +103,15 @@ def make_plan(
         find(student)  # the quick checks first: missing files before the data are read
     master = None if teacher is None else _teacher(teacher, imgsz)
     data = resolve(str(train.get("data") or DEFAULT_DATA))
-    learner = _partner(student, imgsz, "The student", classes=len(data.names))
+    names = {0: "item"} if train.get("single_cls") else data.names  # as Ultralytics names it
+    learner = _partner(student, imgsz, "The student", classes=len(names))
     report = check_labels(data.splits, data.names)
     report.raise_if_bad()
     match = None
     if master is not None:
         model, info = master
-        match = match_classes(data.names, model.names, recipe.teacher.classes)
+        match = match_classes(names, model.names, recipe.teacher.classes)
+        _check_channels(model, str(teacher), data)
         losses = active_losses(recipe)
         if any(loss.needs_classes for loss in losses.values()):
             require_classes(match, allow_partial=allow_partial, teacher=str(teacher), data=str(data.yaml_path))
@@ -118,7 +120,7 @@ def make_plan(
         if recipe.augment.ikd is not None and recipe.augment.ikd.adversarial is not None:
             Twin(recipe.augment.ikd.adversarial, match)
             teacher_precision(recipe.teacher.precision)
-        _check_pair(losses, learner[1].head, info.head, notes)
+        check_pair(losses, learner[1].head, info.head, notes)
     return Plan(
         recipe=recipe,
         student=learner[1],
@@ -145,7 +147,7 @@ def run_folder(recipe: Recipe, runs: Path | None) -> Path:
     return folder
 
 
-def _check_device(device: Any) -> None:
+def check_device(device: Any) -> None:
     if device is None:
         return
     try:
@@ -165,15 +167,16 @@ def _writable(folder: Path) -> Path:
 
 
 def _partner(spec: Spec, imgsz: int, what: str, classes: int | None = None) -> tuple[DetectionModel, ModelPlan]:
-    if is_yaml(spec):
-        model, path = _from_yaml(spec, classes), Path(spec)
+    pretrained = not is_yaml(spec)
+    if not pretrained:
+        model, path = from_yaml(spec, classes), Path(spec)
     else:
         path = find(spec)
         model = load_detector(path)
     return model, ModelPlan(
         spec=str(spec),
         path=path,
-        pretrained=not is_yaml(spec),
+        pretrained=pretrained,
         parameters=get_num_params(model),
         gflops=get_flops(model, imgsz),
         head=read_head(model, what),
@@ -186,7 +189,7 @@ def _teacher(spec: Spec, imgsz: int) -> tuple[DetectionModel, ModelPlan]:
     return _partner(spec, imgsz, "The teacher")
 
 
-def _from_yaml(spec: Spec, classes: int | None) -> DetectionModel:
+def from_yaml(spec: Spec, classes: int | None) -> DetectionModel:
     try:
         model = DetectionModel(str(spec), nc=classes, verbose=False)
     except FileNotFoundError as error:
@@ -196,12 +199,18 @@ def _from_yaml(spec: Spec, classes: int | None) -> DetectionModel:
     return as_detector(model, str(spec))
 
 
+def _check_channels(teacher: DetectionModel, spec: str, data: Dataset) -> None:
+    takes = int(teacher.yaml.get("channels", 3))
+    if takes != data.channels:
+        raise PairError(f"The teacher '{spec}' takes pictures of {takes} channels, the data have {data.channels}.")
+
+
 def active_losses(recipe: Recipe) -> dict[str, Loss]:
     """Return the wired losses of which at least one term has a gain above 0."""
     return {name: LOSSES[name](config) for name, config in recipe.losses.items() if any(config.gains().values())}
 
 
-def _check_pair(losses: Mapping[str, Loss], student: HeadInfo, teacher: HeadInfo, notes: list[str]) -> None:
+def check_pair(losses: Mapping[str, Loss], student: HeadInfo, teacher: HeadInfo, notes: list[str]) -> None:
     for name, loss in losses.items():
         if loss.needs_distribution and (student.bins != teacher.bins or student.bins == 1):
             raise PairError(

@@ -53,8 +53,8 @@ def read_interrupted(run: str) -> Interrupted:
     return Interrupted(folder, checkpoint, RunSettings.from_dict(args[KEY]), saved["epoch"] + 1, int(args["epochs"]))
 
 
-def check_same(run: Interrupted, asked: Recipe | None, teacher: str | Path | None) -> None:
-    """Refuse to continue under another teacher or with a changed recipe.
+def check_same(run: Interrupted, asked: Recipe | None, teacher: str | Path | None) -> Path | None:
+    """Refuse to continue under another teacher or with a changed recipe; return the teacher's path, if there is one.
 
     Args:
         run: The interrupted run.
@@ -78,10 +78,11 @@ def check_same(run: Interrupted, asked: Recipe | None, teacher: str | Path | Non
     if settings.teacher is None:
         if teacher is not None:
             raise UserError(f"The run '{run.folder}' has no teacher; '{teacher}' cannot join it now.")
-        return
+        return None
     path = find(teacher if teacher is not None else settings.teacher)
     if sha256(path) != settings.teacher_sha256:
         raise UserError(
             f"The run '{run.folder}' was started under another teacher than '{path}' holds now "
             f"(sha256 {str(settings.teacher_sha256)[:12]}…). Give the original file, or start a new run."
         )
+    return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from yolokd.engine.plan import Plan, make_plan
 from yolokd.engine.resume import Interrupted, check_same, read_interrupted
 from yolokd.engine.settings import KEY, RunSettings
 from yolokd.engine.trainer import DistillTrainer, finish_checkpoints
-from yolokd.engine.weights import Spec, sha256
+from yolokd.engine.weights import Spec, find, sha256
 from yolokd.errors import RunError, UserError, YolokdError
 from yolokd.recipe import Recipe, load_recipe
 
@@ -56,26 +57,35 @@ def resolve_recipe(recipe: str | Path, overrides: Sequence[str] = (), **options:
     return load_recipe(recipe, [*overrides, *given])
 
 
-def start(plan: Plan, *, allow_partial: bool = False) -> Path:
+def start(plan: Plan, *, allow_partial: bool = False, paired: bool = False) -> Path:
     """Train as planned and return the run's folder.
 
+    Args:
+        plan: What to do, checked.
+        allow_partial: Distil the common classes where the teacher lacks some of the data's.
+        paired: Show the pictures that every paired run with this seed shows; see `yolokd.engine.pairing`.
+
     Raises:
+        UserError: A paired run with `multi_scale`, whose sizes are not paired.
         RunError: The run failed after it had started.
     """
+    if paired and plan.recipe.train.get("multi_scale"):
+        raise UserError("Paired runs see the same pictures at the same size: leave train.multi_scale out or set it 0.")
     settings = RunSettings(
         recipe=plan.recipe.to_dict(),
         recipe_name=plan.recipe.name,
         teacher=None if plan.teacher is None else str(plan.teacher.path.absolute()),
         teacher_sha256=None if plan.teacher is None else sha256(plan.teacher.path),
         allow_partial=allow_partial,
+        paired=paired,
         provenance=_provenance(plan),
     )
     overrides: dict[str, Any] = {
         **plan.recipe.train,
         "task": "detect",
         "mode": "train",
-        "model": str(plan.student.path),
-        "data": str(plan.data.yaml_path),
+        "model": str(plan.student.path.absolute() if plan.student.path.exists() else plan.student.path),
+        "data": str(plan.data.yaml_path.absolute()),
         "imgsz": plan.imgsz,
         "project": str(plan.folder.parent),
         "name": plan.folder.name,
@@ -94,7 +104,7 @@ def resume(run: str, *, recipe: Recipe | None = None, teacher: Spec | None = Non
         RunError: The run failed again.
     """
     interrupted = read_interrupted(run)
-    check_same(interrupted, recipe, teacher)
+    master = check_same(interrupted, recipe, teacher)
     if interrupted.epoch >= interrupted.epochs:  # killed after the last epoch, while finishing
         return _finish(interrupted)
     overrides: dict[str, Any] = {
@@ -104,8 +114,8 @@ def resume(run: str, *, recipe: Recipe | None = None, teacher: Spec | None = Non
         "resume": str(interrupted.checkpoint),
         "save_dir": str(interrupted.folder),
     }
-    if interrupted.settings.teacher is not None:
-        overrides["distill_model"] = str(teacher or interrupted.settings.teacher)
+    if master is not None:
+        overrides["distill_model"] = str(master.absolute())
     if device is not None:
         overrides["device"] = device
     for stray in (interrupted.folder / "weights").glob("*.part"):
@@ -119,7 +129,9 @@ def _run(build: Callable[[], DistillTrainer]) -> Path:
         trainer.train()
     except YolokdError:
         raise
-    except (OSError, RuntimeError, ValueError, AssertionError, TypeError) as error:
+    except subprocess.CalledProcessError as error:
+        raise RunError("The run failed in one of its processes; its own message stands above.") from error
+    except Exception as error:  # whatever Ultralytics or torch raise; --debug shows where
         reason = str(error).strip() or type(error).__name__
         raise RunError(f"The run failed: {reason}") from error
     return Path(trainer.save_dir)
@@ -134,12 +146,20 @@ def _finish(interrupted: Interrupted) -> Path:
 def _provenance(plan: Plan) -> dict[str, Any]:
     return {
         "student": plan.student.spec,
-        "student_initialisation": (
-            f"checkpoint, sha256 {sha256(plan.student.path)}" if plan.student.pretrained else "from scratch"
-        ),
+        "student_initialisation": _initialisation(plan),
         "data": str(plan.data.yaml_path),
         "data_fingerprint": fingerprint(plan.data.splits),
         "seed": plan.recipe.train.get("seed", 0),
         "versions": records.versions(),
         "command": records.command_line(),
     }
+
+
+def _initialisation(plan: Plan) -> str:
+    """Say where the student's first weights come from, `train.pretrained` included, which Ultralytics lets decide."""
+    pretrained = plan.recipe.train.get("pretrained", True)
+    if isinstance(pretrained, str):
+        return f"checkpoint {pretrained}, sha256 {sha256(find(pretrained))}"
+    if plan.student.pretrained and pretrained:
+        return f"checkpoint {plan.student.path}, sha256 {sha256(plan.student.path)}"
+    return "from scratch"

@@ -24,6 +24,7 @@ class RunSettings:
     teacher: str | None = None  # path
     teacher_sha256: str | None = None
     allow_partial: bool = False
+    paired: bool = False  # order and augmentation depend on the seed only
     provenance: dict[str, Any] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)  # what changes while it runs: gradient ratios
 

@@ -7,6 +7,7 @@ lives in files that are written early: workers rebuild everything from `args.yol
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -26,11 +27,13 @@ from yolokd.engine.balance import Balance
 from yolokd.engine.classes import match_classes
 from yolokd.engine.distillation import Distillation
 from yolokd.engine.model import PREFIX, TeacherStudent
+from yolokd.engine.pairing import pair_loader
 from yolokd.engine.plots import plot_results
 from yolokd.engine.settings import KEY, RunSettings
 from yolokd.engine.teacher import DTYPES, Teacher
+from yolokd.engine.weight_records import WeightRecords
 from yolokd.engine.weighting import InstanceWeighting
-from yolokd.engine.weights import load, load_detector
+from yolokd.engine.weights import load, load_detector, register_own_classes
 from yolokd.losses.table import LOSSES
 
 PULL_LIMIT = 10  # times the detection loss's gradient at the neck, above which a term is warned of
@@ -50,6 +53,7 @@ class DistillTrainer(DetectionTrainer):
     ) -> None:
         overrides = dict(overrides or {})
         settings = overrides.pop(KEY, None)
+        register_own_classes()  # a multi-GPU worker that resumes reads last.pt before anything else
         super().__init__(cfg, overrides, _callbacks)
         if settings is not None:  # on a resume they came with the checkpoint's arguments
             setattr(self.args, KEY, settings)
@@ -103,7 +107,7 @@ class DistillTrainer(DetectionTrainer):
             epochs=self.epochs,
         )
         with torch.random.fork_rng(devices=[]):  # the parts' first weights must not shift the student's random stream
-            torch.manual_seed(self.args.seed)
+            torch.default_generator.manual_seed(self.args.seed)  # of the CPU alone: forking spares no other device
             return TeacherStudent(student, teacher, distillation)
 
     def _precision(self) -> str:
@@ -122,15 +126,17 @@ class DistillTrainer(DetectionTrainer):
             student.nc, student.names, student.args = self.model.nc, self.model.names, self.args
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """Return the loader; with IKD, the training pictures pass its sample-specific augmentation first."""
+        """Return the loader; IKD changes the training pictures, and paired runs fix their order and augmentation."""
         loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
         ikd = self.recipe.augment.ikd
+
+        def course() -> tuple[int, int]:
+            return getattr(self, "epoch", self.start_epoch), self.epochs
+
         if mode == "train" and ikd is not None:
-
-            def course() -> tuple[int, int]:
-                return getattr(self, "epoch", self.start_epoch), self.epochs
-
             augment_loader(loader, ikd, seed=self.args.seed, course=course)
+        if mode == "train" and self.settings.paired:
+            pair_loader(loader, seed=self.args.seed, course=course)
         return loader
 
     def get_validator(self) -> Any:
@@ -168,7 +174,8 @@ class DistillTrainer(DetectionTrainer):
 
     @contextmanager
     def _written_beside(self) -> Iterator[None]:
-        final = {name: getattr(self, name) for name in ("last", "best")}
+        # best first: a kill between the two repeats the epoch instead of forgetting the best one
+        final = {name: getattr(self, name) for name in ("best", "last")}
         beside = {name: path.with_suffix(".pt.part") for name, path in final.items()}
         for name, path in beside.items():
             setattr(self, name, path)
@@ -208,7 +215,7 @@ class DistillTrainer(DetectionTrainer):
             for term in distillation.gains:
                 metrics[f"gain/{PREFIX}{term}"] = distillation.strength(term, 1.0)
                 metrics[f"share/{PREFIX}{term}"] = losses[PREFIX + term] / total
-                metrics[f"gradient/{PREFIX}{term}"] = pulls.get(term, 0.0)
+                metrics[f"gradient/{PREFIX}{term}"] = pulls.get(term, math.nan if distillation.is_twin(term) else 0.0)
         super().save_metrics(metrics)
 
     def progress_string(self) -> str:
@@ -243,9 +250,8 @@ def finish_checkpoints(folder: Path, settings: RunSettings) -> None:
     updates: dict[str, Any] = {KEY: settings.to_dict()}
     if (folder / "last.pt").exists():
         updates["train_results"] = load(folder / "last.pt")[1].get("train_results")
-    for name in ("best.pt", "last.pt"):
-        path = folder / name
-        if not path.exists():
+    for path in (*sorted(folder.glob("epoch*.pt")), folder / "best.pt", folder / "last.pt"):
+        if not path.exists() or (path.stem.startswith("epoch") and settings.teacher is None):
             continue
         beside = path.with_suffix(".pt.part")
         try:
@@ -262,6 +268,7 @@ def _distillation(trainer: DistillTrainer) -> Distillation:
 
 def _start_epoch(trainer: DistillTrainer) -> None:
     trainer.batch_number = 0
+    _distillation(trainer).weight_records = WeightRecords()  # anew after an aborted pass, and where nobody writes them
 
 
 def _start_batch(trainer: DistillTrainer) -> None:

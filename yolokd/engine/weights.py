@@ -73,7 +73,7 @@ def load(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     """
     if not path.is_file():
         raise WeightsError(f"There is no file '{path}'.")
-    _register_own_classes()
+    register_own_classes()
     try:
         model, checkpoint = load_checkpoint(path)
     except Exception as error:  # damaged files surface as a dozen unrelated exceptions of zipfile, pickle and torch
@@ -138,8 +138,8 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _register_own_classes() -> None:
-    # The last.pt of a run that is still going on holds this wrapper around the student.
+def register_own_classes() -> None:
+    """Let the restricted loader read the wrapper, which mid-run checkpoints hold around the student."""
     from yolokd.engine.model import TeacherStudent
 
     torch.serialization.add_safe_globals([TeacherStudent])

@@ -1,0 +1,301 @@
+"""`yolokd compare` as a user meets it: the table's words, refusals, and a real one that is killed and started again."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+
+from tests.engine.comparing import APS, Imitation
+from tests.engine.conftest import make_data
+from tests.engine.models import CONFIGS, detector, save
+from yolokd.cli.compare import show_results
+from yolokd.cli.main import main
+from yolokd.engine import comparison_run
+from yolokd.engine.comparison import read
+from yolokd.engine.comparison_results import results
+from yolokd.engine.settings import KEY
+from yolokd.engine.weights import load
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A small comparison."""
+    folder = tmp_path_factory.mktemp("compare")
+    make_data(folder / "data", train=8, val=4)
+    description = yaml.safe_load((CONFIGS / "v8/yolov8.yaml").read_text())
+    description.update(depth_multiple=0.33, width_multiple=0.125)
+    del description["scales"]
+    (folder / "student.yaml").write_text(yaml.safe_dump(description))
+    return {
+        "--teacher": str(save(detector("v8", width=0.25, seed=1), folder / "teacher.pt")),
+        "--student": str(folder / "student.yaml"),
+        "--recipes": "bckd",
+        "--seeds": "0,1",
+        "--data": str(folder / "data" / "data.yaml"),
+        "--epochs": "1",
+        "--imgsz": "64",
+        "--batch": "8",
+        "--device": "cpu",
+        "--name": "small",
+    }
+
+
+@pytest.fixture
+def imitation(monkeypatch: pytest.MonkeyPatch) -> Imitation:
+    """No training: each run leaves its results at once."""
+    found = Imitation()
+    monkeypatch.setattr(comparison_run, "PAUSE", 0)
+    monkeypatch.setattr(comparison_run, "carry_out", partial(comparison_run.carry_out, launch=found))
+    return found
+
+
+@pytest.fixture
+def run(
+    options: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Run `yolokd compare` in an empty folder, with the small comparison's options changed as given; None: left out."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str, **changes: str | None) -> tuple[int, str, str]:
+        given = {**options, **{f"--{key}": value for key, value in changes.items()}}
+        pairs = [word for key, value in given.items() if value is not None for word in (key, value)]
+        with pytest.raises(SystemExit) as end:
+            main(["compare", *pairs, *words])
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_compare__prints_a_table_and_goes_on_where_it_was(run: Run, imitation: Imitation) -> None:
+    code, out, told = run()
+    assert code == 0, told
+    assert "student on" in out
+    assert "1 epoch, 64 px, batch 8; last.pt on val" in flat(out)
+    assert "teacher – 30.0 40.0" in flat(out)
+    assert "baseline 2 21.0 ± 1.4 31.0 ± 1.4 – –" in flat(out)
+    assert "bckd 2 22.5 ± 2.1 32.5 ± 2.1 +1.5 [-4.9, +7.9] undecided 17% 2.0 14" in flat(out)
+    assert "undecided: the interval holds 0, so neither a gain nor a loss was shown." in out
+    assert "'baseline' was added" in told
+    assert "[5/5] student/bckd-1: AP 24.0, 0:00 min" in told
+    code, again, told = run()
+    assert (code, again) == (0, out)
+    assert "[5/5] student/bckd-1: AP 24.0, finished before" in told
+    assert len(imitation.launched) == 5
+
+
+def test_compare__json_on_stdout_is_nothing_but_json(run: Run, imitation: Imitation, tmp_path: Path) -> None:
+    code, out, _ = run("--json", "-")
+    assert code == 0
+    plain = json.loads(out)
+    assert plain["comparison"] == "small"
+    assert plain["budget"] == {"epochs": 1, "imgsz": 64, "batch": 8, "device": "cpu"}
+    assert plain["arms"][1]["scores"]["AP"] == {"0": 0.21, "1": 0.24}
+    _, shown, _ = run("--json", "out.json")
+    assert "recipe" in shown
+    assert json.loads((tmp_path / "out.json").read_text()) == plain
+
+
+def test_compare__one_seed_proves_nothing(run: Run, imitation: Imitation) -> None:
+    _, out, _ = run(seeds="0")
+    assert "bckd 1 21.0 31.0 +1.0 – one seed 10%" in flat(out)
+    assert "One seed proves nothing: give at least three" in out
+    _, out, _ = run(seeds="0,1")  # a seed is added
+    assert "[-4.9, +7.9]" in out
+    assert "proves nothing" not in out
+    assert sorted(imitation.launched) == sorted(APS)
+
+
+@pytest.mark.parametrize(("gain", "word"), [(0.02, "gain"), (-0.02, "loss")])
+def test_compare__a_gain_is_one_only_if_its_interval_excludes_0(
+    run: Run, imitation: Imitation, monkeypatch: pytest.MonkeyPatch, gain: float, word: str
+) -> None:
+    monkeypatch.setitem(APS, "student/bckd-0", 0.2 + gain)
+    monkeypatch.setitem(APS, "student/bckd-1", 0.22 + gain + 0.001)
+    _, out, _ = run()
+    assert f"] {word} " in flat(out)
+    assert "undecided" not in out
+
+
+def test_compare__a_teacher_below_the_baseline_leaves_no_gap(
+    run: Run, imitation: Imitation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(APS, "teacher", 0.1)
+    assert "no gap to close" in run()[1]
+
+
+def test_compare__failed_runs_are_named_after_the_table(run: Run, imitation: Imitation) -> None:
+    imitation.codes["student/bckd-1"] = -9
+    code, out, error = run()
+    assert code == 1
+    assert "bckd 1 of 2 21.0" in flat(out)
+    assert "[5/5] student/bckd-1: failed" in error
+    assert "1 of the comparison's runs failed; the same command tries them again" in flat(error)
+    assert "student/bckd-1: killed by SIGKILL" in error
+
+
+def test_compare__continued_runs_are_told(run: Run, imitation: Imitation, tmp_path: Path) -> None:
+    run()
+    memory = tmp_path / "runs" / "small" / "student" / "bckd-1" / "memory.json"
+    memory.write_text('{"bytes": null, "continued": true}')
+    assert "Continued after an interruption, so not exactly paired: bckd 1." in run()[1]
+
+
+def test_compare__devices_are_used_side_by_side(run: Run, imitation: Imitation) -> None:
+    assert run(device="cpu,cpu")[0] == 0
+    assert imitation.most == 2
+
+
+def test_compare__the_words_of_the_user_are_shown_as_they_are(run: Run, imitation: Imitation, tmp_path: Path) -> None:
+    shutil.copytree(Path(__file__).parents[2] / "recipes", tmp_path / "mine")
+    (tmp_path / "mine" / "bckd.yaml").rename(tmp_path / "mine" / "[red]bckd.yaml")
+    imitation.codes = {f"student/[red]bckd-{seed}": 1 for seed in (0, 1)}
+    _, out, told = run(recipes="mine/[red]bckd.yaml")
+    assert "[red]bckd" in out
+    assert "student/[red]bckd-0: failed" in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seeds": "0,x"}, "--seeds expects whole numbers from 0 with commas between, such as 0,1,2, got 'x'"),
+        ({"seeds": "0,0"}, "given twice: 0"),
+        ({"seeds": "-1"}, "got '-1'"),
+        ({"recipes": "bckd,,ssim"}, "--recipes expects words with commas between"),
+        ({"recipes": "bckd,bckd"}, "given twice: bckd"),
+        ({"recipes": "bckdd"}, "did you mean bckd"),
+        ({"teacher": None}, "needs --teacher"),
+        ({"teacher": "missing.pt"}, "no file 'missing.pt'"),
+        ({"data": "missing.yaml"}, "no data YAML 'missing.yaml'"),
+        ({"epochs": "0"}, "train.epochs"),
+        ({"batch": "-1"}, "--batch 16"),
+        ({"device": "gpu7"}, "device 'gpu7'"),
+        ({"json": "nowhere/out.json"}, "cannot be written to 'nowhere/out.json'"),
+        ({"set": "losses.bckd.cls=2"}, "train.* and teacher.* only"),
+        ({"student": None}, "--student"),
+    ],
+)
+def test_compare__wrong_words_are_named_and_nothing_is_written(
+    run: Run, imitation: Imitation, changes: dict[str, str | None], words: str
+) -> None:
+    code, _, error = run(**changes)
+    assert code == 2, error
+    assert words in flat(error)
+    assert "Traceback" not in error
+    assert not Path("runs").exists()
+    assert imitation.launched == []
+
+
+def test_compare__another_budget_under_the_same_name_is_refused(run: Run, imitation: Imitation) -> None:
+    run()
+    code, _, error = run(epochs="2")
+    assert code == 2
+    assert "was started with another budget (epochs 1, now 2)" in flat(error)
+    assert run(epochs="2", name="longer")[0] == 0
+
+
+def test_show_results__several_students_have_a_table_each(run: Run, imitation: Imitation, tmp_path: Path) -> None:
+    run()
+    comparison = read(tmp_path / "runs" / "small")
+    shutil.copytree(comparison.folder / "student", comparison.folder / "tiny")
+    (comparison.folder / "compare.json").write_text(
+        (comparison.folder / "compare.json").read_text().replace('"students": {', '"students": {"tiny": {"spec": "t", "digest": "d"},')  # noqa: E501
+    )  # fmt: skip
+    both = read(comparison.folder)
+    text = io.StringIO()
+    show_results(Console(file=text, width=200), both, results(both))
+    assert text.getvalue().count("+1.5") == 2
+    assert "tiny on" in text.getvalue()
+
+
+def test_compare__imports_neither_torch_nor_ultralytics() -> None:
+    code = "import sys, yolokd.cli.compare; print([m for m in ('torch', 'ultralytics', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+SETTINGS = ("--set", "train.plots=false", "--set", "train.workers=0")
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(condition: Callable[[], object], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def kill_during(options: dict[str, str], folder: Path) -> None:
+    """Kill a comparison while the run in `folder` is at work, and see that the run's process ends as well."""
+    words = [word for pair in options.items() for word in pair]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "yolokd", "compare", *words, *SETTINGS],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for((folder / "args.yaml").exists, 120)
+    workers = children(process.pid)
+    assert workers
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not any(map(alive, workers)), 10)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="processes are looked up in /proc")
+@pytest.mark.timeout(900)
+def test_compare__killed_and_started_again_trains_the_same_students(
+    run: Run, options: dict[str, str], tmp_path: Path
+) -> None:
+    code, _, told = run(*SETTINGS, "--json", "first.json")
+    assert code == 0, told
+    student = tmp_path / "runs" / "small" / "student"
+    names = ("baseline-0", "baseline-1", "bckd-0", "bckd-1")
+    first = {name: load(student / name / "weights" / "last.pt")[0].state_dict() for name in names}
+    assert load(student / "bckd-1" / "weights" / "last.pt")[1][KEY]["paired"] is True
+    kept = (student / "bckd-0" / "weights" / "last.pt").stat()
+    shutil.rmtree(student / "bckd-1")
+    kill_during(options, student / "bckd-1")
+    assert not (student / "bckd-1" / "score.json").exists()
+    code, _, told = run(*SETTINGS, "--json", "second.json")
+    assert code == 0, told
+    assert (student / "bckd-0" / "weights" / "last.pt").stat() == kept
+    for name in names:
+        state = load(student / name / "weights" / "last.pt")[0].state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in first[name].items()), name
+    tables = [json.loads((tmp_path / name).read_text()) for name in ("first.json", "second.json")]
+    for table in tables:
+        for arm in table["arms"]:
+            assert arm.pop("seconds_per_epoch") > 0
+            assert arm.pop("peak_memory_bytes") > 2**27
+    assert tables[0] == tables[1]

@@ -1,0 +1,100 @@
+"""`yolokd inspect`: draw what a recipe's losses see in photos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from yolokd.errors import RunError, UserError
+
+
+def inspect(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of them.")],
+    teacher: Annotated[str | None, typer.Option(help="Trained detector to learn from: a .pt or a name.")] = None,
+    student: Annotated[
+        str | None, typer.Option(help="The small model: a .pt, also of an unfinished run, a name, or a YAML.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Name of a shipped recipe, or a YAML file.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data whose classes the student knows; needed for a YAML.")] = None,
+    imgsz: Annotated[int | None, typer.Option(help="Side of the input in pixels; default: as trained.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, mps or a GPU (0).")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("runs/inspect"),
+    fourier: Annotated[
+        bool, typer.Option("--fourier", help="Also show which frequencies the teacher is sensitive to.")
+    ] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a recipe key; repeatable.")
+    ] = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Compare the common classes where the teacher lacks some.")
+    ] = False,
+    trust_checkpoint: Annotated[
+        bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
+    ] = False,
+) -> None:
+    """Draw, over each photo, where each loss of a recipe finds the student wrong: one PNG per photo."""
+    for option, value in (("--teacher", teacher), ("--student", student), ("--recipe", recipe)):
+        if value is None:
+            raise UserError(f"Give {option}: inspect compares a student with a teacher under a recipe.")
+    if training := [path for path in set_ or [] if path.startswith("train.")]:
+        raise UserError(f"inspect does not train: leave out --set {training[0]}. It has --data, --imgsz and --device.")
+    os.environ.setdefault("YOLO_VERBOSE", "false")
+    from yolokd.engine.inspection_plot import draw
+    from yolokd.engine.inspection_setup import open_pair
+    from yolokd.engine.photos import find_photos, read_photo
+    from yolokd.engine.run import resolve_recipe
+    from yolokd.evaluation.checkpoints import short_names
+
+    console = Console()
+    paths, notes = find_photos(images)
+    resolved = resolve_recipe(str(recipe), set_ or [], imgsz=imgsz, device=device)
+    inspector = open_pair(str(teacher), str(student), resolved, data=data, imgsz=imgsz, allow_partial=allow_partial)
+    photos = [read_photo(path, inspector.imgsz, len(inspector.names)) for path in paths]
+    folder = make_folder(out.expanduser())
+    for note in (*notes, *inspector.notes):
+        console.print(Text(note, style="yellow"), soft_wrap=True)
+    names = short_names([Path(str(teacher)), Path(str(student))])
+    heading = [f"recipe: {resolved.name}, input: {inspector.imgsz} px", f"teacher: {names[0]}, student: {names[1]}"]
+    for photo, name in zip(photos, file_names(paths), strict=True):
+        try:
+            with console.status(Text(f"Looking at {photo.path.name}")):
+                view = inspector.inspect(photo, fourier=fourier)
+                draw(view, folder / name, heading=heading, notes=inspector.notes)
+        except OSError as error:
+            raise UserError(f"The figures cannot be written to '{folder}': {error}") from error
+        except RuntimeError as error:  # whatever a device or its memory may do
+            raise RunError(f"Looking at '{photo.path}' failed: {str(error).strip()}") from error
+        values = ", ".join(f"kd_{term.name} {term.value:.4g}" for term in view.terms)
+        console.print(Text(f"{folder / name}: {values}"), soft_wrap=True)
+
+
+def make_folder(folder: Path) -> Path:
+    """Return the folder, made if need be.
+
+    Raises:
+        UserError: It cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The figures cannot be written to '{folder}': {error.strerror}.") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"The figures cannot be written to '{folder}': you may not write there.")
+    return folder
+
+
+def file_names(paths: Iterable[Path]) -> list[str]:
+    """Return a distinct name of a PNG for each picture."""
+    names: list[str] = []
+    for path in paths:
+        name, number = f"{path.stem}.png", 2
+        while name in names:
+            name, number = f"{path.stem}-{number}.png", number + 1
+        names.append(name)
+    return names

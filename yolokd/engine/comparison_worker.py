@@ -1,0 +1,132 @@
+"""The child process of a comparison: trains and scores one run, or scores the teacher, and leaves the numbers in files.
+
+    python -m yolokd.engine.comparison_worker FOLDER NAME DEVICE again|continue
+
+A run in a process of its own has a peak of memory and a random state of its own, and takes no other run with it when it
+dies. It ends at once when the process that started it does: else a comparison that is started again would meet it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from yolokd.engine.comparison import Comparison, Run, read, write_json
+from yolokd.engine.comparison_results import PEAK, SCORE, TEACHER
+from yolokd.engine.plan import make_plan
+from yolokd.engine.resume import read_interrupted
+from yolokd.engine.run import resume, start
+from yolokd.engine.settings import KEY
+from yolokd.engine.weights import load, sha256
+from yolokd.errors import UserError, YolokdError
+from yolokd.evaluation.models import evaluate
+
+
+def main(folder: str, name: str, device: str, interrupted: str) -> None:
+    """Do one job; what fails is said in the last line of stderr, and the exit code is 1."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        comparison = read(Path(folder))
+        if name == TEACHER:
+            score_teacher(comparison, device or None)
+        else:
+            run = next(run for run in comparison.runs if run.name == name)
+            train(comparison, run, device or None, keep_epochs=interrupted == "continue")
+            score(comparison, run, device or None)
+    except YolokdError as error:
+        sys.exit(" ".join(str(error).split()))
+
+
+def train(comparison: Comparison, run: Run, device: str | None, *, keep_epochs: bool = False) -> None:
+    """Bring a run to its end: from the start, or, with `keep_epochs`, from its last saved epoch.
+
+    A continued run starts from rounded weights and without its random state, so it is not quite the run that it would
+    have been; therefore an interrupted one starts again unless told otherwise. One that was killed while finishing,
+    after its last epoch, is finished: nothing is lost there.
+    """
+    last = run.folder / "weights" / "last.pt"
+    if last.is_file():
+        checkpoint = load(last)[1]
+        if KEY in checkpoint and checkpoint.get("epoch") == -1:
+            return
+        interrupted = read_interrupted(str(run.folder))
+        complete = interrupted.epoch >= interrupted.epochs
+        if complete or keep_epochs:
+            if not complete:
+                write_json(run.folder / PEAK, {"bytes": None, "continued": True})
+            resume(str(run.folder), device=device)
+            if not complete:
+                write_json(run.folder / PEAK, {"bytes": peak_memory(), "continued": True})
+            return
+    if run.folder.exists():
+        shutil.rmtree(run.folder)
+    recipe = comparison.recipe_of(run, device)
+    teacher = comparison.teacher if recipe.terms() else None
+    _same_teacher(comparison, teacher)
+    student = comparison.students[run.student].spec
+    plan = make_plan(teacher, student, recipe, allow_partial=comparison.allow_partial, runs=run.folder.parent)
+    start(plan, allow_partial=comparison.allow_partial, paired=True)
+    write_json(run.folder / PEAK, {"bytes": peak_memory(), "continued": False})
+
+
+def score(comparison: Comparison, run: Run, device: str | None) -> None:
+    """Score `last.pt` on val; `best.pt` is chosen on the very pictures that are scored."""
+    last = run.folder / "weights" / "last.pt"
+    write_json(run.folder / SCORE, _scores(comparison, last, device, {}))
+
+
+def score_teacher(comparison: Comparison, device: str | None) -> None:
+    """Score the teacher at the students' image size."""
+    _same_teacher(comparison, comparison.teacher)
+    if comparison.teacher is not None:
+        scores = _scores(comparison, Path(comparison.teacher), device, comparison.classes)
+        write_json(comparison.folder / f"{TEACHER}.json", scores)
+
+
+def peak_memory() -> int | None:
+    """Return the largest memory in bytes that this process has held: on GPUs if it used any, else in main memory."""
+    if torch.cuda.is_initialized() and (peak := sum(map(torch.cuda.max_memory_allocated, _gpus()))):
+        return int(peak)
+    status = Path("/proc/self/status")
+    if status.is_file():  # unlike getrusage, it does not begin with the peak of the parent process
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        return int(lines["VmHWM"].split()[0]) * 1024
+    if os.name == "nt":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _scores(
+    comparison: Comparison, path: Path, device: str | None, classes: Mapping[str, str]
+) -> dict[str, str | float]:
+    digest = sha256(path)
+    found = evaluate(path, comparison.data, imgsz=comparison.budget["imgsz"], device=device, classes=classes)[0]
+    return {"sha256": digest, "AP": found.AP, "AP50": found.AP50}
+
+
+def _gpus() -> range:
+    return range(torch.cuda.device_count())
+
+
+def _same_teacher(comparison: Comparison, teacher: str | None) -> None:
+    if teacher is not None and sha256(Path(teacher)) != comparison.teacher_sha256:
+        raise UserError(f"The teacher '{teacher}' has changed since the comparison was started.")
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of stdin, whose other end the parent holds until it ends itself."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
