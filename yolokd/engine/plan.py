@@ -148,6 +148,7 @@ def run_folder(recipe: Recipe, runs: Path | None) -> Path:
 
 
 def check_device(device: Any) -> None:
+    """Raise `UserError` unless Ultralytics can use the device; None leaves the choice to it."""
     if device is None:
         return
     try:
@@ -190,6 +191,7 @@ def _teacher(spec: Spec, imgsz: int) -> tuple[DetectionModel, ModelPlan]:
 
 
 def from_yaml(spec: Spec, classes: int | None) -> DetectionModel:
+    """Build a detector from its description, with random weights; `WeightsError` where that fails."""
     try:
         model = DetectionModel(str(spec), nc=classes, verbose=False)
     except FileNotFoundError as error:
@@ -211,6 +213,7 @@ def active_losses(recipe: Recipe) -> dict[str, Loss]:
 
 
 def check_pair(losses: Mapping[str, Loss], student: HeadInfo, teacher: HeadInfo, notes: list[str]) -> None:
+    """Raise `PairError` where a loss cannot compare these heads; add to the notes what is left out."""
     for name, loss in losses.items():
         if loss.needs_distribution and (student.bins != teacher.bins or student.bins == 1):
             raise PairError(
