@@ -14,14 +14,10 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils.loss import E2ELoss
 
 from tests.engine.models import DUAL, FAMILIES, batch, detector
-from yolokd.engine.adversarial import Twin
-from yolokd.engine.balance import Balance
 from yolokd.engine.classes import match_classes
-from yolokd.engine.distillation import Distillation
+from yolokd.engine.distillation import wire
 from yolokd.engine.model import TeacherStudent
 from yolokd.engine.teacher import Teacher
-from yolokd.engine.weighting import InstanceWeighting
-from yolokd.losses.table import LOSSES
 from yolokd.recipe import Recipe, Schedule, list_recipes, load_recipe
 
 
@@ -29,23 +25,7 @@ def pair_of(recipe: Recipe, student: Any, teacher: Any) -> TeacherStudent:
     """Wire a pair as the trainer does."""
     master = Teacher(teacher.eval())
     match = match_classes(student.names, master.names, recipe.teacher.classes)
-    aid, ikd = recipe.weighting.aid, recipe.augment.ikd
-    gains = recipe.terms()
-    distillation = Distillation(
-        losses={name: LOSSES[name](config) for name, config in recipe.losses.items()},
-        gains=gains,
-        schedules={term: recipe.schedule_of(term) for term in gains},
-        classes=match,
-        balance=Balance(
-            [t for t, g in gains.items() if g == "auto"],
-            share=recipe.balance.share,
-            every=recipe.balance.every,
-            state={},
-        ),
-        weighting=None if aid is None else InstanceWeighting(aid, match),
-        twin=None if ikd is None or ikd.adversarial is None else Twin(ikd.adversarial, match),
-    )
-    model = TeacherStudent(student, master, distillation)
+    model = TeacherStudent(student, master, wire(recipe, match))
     model.train()
     return model
 

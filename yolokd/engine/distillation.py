@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from yolokd.engine.classes import ClassMatch
 from yolokd.engine.weight_records import WeightRecords
 from yolokd.engine.weighting import InstanceWeighting
 from yolokd.losses.base import Grid, Loss
-from yolokd.recipe import Gain, Schedule
+from yolokd.losses.table import LOSSES
+from yolokd.recipe import Gain, Recipe, Schedule
 
 
 @dataclass
@@ -84,6 +86,36 @@ class Distillation:
                 torch.tensor(match.teacher, device=device, dtype=torch.long),
             )
         return self._picked[device]
+
+
+def wire(
+    recipe: Recipe, match: ClassMatch, *, epochs: int = 1, state: MutableMapping[str, Any] | None = None
+) -> Distillation:
+    """Return the recipe at work on one pair.
+
+    Args:
+        recipe: What to distil.
+        match: Which classes both partners know.
+        epochs: Epochs of the whole run.
+        state: A plain dict that is saved with the run; None keeps nothing.
+    """
+    gains, balance = recipe.terms(), recipe.balance
+    aid, ikd = recipe.weighting.aid, recipe.augment.ikd
+    return Distillation(
+        losses={name: LOSSES[name](config) for name, config in recipe.losses.items()},
+        gains=gains,
+        schedules={term: recipe.schedule_of(term) for term in gains},
+        classes=match,
+        balance=Balance(
+            [term for term, gain in gains.items() if gain == "auto"],
+            share=balance.share,
+            every=balance.every,
+            state={} if state is None else state,
+        ),
+        weighting=None if aid is None else InstanceWeighting(aid, match),
+        twin=None if ikd is None or ikd.adversarial is None else Twin(ikd.adversarial, match),
+        epochs=epochs,
+    )
 
 
 def reduce_map(values: Tensor, grid: Grid) -> Tensor:

@@ -11,20 +11,16 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.ops import make_divisible
 from ultralytics.utils.torch_utils import select_device
 
-from yolokd.engine.adversarial import Twin
-from yolokd.engine.balance import Balance
-from yolokd.engine.classes import ClassMatch, match_classes, require_classes
+from yolokd.engine.classes import match_classes, require_classes
 from yolokd.engine.dataset import resolve
-from yolokd.engine.distillation import Distillation
+from yolokd.engine.distillation import wire
 from yolokd.engine.heads import read_head
 from yolokd.engine.inspection import Inspector
 from yolokd.engine.model import TeacherStudent
 from yolokd.engine.plan import active_losses, check_device, check_pair, from_yaml
 from yolokd.engine.teacher import Teacher
-from yolokd.engine.weighting import InstanceWeighting
 from yolokd.engine.weights import Spec, find, is_yaml, load, load_detector
 from yolokd.errors import PairError, UserError, WeightsError
-from yolokd.losses.table import LOSSES
 from yolokd.recipe import Recipe
 
 
@@ -103,21 +99,6 @@ def trained_student(spec: Spec, data: str | None) -> DetectionModel:
         if known != wanted:
             raise UserError(f"The student '{spec}' knows the classes {known}; the data '{data}' have {wanted}.")
     return model
-
-
-def wire(recipe: Recipe, match: ClassMatch) -> Distillation:
-    """Return the recipe at work on one pair."""
-    gains, balance = recipe.terms(), recipe.balance
-    aid, ikd = recipe.weighting.aid, recipe.augment.ikd
-    return Distillation(
-        losses={name: LOSSES[name](config) for name, config in recipe.losses.items()},
-        gains=gains,
-        schedules={term: recipe.schedule_of(term) for term in gains},
-        classes=match,
-        balance=Balance([], share=balance.share, every=balance.every, state={}),
-        weighting=None if aid is None else InstanceWeighting(aid, match),
-        twin=None if ikd is None or ikd.adversarial is None else Twin(ikd.adversarial, match),
-    )
 
 
 def take_parts(pair: TeacherStudent, checkpoint: Path) -> frozenset[str]:

@@ -21,20 +21,17 @@ from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK
 from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zero_first, unwrap_model
 
 from yolokd.engine import records
-from yolokd.engine.adversarial import Twin, teacher_precision
+from yolokd.engine.adversarial import teacher_precision
 from yolokd.engine.augmentation import augment_loader
-from yolokd.engine.balance import Balance
 from yolokd.engine.classes import match_classes
-from yolokd.engine.distillation import Distillation
+from yolokd.engine.distillation import Distillation, wire
 from yolokd.engine.model import PREFIX, TeacherStudent
 from yolokd.engine.pairing import pair_loader
 from yolokd.engine.plots import plot_results
 from yolokd.engine.settings import KEY, RunSettings
 from yolokd.engine.teacher import DTYPES, Teacher
 from yolokd.engine.weight_records import WeightRecords
-from yolokd.engine.weighting import InstanceWeighting
 from yolokd.engine.weights import load, load_detector, register_own_classes
-from yolokd.losses.table import LOSSES
 
 PULL_LIMIT = 10  # times the detection loss's gradient at the neck, above which a term is warned of
 
@@ -87,25 +84,8 @@ class DistillTrainer(DetectionTrainer):
         student.nc, student.names = self.data["nc"], self.data["names"]
         dtype = DTYPES[self._precision()]
         teacher = Teacher(load_detector(Path(self.args.distill_model)), dtype=dtype)
-        gains = self.recipe.terms()
         match = match_classes(student.names, teacher.names, self.recipe.teacher.classes)
-        aid, ikd = self.recipe.weighting.aid, self.recipe.augment.ikd
-        balance = self.recipe.balance
-        distillation = Distillation(
-            losses={name: LOSSES[name](config) for name, config in self.recipe.losses.items()},
-            gains=gains,
-            schedules={term: self.recipe.schedule_of(term) for term in gains},
-            classes=match,
-            balance=Balance(
-                [t for t, gain in gains.items() if gain == "auto"],
-                share=balance.share,
-                every=balance.every,
-                state=self.state,
-            ),
-            weighting=None if aid is None else InstanceWeighting(aid, match),
-            twin=None if ikd is None or ikd.adversarial is None else Twin(ikd.adversarial, match),
-            epochs=self.epochs,
-        )
+        distillation = wire(self.recipe, match, epochs=self.epochs, state=self.state)
         with torch.random.fork_rng(devices=[]):  # the parts' first weights must not shift the student's random stream
             torch.default_generator.manual_seed(self.args.seed)  # of the CPU alone: forking spares no other device
             return TeacherStudent(student, teacher, distillation)
