@@ -38,5 +38,5 @@ def test_demo__refuses_a_folder_that_is_not_empty(
     with pytest.raises(SystemExit) as end:
         main(["demo", "out"])
     assert end.value.code == 2
-    assert "'out' is not empty" in capsys.readouterr().err
+    assert "'out' is not an empty folder" in capsys.readouterr().err
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine.txt"]

@@ -90,7 +90,7 @@ def test_evaluate__bad_options_are_the_user_s_mistake(asked: dict[str, Any], tmp
     assert str(result.exception) == "--classes expects MODEL=DATA, such as motorcycle=motorbike, got 'van'."
     result = runner.invoke(app, ["a.pt", "--data", "d.yaml", "--json", str(tmp_path / "no" / "folder.json")])
     assert isinstance(result.exception, UserError)
-    assert "folder.json': No such file or directory" in str(result.exception)
+    assert "folder.json': there is no such folder" in str(result.exception)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export", "predict"])

@@ -191,7 +191,7 @@ def test_resume__another_teacher_or_recipe_is_refused_by_name(
     with pytest.raises(UserError, match=r"losses\.ssim\.gain"):
         resume(str(interrupted), recipe=resolve_recipe("bckd_ssim", ["losses.ssim.gain=4"]))
     with pytest.raises(UserError, match=r"train\.epochs"):
-        resume(str(interrupted), recipe=resolve_recipe("bckd_ssim", epochs=9))
+        resume(str(interrupted), recipe=resolve_recipe("bckd_ssim", ["train.epochs=9"]), named=["epochs"])
 
 
 def test_resume__the_teachers_file_has_changed(

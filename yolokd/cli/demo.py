@@ -28,13 +28,13 @@ SETTINGS = (
 
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder for everything that the demo makes.")] = Path("demo"),
-    pictures: Annotated[int, typer.Option(help="Pictures to train on.")] = 400,
-    teacher_epochs: Annotated[int, typer.Option(help="Epochs of the teacher.")] = 10,
-    epochs: Annotated[int, typer.Option(help="Epochs of each student.")] = 8,
+    pictures: Annotated[int, typer.Option(min=4, help="Pictures to train on.")] = 400,
+    teacher_epochs: Annotated[int, typer.Option(min=1, help="Epochs of the teacher.")] = 10,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each student.")] = 8,
 ) -> None:
     """Draw data, train a teacher and two students, evaluate, export: offline, in minutes."""
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"'{out}' is not empty. Remove it or give another folder: yolokd demo FOLDER.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"'{out}' is not an empty folder. Remove it or give another folder: yolokd demo FOLDER.")
     console = Console()
     started = time.perf_counter()
 

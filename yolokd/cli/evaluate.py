@@ -44,6 +44,8 @@ def evaluate(
 ) -> None:
     """Score checkpoints on a data set: COCO's metrics, parameters, GFLOPs and latency."""
     os.environ.setdefault("YOLO_VERBOSE", "false")
+    if json_file not in {None, "-"} and not Path(str(json_file)).absolute().parent.is_dir():
+        raise UserError(f"The results cannot be written to '{json_file}': there is no such folder.")
     from yolokd.evaluation.models import evaluate as run
 
     bar = Progress(

@@ -32,10 +32,14 @@ def predict(
         raise UserError(f"There is no picture, video or folder '{source}'.")
     os.environ.setdefault("YOLO_VERBOSE", "false")
     from yolokd.engine import weights as checkpoints
+    from yolokd.engine.plan import check_device
     from yolokd.evaluation.checkpoints import image_size, open_checkpoint, quiet
 
     console = Console()
+    check_device(device)
     path, folder = checkpoints.find(weights), out.expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"The pictures cannot be written to '{out}': it is a file. Give a folder with --out.")
     with tempfile.TemporaryDirectory(prefix="yolokd-") as temporary, quiet():
         yolo = open_checkpoint(path, Path(temporary))
         size, notes = image_size(yolo, imgsz)

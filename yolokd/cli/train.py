@@ -75,7 +75,8 @@ def _resume(
     if overrides and recipe is None:
         raise UserError("A resumed run keeps its recipe; leave out --set, or give --recipe as well to compare with it.")
     asked = None if recipe is None else resolve_recipe(recipe, overrides)
-    _done(console, str(resume(run, recipe=asked, teacher=teacher, device=device)))
+    named = [o.partition("=")[0].removeprefix("train.") for o in overrides if o.startswith("train.")]
+    _done(console, str(resume(run, recipe=asked, teacher=teacher, device=device, named=named)))
 
 
 def _done(console: Console, folder: str) -> None:

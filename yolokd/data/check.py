@@ -194,6 +194,9 @@ class _Check:
                 kind = str(image.format)
                 image.verify()
                 turned = _is_turned(image)
+        except ModuleNotFoundError:  # Ultralytics looks for a HEIF plug-in where Pillow knows no format
+            self.errors.append(Problem(path, 0, "the picture cannot be read: no known format", ""))
+            return None
         except Exception as error:  # the decoders raise all sorts of things
             self.errors.append(Problem(path, 0, f"the picture cannot be read: {error}", ""))
             return None

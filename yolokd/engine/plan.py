@@ -95,7 +95,7 @@ def make_plan(
     folder = _writable(run_folder(recipe, runs))
     distils = bool(recipe.terms())
     if distils and teacher is None:
-        raise UserError(f"The recipe '{recipe.name}' has losses and needs --teacher; only 'baseline' does without.")
+        raise UserError(f"The recipe '{recipe.name}' compares with a teacher ({_terms(recipe)}) and needs --teacher.")
     if not distils and teacher is not None:
         notes.append(f"the recipe '{recipe.name}' has no losses: the teacher is not used")
         teacher = None
@@ -107,6 +107,7 @@ def make_plan(
     learner = _partner(student, imgsz, "The student", classes=len(names))
     report = check_labels(data.splits, data.names)
     report.raise_if_bad()
+    _check_last_batch(report, train, imgsz)
     match = None
     if master is not None:
         model, info = master
@@ -137,14 +138,21 @@ def make_plan(
 def run_folder(recipe: Recipe, runs: Path | None) -> Path:
     """Where the run will be written: `runs/<name>`, with a number if that is taken."""
     root = (runs or Path(str(recipe.train.get("project") or "runs"))).absolute()
-    folder = root / str(recipe.train.get("name") or recipe.name)
+    name = str(recipe.train.get("name") or recipe.name)
+    if name in {".", ".."} or Path(name).name != name:
+        raise UserError(f"The name '{name}' is not the name of a folder; give the place with --set train.project=DIR.")
+    folder = root / name
     if recipe.train.get("exist_ok"):
         return folder
     number = 2
     while folder.exists():
-        folder = folder.with_name(f"{recipe.train.get('name') or recipe.name}-{number}")
+        folder = root / f"{name}-{number}"
         number += 1
     return folder
+
+
+def _terms(recipe: Recipe) -> str:
+    return ", ".join(f"kd_{term}" for term in recipe.terms())
 
 
 def check_device(device: Any) -> None:
@@ -152,10 +160,12 @@ def check_device(device: Any) -> None:
     if device is None:
         return
     try:
-        select_device(device, verbose=False)
+        chosen = select_device(device, verbose=False)
     except (ValueError, RuntimeError, AssertionError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "unknown device")
         raise UserError(f"The device '{device}' cannot be used: {reason} Give cpu, mps, or GPU numbers.") from error
+    if str(device).lower().startswith("mps") and chosen.type != "mps":  # Ultralytics would take the CPU in silence
+        raise UserError(f"The device '{device}' is not there. Give cpu, or GPU numbers.")
 
 
 def _writable(folder: Path) -> Path:
@@ -199,6 +209,15 @@ def from_yaml(spec: Spec, classes: int | None) -> DetectionModel:
     except Exception as error:  # a wrong YAML fails anywhere in Ultralytics' parser
         raise WeightsError(f"The model description '{spec}' cannot be built: {error}") from error
     return as_detector(model, str(spec))
+
+
+def _check_last_batch(report: DataReport, train: Mapping[str, Any], imgsz: int) -> None:
+    pictures, batch = report.splits["train"].pictures, train.get("batch", 16)
+    if imgsz < 64 and isinstance(batch, int) and batch > 0 and (pictures % min(batch, pictures) or batch) == 1:
+        raise UserError(
+            f"The last batch would hold one picture, and at {imgsz} px that gives normalisation a single value per "
+            f"channel. Change --batch, or take --imgsz 64 or more."
+        )
 
 
 def _check_channels(teacher: DetectionModel, spec: str, data: Dataset) -> None:

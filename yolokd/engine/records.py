@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ def versions() -> dict[str, str]:
 
 def command_line() -> str:
     """The command as the user typed it."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0]).name
+    return shlex.join(["yolokd" if program == "__main__.py" else program, *sys.argv[1:]])
 
 
 def write_run_files(folder: Path, settings: RunSettings) -> None:

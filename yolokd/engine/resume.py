@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ class Interrupted:
     settings: RunSettings
     epoch: int  # finished epochs
     epochs: int  # of the whole run
+    data: str  # path of the data YAML
 
 
 def read_interrupted(run: str) -> Interrupted:
@@ -50,16 +52,26 @@ def read_interrupted(run: str) -> Interrupted:
     if KEY not in args:
         raise UserError(f"'{run}' is not a yolokd run; resume it with the tool that started it.")
     folder = checkpoint.parent.parent if checkpoint.parent.name == "weights" else checkpoint.parent
-    return Interrupted(folder, checkpoint, RunSettings.from_dict(args[KEY]), saved["epoch"] + 1, int(args["epochs"]))
+    return Interrupted(
+        folder,
+        checkpoint,
+        RunSettings.from_dict(args[KEY]),
+        saved["epoch"] + 1,
+        int(args["epochs"]),
+        str(args.get("data") or ""),
+    )
 
 
-def check_same(run: Interrupted, asked: Recipe | None, teacher: str | Path | None) -> Path | None:
+def check_same(
+    run: Interrupted, asked: Recipe | None, teacher: str | Path | None, named: Collection[str] = ()
+) -> Path | None:
     """Refuse to continue under another teacher or with a changed recipe; return the teacher's path, if there is one.
 
     Args:
         run: The interrupted run.
         asked: The recipe given on the command line, or None if none was given.
         teacher: The teacher given on the command line, or None.
+        named: Keys of `train` that the command line sets; the others belong to the run.
 
     Raises:
         UserError: Names what differs.
@@ -67,7 +79,7 @@ def check_same(run: Interrupted, asked: Recipe | None, teacher: str | Path | Non
     settings = run.settings
     if asked is not None:
         stored = settings.load_recipe()
-        train = {**stored.train, **asked.train}  # options of the first command belong to the run
+        train = {**stored.train, **{key: asked.train[key] for key in named if key in asked.train}}
         complete = {**asked.to_dict(), "train": train, "summary": stored.summary}
         differences = Recipe.from_dict(complete, name=asked.name).differences(stored)
         if differences:

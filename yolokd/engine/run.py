@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from yolokd.data.check import fingerprint
 from yolokd.engine import records
-from yolokd.engine.plan import Plan, make_plan
+from yolokd.engine.dataset import resolve
+from yolokd.engine.plan import Plan, check_device, make_plan
 from yolokd.engine.resume import Interrupted, check_same, read_interrupted
 from yolokd.engine.settings import KEY, RunSettings
 from yolokd.engine.trainer import DistillTrainer, finish_checkpoints
@@ -96,7 +97,14 @@ def start(plan: Plan, *, allow_partial: bool = False, paired: bool = False) -> P
     return _run(lambda: DistillTrainer(overrides=overrides))
 
 
-def resume(run: str, *, recipe: Recipe | None = None, teacher: Spec | None = None, device: str | None = None) -> Path:
+def resume(
+    run: str,
+    *,
+    recipe: Recipe | None = None,
+    teacher: Spec | None = None,
+    device: str | None = None,
+    named: Collection[str] = (),
+) -> Path:
     """Continue an interrupted run from its last saved epoch, and finish it.
 
     Raises:
@@ -104,9 +112,11 @@ def resume(run: str, *, recipe: Recipe | None = None, teacher: Spec | None = Non
         RunError: The run failed again.
     """
     interrupted = read_interrupted(run)
-    master = check_same(interrupted, recipe, teacher)
+    check_device(device)
+    master = check_same(interrupted, recipe, teacher, named)
     if interrupted.epoch >= interrupted.epochs:  # killed after the last epoch, while finishing
         return _finish(interrupted)
+    resolve(interrupted.data)  # moved or changed data are an error before anything starts
     overrides: dict[str, Any] = {
         "task": "detect",
         "mode": "train",
@@ -147,7 +157,7 @@ def _provenance(plan: Plan) -> dict[str, Any]:
     return {
         "student": plan.student.spec,
         "student_initialisation": _initialisation(plan),
-        "data": str(plan.data.yaml_path),
+        "data": str(plan.data.yaml_path.absolute()),
         "data_fingerprint": fingerprint(plan.data.splits),
         "seed": plan.recipe.train.get("seed", 0),
         "versions": records.versions(),

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,8 @@ def _explain(path: Path, error: Exception) -> WeightsError:
                 f"could run code. If you trust its origin, repeat with --trust-checkpoint."
             )
     reason = str(error).replace("\n", " ").replace("ERROR ❌️ ", "").split(" Recommended fixes")[0].strip()
-    if "references types outside" in reason:
+    if not zipfile.is_zipfile(path):
+        reason = "it is damaged, cut short or no PyTorch file; fetch or copy it again"
+    elif "references types outside" in reason:
         reason = "it holds no model"
     return WeightsError(f"'{path}' cannot be read as an Ultralytics checkpoint: {reason or type(error).__name__}")

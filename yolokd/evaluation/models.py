@@ -96,15 +96,17 @@ def evaluate(
         )
     from yolokd.engine import dataset
     from yolokd.engine import weights as checkpoints
+    from yolokd.engine.plan import check_device
 
+    check_device(device)
     weights = [weights] if isinstance(weights, (str, Path)) else weights
+    paths = [checkpoints.find(spec) for spec in weights]
     found = dataset.resolve(str(data))
     if split not in found.splits:
         raise DataError(f"'{data}' has no split '{split}'; it has: {', '.join(found.splits)}.")
     check_labels({split: found.splits[split]}, found.names).raise_if_bad()
     pictures = list_pictures(found.splits[split])
     truth = coco_ground_truth(pictures, found.names)
-    paths = [checkpoints.find(spec) for spec in weights]
     own = {path: dict(checkpoints.load_detector(path).names) for path in paths}
     check_mapping(classes or {}, own.values(), found.names)
     names = short_names(paths)
