@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from yolokd.cli.evaluate import write_json
 from yolokd.errors import RunError, UserError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def compare(
         if json_file != "-":
             show_results(Console(), comparison, found)
         if json_file is not None:
-            _write_json(json_file, found.to_dict(comparison))
+            write_json(json_file, found.to_dict(comparison))
     if failures:
         raise RunError(_failed(failures, comparison))
 
@@ -219,14 +219,3 @@ def _failed(failures: Mapping[str, str], comparison: Comparison) -> str:
         f"{len(failures)} of the comparison's runs failed; the same command tries them again. Their logs are the .log "
         f"files in '{comparison.folder}'.\n  " + "\n  ".join(lines)
     )
-
-
-def _write_json(file: str, plain: Mapping[str, object]) -> None:
-    text = json.dumps(plain, indent=2)
-    if file == "-":
-        typer.echo(text)
-        return
-    try:
-        Path(file).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"The results cannot be written to '{file}': {error.strerror}.") from error

@@ -71,7 +71,7 @@ def evaluate(
     if json_file != "-":
         show_scores(Console(), scores)
     if json_file is not None:
-        _write_json(json_file, scores)
+        write_json(json_file, [asdict(score) for score in scores])
 
 
 def _mapping(pairs: Sequence[str]) -> dict[str, str]:
@@ -99,8 +99,9 @@ def show_scores(console: Console, scores: Sequence[ModelScore]) -> None:
             console.print(Text(f"{score.name}: {note}", style="yellow"), soft_wrap=True)
 
 
-def _write_json(file: str, scores: Sequence[ModelScore]) -> None:
-    text = json.dumps([asdict(score) for score in scores], indent=2)
+def write_json(file: str, plain: object) -> None:
+    """Write plain data as JSON to a file, or to stdout for -; `UserError` where that fails."""
+    text = json.dumps(plain, indent=2)
     if file == "-":
         typer.echo(text)
         return
