@@ -26,8 +26,8 @@ def train(
         student: A `.pt` path, an Ultralytics name (`yolov8n`: pretrained; `yolov8n.yaml`: from scratch), a model YAML.
         recipe: Name of a shipped recipe or path of a YAML file.
         overrides: `path=value` assignments on the recipe, such as `losses.ssim.gain=4`.
-        **options: `data`, `epochs`, `imgsz`, `batch`, `device`, `seed`, `name`, `allow_partial`; the meaning of the
-            options of `yolokd train`.
+        **options: `data`, `epochs`, `imgsz`, `batch`, `device`, `seed`, `name`, `unlabeled`, `allow_partial`; the
+            meaning of the options of `yolokd train`.
 
     Raises:
         yolokd.errors.UserError: Anything that can be known before the first step.

@@ -22,6 +22,7 @@ from rich.console import Console
 from tests.engine.comparing import APS, Imitation
 from tests.engine.conftest import make_data
 from tests.engine.models import CONFIGS, detector, save
+from tests.engine.unlabeled import make_pictures
 from yolokd.cli.compare import show_results
 from yolokd.cli.main import main
 from yolokd.engine import comparison_run
@@ -204,6 +205,26 @@ def test_compare__wrong_words_are_named_and_nothing_is_written(
     assert "Traceback" not in error
     assert not Path("runs").exists()
     assert imitation.launched == []
+
+
+def test_compare__unlabelled_pictures_are_for_recipes_with_losses(
+    run: Run, imitation: Imitation, tmp_path: Path
+) -> None:
+    free = make_pictures(tmp_path / "free", 3)
+    share = ("--set", "train.unlabeled_share=0.25")
+    code, _, error = run(*share, unlabeled="free")
+    assert code == 0, error
+    stored = json.loads(Path("runs/small/compare.json").read_text())
+    own = {name: {key for key in recipe["train"] if "unlabeled" in key} for name, recipe in stored["recipes"].items()}
+    assert own == {"baseline": set(), "bckd": {"unlabeled", "unlabeled_share"}}
+    assert stored["recipes"]["bckd"]["train"]["unlabeled"] == str(free)
+    code, _, error = run()
+    assert code == 2
+    assert "another recipe 'bckd' (train.unlabeled: absent here" in flat(error)
+    (free / "free0.png").unlink()
+    code, _, error = run(*share, unlabeled="free")
+    assert code == 2
+    assert f"other unlabelled pictures than '{free}' holds now" in flat(error)
 
 
 def test_compare__another_budget_under_the_same_name_is_refused(run: Run, imitation: Imitation) -> None:

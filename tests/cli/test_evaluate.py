@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from yolokd.cli.evaluate import evaluate
 from yolokd.errors import UserError
 from yolokd.evaluation import models
+from yolokd.evaluation.kitti_set import KittiScore
 from yolokd.evaluation.models import ModelScore
 
 app = typer.Typer()
@@ -63,12 +65,58 @@ def test_evaluate__one_row_per_model(asked: dict[str, Any]) -> None:
         "weights": ["a.pt", "b.pt"],
         "data": "d.yaml",
         "protocol": "coco",
+        "metric": None,
         "split": "val",
         "imgsz": 320,
         "batch": 16,
         "device": None,
         "classes": {"van": "car"},
     }
+
+
+def test_evaluate__size_of_an_export_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    score = replace(SCORE, name="best.onnx", parameters=0, gflops=0.0, notes=())
+    monkeypatch.setattr(models, "evaluate", lambda *_, **__: [score])
+    row = runner.invoke(app, ["best.onnx", "--data", "d.yaml"]).stdout.splitlines()[1]
+    assert row.split()[-4:] == ["–", "–", "42.3", "384"]
+
+
+@pytest.fixture
+def kitti(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two models, scored by KITTI's protocol."""
+    levels = {"easy": 71.39, "moderate": 64.93, "hard": 0.0}
+    counts = {"easy": 9, "moderate": 80, "hard": 91}
+    score = KittiScore("R11", {"Car": levels, "Cyclist": levels}, {"Car": counts}, ("with fewer than 41 objects …",))
+    scores = [replace(SCORE, kitti=score), replace(SCORE, name="teacher.pt", kitti=score, notes=())]
+    monkeypatch.setattr(models, "evaluate", lambda *_, **__: scores)
+
+
+def test_evaluate__kitti_has_a_row_per_model_and_class(kitti: None) -> None:
+    options = ["--data", "d.yaml", "--protocol", "kitti", "--metric", "R11"]
+    lines = runner.invoke(app, ["a.pt", "b.pt", *options]).stdout.splitlines()
+    assert " ".join(lines[0].split()) == "model class easy moderate hard params M GFLOPs ms imgsz"
+    assert lines[1].split() == ["[bold]best.pt", "Car", "71.4", "64.9", "0.0", "3.16", "3.2", "42.3", "384"]
+    assert lines[2].split() == ["Cyclist", "71.4", "64.9", "0.0"]
+    assert lines[3].split()[0] == "teacher.pt"
+    assert lines[5:] == [
+        "KITTI's AP in percent by R11: IoU above 0.7 for Car, 0.5 for the others",
+        "with fewer than 41 objects …",
+        "[bold]best.pt: does not know [red]bus[/red] (counted as missed)",
+    ]
+
+
+def test_evaluate__kitti_as_json(kitti: None) -> None:
+    result = runner.invoke(app, ["a.pt", "b.pt", "--data", "d.yaml", "--protocol", "kitti", "--json", "-"])
+    first, second = json.loads(result.stdout)
+    assert first["kitti"]["metric"] == "R11"
+    assert first["kitti"]["ap_percent"]["Car"] == {"easy": 71.39, "moderate": 64.93, "hard": 0.0}
+    assert second["kitti"]["objects"] == {"Car": {"easy": 9, "moderate": 80, "hard": 91}}
+    assert first["AP"] == 0.5744
+
+
+def test_evaluate__classes_may_be_a_shipped_map(asked: dict[str, Any]) -> None:
+    assert runner.invoke(app, ["a.pt", "--data", "d.yaml", "--classes", "coco-to-kitti"]).exit_code == 0
+    assert asked["classes"] == "coco-to-kitti"
 
 
 def test_evaluate__json_on_stdout_is_all_there_is(asked: dict[str, Any]) -> None:
@@ -87,7 +135,12 @@ def test_evaluate__json_file_comes_with_the_table(asked: dict[str, Any], tmp_pat
 def test_evaluate__bad_options_are_the_user_s_mistake(asked: dict[str, Any], tmp_path: Path) -> None:
     result = runner.invoke(app, ["a.pt", "--data", "d.yaml", "--classes", "van"])
     assert isinstance(result.exception, UserError)
-    assert str(result.exception) == "--classes expects MODEL=DATA, such as motorcycle=motorbike, got 'van'."
+    assert str(result.exception) == (
+        "--classes expects MODEL=DATA, such as motorcycle=motorbike, or one shipped map (coco-to-kitti); got 'van'."
+    )
+    result = runner.invoke(app, ["a.pt", "--data", "d.yaml", "--classes", "coco-to-kitti", "--classes", "van=car"])
+    assert isinstance(result.exception, UserError)
+    assert "got 'coco-to-kitti'" in str(result.exception)
     result = runner.invoke(app, ["a.pt", "--data", "d.yaml", "--json", str(tmp_path / "no" / "folder.json")])
     assert isinstance(result.exception, UserError)
     assert "folder.json': there is no such folder" in str(result.exception)

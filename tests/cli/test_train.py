@@ -14,6 +14,7 @@ from ultralytics.nn.tasks import DetectionModel, SegmentationModel
 from tests.engine.conftest import make_data
 from tests.engine.models import CONFIGS, detector, save
 from tests.engine.test_weights import Attack
+from tests.engine.unlabeled import make_pictures, state_of
 from yolokd.cli.main import main
 
 Run = Callable[..., tuple[int, str, str]]
@@ -125,6 +126,32 @@ def test_wrong_words__are_named(run: Run, options: tuple[str, ...], words: tuple
     fails(run(*options), *words)
 
 
+def test_unlabeled__stands_in_the_plan_and_nothing_is_written(run: Run, files: Path, tmp_path: Path) -> None:
+    free = make_pictures(tmp_path / "free", 3)
+    (free / "broken.png").write_bytes(b"no picture")
+    before = state_of(free)
+    code, out, _ = run("--unlabeled", "free", "--set", "train.unlabeled_share=0.25")
+    flat = " ".join(out.split())
+    assert code == 0
+    assert f"unlabelled {free}: 3 pictures, 25% of what a step sees" in flat
+    assert "1 unlabelled picture cannot be read" in flat
+    assert "broken.png" in flat
+    _, out, _ = run("--unlabeled", "free", "--recipe", "ld")
+    assert "unlabelled pictures teach nothing" in " ".join(out.split())
+    _, out, _ = run("--set", "train.unlabeled_share=0.25")
+    assert "no effect without train.unlabeled" in " ".join(out.split())
+    assert state_of(free) == before
+    assert not Path("runs").exists()
+
+
+def test_unlabeled__wrong_ones_are_named(run: Run, files: Path) -> None:
+    fails(run("--unlabeled", "missing"), "no unlabelled pictures", "missing")
+    fails(run("--unlabeled", str(files / "data" / "labels")), "holds no pictures")
+    fails(run("--unlabeled", str(files / "data")), "2 of the unlabelled pictures", "val split", "001.png")
+    fails(run("--unlabeled", str(files / "data" / "images" / "train"), "--recipe", "baseline"), "has no losses")
+    fails(run("--unlabeled", "x", "--resume", "runs/kd", dry=False), "leave out", "--unlabeled")
+
+
 def test_missing_options__say_what_to_give(run: Run) -> None:
     fails(run(without=("--student",)), "--student yolov8n")
     fails(run(without=("--recipe",)), "--recipe bckd_ssim")
@@ -175,6 +202,28 @@ def test_classes__that_do_not_match_are_shown_as_a_table(run: Run, tmp_path: Pat
     assert code == 0
     assert "[bold]x[/bold]" in out
     fails(run("--teacher", "partial.pt", "--set", "teacher.classes.nobody=class1"), "no class 'nobody'")
+
+
+def test_classes__a_shipped_map_distils_the_classes_that_it_knows(run: Run, tmp_path: Path) -> None:
+    teacher = detector("v8", classes=4, seed=1)
+    teacher.names = {0: "person", 1: "bicycle", 2: "car", 3: "bus"}
+    save(teacher, tmp_path / "coco.pt")
+    data = make_data(tmp_path / "kitti", train=2, val=2)
+    data.write_text(
+        data.read_text().replace("class0", "Car").replace("class1", "Pedestrian").replace("class2", "Cyclist")
+    )
+    given = ["--teacher", "coco.pt", "--data", str(data)]
+    fails(run(*given), "1 of the data's 3 classes", "--set teacher.classes=coco-to-kitti")
+    code, out, _ = run(*given, "--set", "teacher.classes=coco-to-kitti")
+    assert code == 0
+    words = " ".join(out.split())
+    assert "Car car Pedestrian person Cyclist - none -" in words
+    assert "the teacher does not know Cyclist (the class map has no partner for them)" in words
+    code, out, _ = run(*given, "--set", "teacher.classes={bus: Car, person: Pedestrian, bicycle: Cyclist}")
+    assert code == 0
+    assert "Car car + bus Pedestrian person Cyclist bicycle" in " ".join(out.split())
+    fails(run(*given, "--set", "teacher.classes=coco-to-kity"), "did you mean coco-to-kitti?")
+    fails(run("--set", "teacher.classes=coco-to-kitti"), "coco-to-kitti is for data with Car, Truck, Pedestrian, Tram")
 
 
 @pytest.mark.parametrize(

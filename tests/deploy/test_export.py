@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import onnx
 import pytest
@@ -14,32 +16,63 @@ from ultralytics import YOLO
 
 from tests.evaluation import tiny
 from yolokd.deploy import export as module
-from yolokd.deploy.export import ExportReport, export
-from yolokd.deploy.parity import Parity
+from yolokd.deploy import runtimes
+from yolokd.deploy.export import export
+from yolokd.deploy.formats import QUANTIZE
 from yolokd.engine import weights
-from yolokd.errors import DataError, RunError, UserError
+from yolokd.errors import DataError, RunError, UserError, WeightsError
+
+needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+needs_nncf = pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="nncf is not installed")
 
 
-@pytest.fixture(scope="module")
-def trained_at_64(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.checkpoint(tmp_path_factory.mktemp("weights") / "best.pt")
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "TIMED_PASSES", 1)
+
+
+@pytest.fixture
+def trained_at_64(tmp_path: Path) -> Path:
+    return tiny.checkpoint(tmp_path / "weights" / "best.pt")
+
+
+@pytest.fixture
+def fake_export(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path, dict[str, Any]], Path]], None]:
+    """Replace Ultralytics' export by a function of the checkpoint's path and the options."""
+
+    def install(make: Callable[[Path, dict[str, Any]], Path]) -> None:
+        monkeypatch.setattr(YOLO, "export", lambda self, **options: str(make(Path(self.ckpt_path), options)))
+
+    return install
 
 
 @pytest.mark.parametrize(
     ("family", "format", "nms_free"),
-    [("v8", "onnx", False), ("11", "torchscript", False), ("26", "onnx", True), ("v10", "onnx", True)],
+    [
+        ("v8", "onnx", False),
+        ("11", "torchscript", False),
+        ("26", "onnx", True),
+        ("v10", "onnx", True),
+        pytest.param("v8", "openvino", False, marks=needs_openvino),
+    ],
 )
 def test_export__equals_the_checkpoint(tmp_path: Path, family: str, format: str, nms_free: bool) -> None:
     path = tiny.checkpoint(tmp_path / "best.pt", family=family)
     report = export(path, format=format, nms_free=nms_free)
     assert report.passed is True
     assert report.imgsz == 64
-    assert Path(report.path) == tmp_path / f"best.{format}"
+    name = "best_openvino_model" if format == "openvino" else f"best.{format}"
+    assert Path(report.path) == tmp_path / name
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["best.pt", name])
     assert report.parity is not None
     assert report.parity.pictures == 2
     assert report.parity.box_px < 1e-3
     assert report.parity.score < 1e-5
-    assert "no detections to compare, so raw outputs decide" in report.notes
+    assert report.notes == ("no detections to compare, so raw outputs decide",)
+    assert report.before.bytes == path.stat().st_size
+    assert (report.before.AP, report.after.AP) == (None, None)
+    assert report.before.latency_ms is not None
+    assert report.after.latency_ms is not None
     if format == "onnx":
         network = onnx.load(report.path)
         shape = [d.dim_value for d in network.graph.output[0].type.tensor_type.shape.dim]
@@ -47,16 +80,29 @@ def test_export__equals_the_checkpoint(tmp_path: Path, family: str, format: str,
         assert {e.key: e.value for e in network.metadata_props}["names"] == str(dict(enumerate(tiny.NAMES)))
 
 
-def test_export__real_detections_agree(shared: Path, tmp_path: Path) -> None:
+def test_export__real_detections_and_ap_agree(shared: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for split, folder in (("train", "val"), ("val", "val")):
+        for kind in ("images", "labels"):
+            (data / kind / split).mkdir(parents=True)
+            for source in sorted((shared / "data" / "highway" / kind / folder).iterdir())[:8]:
+                shutil.copy(source, data / kind / split / source.name)
+    (data / "data.yaml").write_text(
+        "train: images/train\nval: images/val\nnames: {0: bus, 1: car, 2: motorbike, 3: person, 4: truck}\n"
+    )
     path = Path(shutil.copy(shared / "weights" / "yolov8n-coco.pt", tmp_path / "teacher.pt"))
-    report = export(path, imgsz=320, check=shared / "data" / "highway" / "images" / "val")
+    report = export(path, imgsz=320, check=data)
     assert report.passed is True
     assert report.parity is not None
-    assert report.parity.pictures == 16
+    assert report.parity.pictures == 8
     assert report.parity.agreement == 1.0
-    assert report.parity.detections > 50
+    assert report.parity.detections > 20
     assert 0 < report.parity.box_px < 0.05
-    assert report.notes == ()
+    assert report.before.AP is not None
+    assert report.before.AP > 0.2
+    assert report.ap_change == pytest.approx(0.0, abs=1e-3)
+    assert report.before.per_class is not None
+    assert set(report.before.per_class) == {"bus", "car", "motorbike", "person", "truck"}
 
 
 def test_export__sees_an_edited_file(trained_at_64: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +121,7 @@ def test_export__sees_an_edited_file(trained_at_64: Path, monkeypatch: pytest.Mo
     assert report.passed is False
     assert report.parity is not None
     assert report.parity.score > 0.01
+    assert "raw outputs differ by" in report.failures[0]
     assert Path(report.path).is_file()
 
 
@@ -88,9 +135,12 @@ def test_export__unfinished_run_exports_its_student_beside_it(tmp_path: Path, mo
         return Path(shutil.copy(student, folder / path.name))
 
     monkeypatch.setattr(weights, "plain_copy", plain_copy)
+    monkeypatch.setattr(weights, "load_detector", lambda _: None)
     (tmp_path / "run" / "last.onnx").write_text("an earlier export")
     report = export(wrapper)
     assert report.path == str(tmp_path / "run" / "last.onnx")
+    assert report.source == str(wrapper)
+    assert report.before.bytes == student.stat().st_size
     assert report.passed is True
     assert sorted(p.name for p in wrapper.parent.iterdir()) == ["last.onnx", "last.pt"]
 
@@ -102,68 +152,127 @@ def test_export__rounds_the_size_up_and_says_so(trained_at_64: Path) -> None:
 
 
 def test_export__half_precision_is_judged_by_detections(trained_at_64: Path) -> None:
-    report = export(trained_at_64, quantize=16)
-    assert report.full_precision is False
+    report = export(trained_at_64, precision="float16")
     assert report.passed is True
+    kinds = {t.data_type for t in onnx.load(report.path).graph.initializer if len(t.dims) == 4}
+    assert kinds == {onnx.TensorProto.FLOAT16}
 
 
-@pytest.mark.parametrize(
-    ("parity", "full", "passed"),
-    [
-        (Parity(2, 0.1, 0.001, 100, 100), True, True),
-        (Parity(2, 3.0, 0.001, 100, 100), True, False),
-        (Parity(2, 3.0, 0.001, 100, 100), False, True),
-        (Parity(2, 3.0, 0.001, 0, 0), False, False),
-        (Parity(2, 0.1, 0.001, 100, 90), True, False),
-        (Parity(2, 0.1, 0.001, 100, 90), False, False),
-    ],
-)
-def test_export_report__verdict(parity: Parity, full: bool, passed: bool) -> None:
-    assert ExportReport("a.pt", "a.onnx", "onnx", 64, parity, full).passed is passed
+def test_export__int8_onnx_is_measured_on_training_pictures_and_leaves_other_exports_alone(
+    trained_at_64: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tiny.data_set(tmp_path / "data")
+    earlier = trained_at_64.with_suffix(".onnx")
+    earlier.write_text("an earlier export in float32")
+    seen: list[str] = []
+    real = YOLO.export
+
+    def spy(self: YOLO, **options: Any) -> str:
+        listed = Path(options["data"]).with_name("pictures.txt").read_text().split()
+        seen.extend(Path(path).parent.name for path in listed)
+        assert options["quantize"] == 8
+        return str(real(self, **options))
+
+    monkeypatch.setattr(YOLO, "export", spy)
+    steps: list[str] = []
+    report = export(trained_at_64, precision="int8", check=data, progress=steps.append)
+    assert seen == ["train"] * 6
+    assert list(dict.fromkeys(steps)) == [
+        "scoring best.pt, 100%",
+        "exporting to onnx, int8",
+        "comparing outputs",
+        "scoring best_int8.onnx, 17%",
+        "scoring best_int8.onnx, 33%",
+        "scoring best_int8.onnx, 50%",
+        "scoring best_int8.onnx, 67%",
+        "scoring best_int8.onnx, 83%",
+        "scoring best_int8.onnx, 100%",
+    ]
+    assert report.path == str(trained_at_64.with_name("best_int8.onnx"))
+    assert earlier.read_text() == "an earlier export in float32"
+    network = onnx.load(report.path)
+    assert "DequantizeLinear" in {node.op_type for node in network.graph.node}
+    assert report.before.AP is not None
+    assert report.after.AP is not None
+    assert report.precision == "int8"
+    assert capsys.readouterr().out == ""
+
+
+@needs_openvino
+@needs_nncf
+def test_export__int8_openvino(trained_at_64: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import openvino
+
+    report = export(trained_at_64, format="openvino", precision="int8", check=tiny.data_set(tmp_path / "data"))
+    folder = trained_at_64.with_name("best_int8_openvino_model")
+    assert report.path == str(folder)
+    operations = {op.get_type_name() for op in openvino.Core().read_model(folder / "best.xml").get_ops()}
+    assert "FakeQuantize" in operations
+    assert report.parity is not None
+    assert np.isfinite(report.parity.box_px)
+    assert report.after.AP is not None
+    assert capsys.readouterr().out == ""
+
+
+def test_hushed__keeps_converters_quiet_and_at_home(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
+    with module._hushed():
+        print("a progress bar")  # noqa: T201
+        logging.getLogger("nncf").error("chatter")
+        with pytest.raises(ImportError):
+            importlib.import_module("openvino_telemetry")
+    print("a result")  # noqa: T201
+    logging.getLogger("other").error("a problem")
+    assert capsys.readouterr().out == "a result\n"
+    assert [record.message for record in caplog.records] == ["a problem"]
+
+
+@pytest.mark.parametrize("check", [None, "images/val", "images/val/000000.png"])
+def test_export__int8_needs_a_data_set(trained_at_64: Path, tmp_path: Path, check: str | None) -> None:
+    tiny.data_set(tmp_path)
+    with pytest.raises(UserError, match=r"int8 export measures .*--check road\.yaml"):
+        export(trained_at_64, precision="int8", check=None if check is None else tmp_path / check)
+
+
+def test_export__data_without_training_pictures(trained_at_64: Path, tmp_path: Path) -> None:
+    data = tiny.data_set(tmp_path / "data")
+    for picture in (tmp_path / "data" / "images" / "train").iterdir():
+        picture.unlink()
+    with pytest.raises(DataError, match=r"no pictures in .*train"):
+        export(trained_at_64, precision="int8", check=data)
+    assert [p.name for p in trained_at_64.parent.iterdir()] == ["best.pt"]
+
+
+def test_export__data_that_shares_no_class_fails_before_anything_is_written(
+    trained_at_64: Path, tmp_path: Path
+) -> None:
+    data = tiny.data_set(tmp_path / "data", names=("a", "b", "c"))
+    with pytest.raises(DataError, match="class"):
+        export(trained_at_64, check=data)
+    assert [p.name for p in trained_at_64.parent.iterdir()] == ["best.pt"]
 
 
 def test_export__checks_on_given_pictures(trained_at_64: Path, tmp_path: Path) -> None:
-    data = tiny.data_set(tmp_path, pictures=40)
-    folder = tmp_path / "images" / "val"
-    spread = [folder / f"{n:06}.png" for n in range(0, 40, 3)]
-    assert module._pictures(data) == module._pictures(folder) == module._pictures(str(tmp_path)) == spread
-    report = export(trained_at_64, format="torchscript", check=folder / "000000.png")
+    tiny.data_set(tmp_path / "data")
+    report = export(trained_at_64, format="torchscript", check=tmp_path / "data" / "images" / "val" / "000000.png")
     assert report.parity is not None
     assert report.parity.pictures == 1
+    assert report.before.AP is None
 
 
 def test_export__names_pictures_that_cannot_be_read(trained_at_64: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_text("")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("")
     with pytest.raises(DataError, match=r"a\.jpg' cannot be read as a picture"):
-        export(trained_at_64, check=tmp_path)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no pictures in"):
-        export(trained_at_64, check=tmp_path / "empty")
+        export(trained_at_64, check=tmp_path / "photos")
 
 
-def test_letterbox__equals_ultralytics(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    picture = rng.integers(0, 255, (60, 100, 3), dtype=np.uint8)
-    cv2.imwrite(str(tmp_path / "a.png"), picture)
-    from ultralytics.data.augment import LetterBox
-
-    expected = LetterBox((64, 64), auto=False)(image=picture)[..., ::-1].copy()
-    torch.testing.assert_close(
-        module._letterbox(tmp_path / "a.png", 64)[0].permute(1, 2, 0), torch.from_numpy(expected), rtol=0, atol=0
-    )
-
-
-def test_export__unknown_format_lists_the_known_ones(trained_at_64: Path) -> None:
-    with pytest.raises(UserError, match=r"no export format 'onx'\. Did you mean 'onnx'\?.*torchscript, onnx, openvino"):
-        export(trained_at_64, format="onx")
-
-
-def test_export__missing_package_names_the_extra(trained_at_64: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-    absent = {"onnxruntime", "onnxslim"}
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else find(name))
-    with pytest.raises(UserError, match=r"needs onnxruntime, onnxslim: pip install 'yolokd\[onnx\]'"):
-        export(trained_at_64)
+def test_export__no_detector(tmp_path: Path) -> None:
+    torch.save({"model": torch.nn.Linear(2, 2)}, tmp_path / "best.pt")
+    with pytest.raises(WeightsError, match=f"'{tmp_path / 'best.pt'}' "):
+        export(tmp_path / "best.pt")
 
 
 def test_export__nms_free_needs_such_a_head(trained_at_64: Path) -> None:
@@ -171,26 +280,73 @@ def test_export__nms_free_needs_such_a_head(trained_at_64: Path) -> None:
         export(trained_at_64, nms_free=True)
 
 
-def test_export__other_formats_are_not_checked(trained_at_64: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake(self: Any, **options: Any) -> str:
-        assert options["format"] == "openvino"
-        folder = trained_at_64.with_name("best_openvino_model")
-        folder.mkdir()
-        return str(folder)
+@pytest.mark.parametrize("options", [{"quantize": 8}, {"half": True}])
+def test_export__precision_is_given_by_its_own_name(trained_at_64: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="Give precision='float16' or precision='int8' instead of"):
+        export(trained_at_64, **options)
+    with pytest.raises(UserError, match=f"no precision 'fp8'; known: {', '.join(QUANTIZE)}"):
+        export(trained_at_64, precision="fp8")  # type: ignore[arg-type]
 
-    monkeypatch.setattr(YOLO, "export", fake)
-    report = export(trained_at_64, format="OpenVINO")
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody can write to")
+def test_check_writable__a_folder_that_cannot_be_written() -> None:
+    with pytest.raises(UserError, match=r"'/proc/self' cannot be written: .*Copy the checkpoint to a folder of yours"):
+        module._check_writable(Path("/proc/self"))
+
+
+def test_place__replaces_a_folder_and_leaves_nothing_else(tmp_path: Path) -> None:
+    old, new = tmp_path / "here" / "m_openvino_model", tmp_path / "made" / "m_openvino_model"
+    for folder, name in ((old, "old.xml"), (new, "new.xml")):
+        folder.mkdir(parents=True)
+        (folder / name).touch()
+    assert module._place(new, tmp_path / "here") == old
+    assert [p.name for p in old.iterdir()] == ["new.xml"]
+    assert [p.name for p in (tmp_path / "here").iterdir()] == ["m_openvino_model"]
+
+
+def test_place__a_full_disk_leaves_the_earlier_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.onnx").write_text("earlier")
+    made = tmp_path / "made" / "a.onnx"
+    made.parent.mkdir()
+    made.write_text("new")
+
+    def full(source: Path, target: Path) -> None:
+        target.write_text("ha")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "move", full)
+    with pytest.raises(RunError, match=r"cannot be written to '.*a\.onnx': No space left on device"):
+        module._place(made, tmp_path)
+    assert (tmp_path / "a.onnx").read_text() == "earlier"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.onnx", "made"]
+
+
+def test_export__format_that_cannot_be_run_here(
+    trained_at_64: Path, fake_export: Callable[[Callable[[Path, dict[str, Any]], Path]], None]
+) -> None:
+    def make(checkpoint: Path, options: dict[str, Any]) -> Path:
+        assert options["format"] == "rknn"
+        folder = checkpoint.with_name("best_rknn_model")
+        folder.mkdir()
+        (folder / "best.rknn").write_bytes(b"12345")
+        return folder
+
+    fake_export(make)
+    report = export(trained_at_64, format="RKNN")
     assert report.passed is None
     assert report.parity is None
-    assert report.notes == ("not checked: only onnx and torchscript can be run here",)
-    assert report.path.endswith("best_openvino_model")
+    assert report.after.bytes == 5
+    assert (report.before.latency_ms, report.after.latency_ms) == (None, None)
+    (note,) = report.notes
+    assert note.startswith("not checked, as rknn cannot be run here: ")
+    assert report.path == str(trained_at_64.with_name("best_rknn_model"))
 
 
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
-        (ModuleNotFoundError("No module named 'openvino'", name="openvino"), UserError, "pip install openvino"),
-        (RuntimeError("no such operator"), RunError, "could not export .* to openvino: no such operator"),
+        (ModuleNotFoundError("No module named 'paddle'", name="paddle"), UserError, "pip install paddle"),
+        (RuntimeError("no such operator"), RunError, "could not export .* to paddle: no such operator"),
     ],
 )
 def test_export__failures_of_ultralytics(
@@ -201,15 +357,25 @@ def test_export__failures_of_ultralytics(
 
     monkeypatch.setattr(YOLO, "export", fail)
     with pytest.raises(kind, match=message):
-        export(trained_at_64, format="openvino")
+        export(trained_at_64, format="paddle")
+    assert [p.name for p in trained_at_64.parent.iterdir()] == ["best.pt"]
 
 
-def test_export__a_file_that_cannot_be_run(trained_at_64: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def empty(self: Any, **options: Any) -> str:
-        path = trained_at_64.with_suffix(".onnx")
+def test_export__a_file_that_cannot_be_run(
+    trained_at_64: Path, fake_export: Callable[[Callable[[Path, dict[str, Any]], Path]], None]
+) -> None:
+    def make(checkpoint: Path, options: dict[str, Any]) -> Path:
+        path = checkpoint.with_suffix(".onnx")
         path.write_bytes(b"")
-        return str(path)
+        return path
 
-    monkeypatch.setattr(YOLO, "export", empty)
+    fake_export(make)
     with pytest.raises(RunError, match=r"best\.onnx' was written but cannot be run"):
         export(trained_at_64)
+
+
+def test_export__own_nms_is_judged_by_ap(trained_at_64: Path, tmp_path: Path) -> None:
+    report = export(trained_at_64, check=tiny.data_set(tmp_path / "data"), nms=True)
+    assert report.parity is None
+    assert "outputs not compared: the export contains its own NMS" in report.notes
+    assert report.after.AP is not None

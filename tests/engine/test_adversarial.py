@@ -248,6 +248,20 @@ def test_attack_loss__is_that_of_the_common_classes() -> None:
         assert not torch.allclose(make_twin(teacher, renamed).attack_loss(teacher, data)(data["img"]), loss)
 
 
+def test_attack_loss__of_joined_classes_the_largest_score_is_attacked() -> None:
+    teacher = make_teacher(classes=5)
+    match = match_classes({0: "class3", 1: "x"}, teacher.names, {"class1": "class3", "class4": "x"})
+    data = batch(2)
+    data["cls"] = torch.zeros(0, 1)
+    data["bboxes"], data["batch_idx"] = torch.zeros(0, 4), torch.zeros(0)
+    with torch.no_grad():
+        loss = Twin(settings(), match).attack_loss(teacher, data)(data["img"])
+        raw: Any = teacher(data["img"]).raw
+    scores = raw["scores"]
+    background = nn.functional.softplus(torch.stack([scores[:, [1, 3]].amax(1), scores[:, 4]], 1)).sum((1, 2))
+    torch.testing.assert_close(loss, background, rtol=1e-3, atol=0)
+
+
 def test_twin__a_teacher_without_common_classes_is_refused() -> None:
     teacher = make_teacher()
     with pytest.raises(PairError, match=r"knows none of them by name:\n  dog  - missing -\nMap names"):

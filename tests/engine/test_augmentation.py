@@ -383,9 +383,9 @@ def test_epoch_batches__carry_the_epoch_in_the_key() -> None:
     epochs = 4
     batches = EpochBatches([[0, 2], [1]], lambda: (1, epochs))
     keys = iter(batches)
-    assert [next(keys) for _ in range(2)] == [[(0, 1, 4), (2, 1, 4)], [(1, 1, 4)]]
+    assert [next(keys) for _ in range(2)] == [[Key(0, 1, 4), Key(2, 1, 4)], [Key(1, 1, 4)]]
     epochs = 8  # a run by hours corrects its number of epochs
-    assert [next(keys) for _ in range(2)] == [[(0, 2, 8), (2, 2, 8)], [(1, 2, 8)]]
+    assert [next(keys) for _ in range(2)] == [[Key(0, 2, 8), Key(2, 2, 8)], [Key(1, 2, 8)]]
 
 
 @pytest.mark.parametrize(("until", "epochs", "on"), [(0.67, 24, 16), (1.0, 7, 7), (0.0, 7, 0), (0.67, 1, 1)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from yolokd.engine.classes import match_classes, require_classes
+from yolokd.engine.classes import match_classes, partial_note, require_classes
 from yolokd.errors import PairError, RecipeError
 
 COCO = {0: "person", 1: "bicycle", 2: "car", 3: "motorcycle"}
@@ -19,7 +19,9 @@ def test_match_classes__same_lists_need_no_selection() -> None:
 
 def test_match_classes__ignores_case_spaces_and_order() -> None:
     match = match_classes({0: " Car", 1: "PERSON"}, COCO, {})
-    assert (match.student, match.teacher) == ((0, 1), (2, 0))
+    assert match.student == (0, 1)
+    assert match.teacher == ((2,), (0,))
+    assert match.columns == [2, 0]
     assert match.complete
     assert not match.identical
 
@@ -30,7 +32,8 @@ def test_match_classes__a_teacher_with_more_classes_in_the_same_order_is_selecte
 
 def test_match_classes__the_map_takes_precedence() -> None:
     match = match_classes(ROAD, COCO, {"person": "Pedestrian", "bicycle": "cyclist"})
-    assert (match.student, match.teacher) == ((0, 1, 2), (2, 0, 1))
+    assert match.student == (0, 1, 2)
+    assert match.teacher == ((2,), (0,), (1,))
 
 
 def test_match_classes__all_wrong_names_of_the_map_are_reported_at_once() -> None:
@@ -40,9 +43,59 @@ def test_match_classes__all_wrong_names_of_the_map_are_reported_at_once() -> Non
     assert "no class 'Rider'" in str(error.value)
 
 
-def test_match_classes__one_class_takes_one_partner() -> None:
-    with pytest.raises(RecipeError, match="'car' has a partner already"):
-        match_classes(ROAD, COCO, {"car": "car", "motorcycle": "car"})
+def test_match_classes__one_class_takes_several_partners_its_namesake_first() -> None:
+    match = match_classes(ROAD, COCO, {"bicycle": "car", "person": "car", "motorcycle": "Cyclist"})
+    assert match.rows == (("car", "car + person + bicycle"), ("Pedestrian", None), ("Cyclist", "motorcycle"))
+    assert match.student == (0, 2)
+    assert match.teacher == ((2, 0, 1), (3,))
+    assert match.columns == [[2, 0, 1], [3, 3, 3]]
+    assert match.places == [0, -1, 1]
+    assert not match.identical
+
+
+def test_match_classes__a_class_that_is_mapped_no_longer_counts_by_its_name() -> None:
+    match = match_classes({0: "car", 1: "van"}, COCO, {"car": "van"})
+    assert match.rows == (("car", None), ("van", "car"))
+
+
+def test_match_classes__equal_lists_are_not_identical_once_classes_are_joined() -> None:
+    match = match_classes({0: "car"}, {0: "car", 1: "van"}, {"van": "car"})
+    assert match.complete
+    assert not match.identical
+    assert match.columns == [[0, 1]]
+
+
+def test_match_classes__a_shipped_map_excuses_what_it_has_no_partner_for() -> None:
+    match = match_classes({0: "Car", 1: "Cyclist", 2: "Pedestrian"}, COCO, "coco-to-kitti")
+    assert match.rows == (("Car", "car"), ("Cyclist", None), ("Pedestrian", "person"))
+    assert (match.missing, match.excused) == (("Cyclist",), ("Cyclist",))
+    require_classes(match, allow_partial=False, teacher="a", data="b")
+    assert partial_note(match) == (
+        "the teacher does not know Cyclist (the class map has no partner for them): "
+        "their scores are learned from the labels alone"
+    )
+
+
+def test_require_classes__a_shipped_map_excuses_nothing_else() -> None:
+    for names in ({0: "Car", 1: "Cyclist", 2: "horse"}, {0: "Car", 1: "Tram"}):  # not KITTI's; a teacher without train
+        match = match_classes(names, COCO, "coco-to-kitti")
+        with pytest.raises(PairError, match=f"{names[max(names)]} .* - missing -"):
+            require_classes(match, allow_partial=False, teacher="a", data="b")
+        require_classes(match, allow_partial=True, teacher="a", data="b")
+
+
+def test_require_classes__offers_a_shipped_map_where_it_fits() -> None:
+    offer = "take a shipped map (--set teacher.classes=coco-to-kitti)"
+    for names, fits in (({0: "Car", 1: "Pedestrian"}, True), (ROAD, True), ({0: "car", 1: "horse"}, False)):
+        with pytest.raises(PairError) as error:
+            require_classes(match_classes(names, COCO, {}), allow_partial=False, teacher="a", data="b")
+        assert (offer in str(error.value)) == fits
+
+
+def test_partial_note__says_nothing_where_all_are_known() -> None:
+    assert partial_note(match_classes(COCO, COCO, {})) is None
+    note = partial_note(match_classes(ROAD, COCO, {}))
+    assert note == "the teacher does not know Pedestrian, Cyclist: their scores are learned from the labels alone"
 
 
 def test_require_classes__a_partial_teacher_is_refused_with_the_table_and_the_way_out() -> None:

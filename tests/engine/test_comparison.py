@@ -167,6 +167,9 @@ def test_plan_comparison__the_teachers_classes_are_mapped_in_one_way(
     )
     agreed = load(a, data=str(tiny_data))
     assert plan_comparison(path, [student_yaml], agreed, [0], runs=tmp_path).classes == {"one": "class1"}
+    named = load("ssim", data=str(tiny_data), overrides=["teacher.classes=coco-to-kitti"])
+    with pytest.raises(UserError, match="coco-to-kitti is for data with Car"):
+        plan_comparison(path, [student_yaml], named, [0], runs=tmp_path)
     with pytest.raises(UserError, match=r"a, b map the teacher's classes differently"):
         plan_comparison(teacher_pt, [student_yaml], load(a, b, data=str(tiny_data)), [0], runs=tmp_path)
 

@@ -56,6 +56,18 @@ def test_as_head__picks_classes_in_the_order_given() -> None:
     torch.testing.assert_close(head.logits, raw["scores"][:, [2, 0]].transpose(1, 2))
 
 
+def test_as_head__of_several_classes_the_largest_logit_counts() -> None:
+    model = detector("v8").train()
+    raw = split_branches(model(batch()["img"]))["one2many"]
+    head = as_head(raw, grid_of(neck_features(raw)), torch.tensor([[2, 0], [1, 1]]))
+    scores = raw["scores"]
+    expected = torch.stack([torch.maximum(scores[:, 2], scores[:, 0]), scores[:, 1]], -1)
+    assert torch.equal(head.logits, expected)
+    (gradient,) = torch.autograd.grad(head.logits[..., 1].sum(), scores)
+    assert (gradient[:, 1] == 1).all()  # repeated, yet counted once
+    assert not gradient[:, [0, 2]].any()
+
+
 @pytest.mark.parametrize("name", ["v8/yolov8-p2.yaml", "v8/yolov8-p6.yaml", "v3/yolov3-tiny.yaml"])
 def test_read_head__other_levels_are_refused_with_their_strides(name: str) -> None:
     description = YAML.load(CONFIGS / name)

@@ -74,6 +74,30 @@ def test_of__two_pictures_closed_form() -> None:
     assert (weights.of(loss.ndim, head=False) * loss).mean().item() == pytest.approx(1.367879, abs=1e-5)
 
 
+@pytest.mark.parametrize("normalize", ["raw", "mean"])
+@pytest.mark.parametrize("scope", SCOPES)
+def test_unlabelled__rows_beyond_the_batch_weigh_as_background(scope: str, normalize: str) -> None:
+    batch = crowded(2)
+    more = {**batch, "img": torch.zeros(4, 3, SIZE, SIZE)}
+    raw = taught(more)
+    alone = weigh({key: value[:2] for key, value in raw.items()}, batch, scope=scope, normalize=normalize)
+    weights = weigh(raw, batch, scope=scope, normalize=normalize)
+    for own, expected in zip(tensors(weights), tensors(alone), strict=True):
+        torch.testing.assert_close(own[:2], expected)
+    counted = alone.instances.counted
+    scale = alone.instances.loss[counted].mean() if normalize == "mean" else torch.tensor(1.0)
+    against = F.softplus(raw["scores"][2:]).sum(1)  # (2, A), cross-entropy against "no object"
+    if scope == "image":
+        against = against.mean(1, keepdim=True).expand_as(against)
+    elif scope == "level":
+        parts = [against[:, GRID.places(level)] for level in GRID.shapes]
+        against = torch.cat([part.mean(1, keepdim=True).expand_as(part) for part in parts], 1)
+    for own in (weights.head, weights.features):
+        torch.testing.assert_close(own[2:], torch.exp(-0.1 * against / scale))
+    assert torch.equal(weights.instances.counted[:2], counted)
+    assert not weights.instances.counted[2:].any()
+
+
 def test_of__head_and_feature_losses_have_their_own_weights() -> None:
     batch = crowded()
     weights = weigh(taught(batch, classes=1), batch, teacher={0: "car"})
@@ -315,6 +339,21 @@ def test_objects__their_order_does_not_matter(scope: str) -> None:
     mixed = {**batch, **{key: batch[key][order] for key in ("batch_idx", "cls", "bboxes")}}
     for x, y in zip(tensors(weigh(raw, batch, scope=scope)), tensors(weigh(raw, mixed, scope=scope)), strict=True):
         assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_classes__of_several_of_the_teacher_s_the_largest_score_is_judged(scope: str) -> None:
+    batch = crowded()
+    raw = taught(batch, classes=5)
+    names = {0: "bus", 1: "van", 2: "person", 3: "car", 4: "lorry"}
+    weights = weigh(raw, batch, teacher=names, mapping={"bus": "car", "lorry": "car"}, scope=scope)
+    scores = raw["scores"]
+    joined = torch.stack([scores[:, [0, 3, 4]].max(1).values, scores[:, 1], scores[:, 2]], 1)
+    expected = weigh({**raw, "scores": joined}, batch, scope=scope)
+    for x, y in zip(tensors(weights), tensors(expected), strict=True):
+        torch.testing.assert_close(x, y)
+    unjoined = weigh(raw, batch, teacher=names, scope=scope)
+    assert not torch.allclose(weights.head, unjoined.head)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

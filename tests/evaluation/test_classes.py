@@ -22,6 +22,15 @@ def test_match_classes__nothing_in_common_names_both_sides() -> None:
         match_classes({i: f"class{i}" for i in range(80)}, {0: "car"}, {}, "a.pt")
 
 
+def test_match_classes__takes_a_shipped_map() -> None:
+    kitti = {0: "Car", 1: "Pedestrian", 2: "Cyclist"}
+    assert match_classes({0: "person", 2: "car", 1: "bicycle"}, kitti, "coco-to-kitti", "a.pt") == {0: 1, 2: 0}
+    assert match_classes(kitti, kitti, "coco-to-kitti", "student.pt") == {0: 0, 1: 1, 2: 2}
+    check_mapping("coco-to-kitti", [kitti], kitti)
+    with pytest.raises(UserError, match="No shipped class map is called 'kitti'"):
+        check_mapping("kitti", [kitti], kitti)
+
+
 def test_check_mapping__names_must_exist_somewhere() -> None:
     models, data = [{0: "Car"}, {0: "van"}], {0: "car", 1: "truck"}
     check_mapping({"VAN": "Truck"}, models, data)

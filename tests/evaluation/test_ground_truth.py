@@ -75,8 +75,11 @@ def test_read_labels__missing_file_means_no_objects(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("orientation", "turned"), [(None, False), (1, False), (3, False), (6, True), (8, True)])
-def test_picture_size__follows_the_camera_s_orientation(tmp_path: Path, orientation: int | None, turned: bool) -> None:
-    path = _picture(tmp_path / "a.jpg", (64, 48), orientation)
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_picture_size__follows_the_camera_s_orientation(
+    tmp_path: Path, orientation: int | None, turned: bool, suffix: str
+) -> None:
+    path = _picture(tmp_path / f"a.{suffix}", (64, 48), orientation)
     assert picture_size(path) == ((48, 64) if turned else (64, 48))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.evaluation import kitti_reference
 from yolokd.errors import DataError, ShapeError
-from yolokd.evaluation.kitti import Box, count_objects, evaluate, evaluate_folders, read_boxes
+from yolokd.evaluation.kitti import Box, attainable, count_objects, evaluate, evaluate_folders, read_boxes
 
 Pictures = list[list[Box]]
 TYPES = ["Car", "Pedestrian", "Cyclist", "Van", "Person_sitting", "DontCare", "Truck"]
@@ -211,3 +211,10 @@ def test_evaluate_folders__real_labels_as_their_own_results(shared: Path, tmp_pa
         for difficulty, count in levels.items():
             expected = 100.0 if count >= 41 else max(0.0, 100 * (count - 1) / 40)
             assert scores[name][difficulty] == pytest.approx(expected), (name, difficulty)
+
+
+@pytest.mark.parametrize("metric", ["R40", "R11"])
+@pytest.mark.parametrize("objects", [0, 1, 2, 4, 5, 37, 40, 41, 42, 60, 81, 100])
+def test_attainable__is_what_perfect_detections_score(objects: int, metric: str) -> None:
+    scores = evaluate([_row(objects)], [_row(objects, score=0.5)], metric=metric)
+    assert attainable(objects, metric=metric) == pytest.approx(scores["Car"]["easy"])

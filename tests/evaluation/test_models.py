@@ -10,7 +10,9 @@ import yaml
 from PIL import Image
 from ultralytics import YOLO
 
+from tests.data import kitti
 from tests.evaluation import tiny
+from yolokd.data.kitti import prepare
 from yolokd.errors import DataError, RunError, UserError, WeightsError
 from yolokd.evaluation import models
 from yolokd.evaluation.ground_truth import label_path, list_pictures, picture_size, read_labels
@@ -38,7 +40,7 @@ def oracle(monkeypatch: pytest.MonkeyPatch, data: Path) -> Callable[[dict[int, i
     """Replace the network by one that finds every object, calling the data's class i its own class mapping[i]."""
 
     def install(mapping: dict[int, int]) -> None:
-        def detect(*_: Any) -> Detections:
+        def detect(*_: Any, **__: Any) -> Detections:
             found: Detections = []
             for picture in list_pictures([data.parent / "images" / "val"]):
                 width, height = picture_size(picture)
@@ -48,8 +50,8 @@ def oracle(monkeypatch: pytest.MonkeyPatch, data: Path) -> Callable[[dict[int, i
                         found.append((str(picture), mapping[int(index)], box, 0.9))
             return found
 
-        monkeypatch.setattr(models, "_detect", detect)
-        monkeypatch.setattr(models, "_latency", lambda *_: 1.0)
+        monkeypatch.setattr(models, "detect", detect)
+        monkeypatch.setattr(models, "latency", lambda *_: 1.0)
 
     return install
 
@@ -150,8 +152,38 @@ def test_evaluate__is_silent(data: Path, weights: Path, capfd: pytest.CaptureFix
     assert capfd.readouterr() == ("", "")
 
 
+def test_evaluate__kitti_by_the_original_labels(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = kitti.line("Car", (110, 10, 190, 70), occlusion=3)  # counts at no difficulty
+    frames = {f"{n:06}": kitti.CAR + hidden for n in range(51)}
+    source = kitti.source(tmp_path / "src", frames)
+    train, val = kitti.ids(tmp_path / "t", "000050"), kitti.ids(tmp_path / "v", *list(frames)[:50])
+    data = prepare(source, tmp_path / "out", split=f"{train},{val}").path
+
+    def detect(yolo: Any, path: Path, pictures: list[str], **_: Any) -> Detections:
+        return [(picture, 0, [20.0, 10.0, 80.0, 50.0], 0.9) for picture in pictures]
+
+    monkeypatch.setattr(models, "detect", detect)
+    monkeypatch.setattr(models, "latency", lambda *_: 1.0)
+    (score,) = evaluate([weights], data, protocol="kitti", metric="R11")
+    assert score.kitti is not None
+    assert score.kitti.metric == "R11"
+    assert score.kitti.ap_percent["Car"] == {"easy": 100.0, "moderate": 100.0, "hard": 100.0}
+    assert score.kitti.objects["Car"] == {"easy": 50, "moderate": 50, "hard": 50}
+    assert score.per_class["Car"] == pytest.approx(51 / 101)  # COCO's protocol misses the hidden half
+    assert score.notes == ()
+    assert evaluate([weights], data)[0].kitti is None
+
+
 def test_evaluate__refuses_before_it_starts(data: Path, weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="protocol 'kitti' is not there yet; known: coco"):
+    with pytest.raises(UserError, match="no protocol 'voc'; known: coco, kitti"):
+        evaluate([weights], data, protocol="voc")
+    with pytest.raises(UserError, match="metric R11 belongs to the protocol kitti, not to coco"):
+        evaluate([weights], data, metric="R11")
+    with pytest.raises(UserError, match="no metric 'R12'; known: R40, R11"):
+        evaluate([weights], data, protocol="kitti", metric="R12")
+    with pytest.raises(
+        DataError, match=r"only a set prepared by 'yolokd data kitti SRC OUT' has; the pictures in '.*val'"
+    ):
         evaluate([weights], data, protocol="kitti")
     with pytest.raises(DataError, match="has no split 'test'; it has: train, val"):
         evaluate([weights], data, split="test")

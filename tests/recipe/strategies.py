@@ -105,7 +105,7 @@ AUGMENT = maybe(
 )
 BALANCE = some(share=st.floats(0, 10, exclude_min=True), every=COUNTS, log=st.booleans())
 TEACHER = some(
-    classes=st.dictionaries(NAMES, NAMES, max_size=3),
+    classes=st.dictionaries(NAMES, NAMES, max_size=3) | st.just("coco-to-kitti"),
     precision=st.sampled_from(["auto", "fp32", "fp16", "bf16"]),
 )
 TRAIN = some(

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from yolokd.errors import RecipeError
-from yolokd.recipe import Recipe
+from yolokd.recipe import Recipe, load_recipe
 from yolokd.recipe.arguments import FRACTIONS, NARROWER, REFUSED, arguments, train_model
+from yolokd.recipe.models import schema
 
 
 def refusal(train: dict[str, Any], losses: dict[str, Any] | None = None) -> str:
@@ -162,3 +163,14 @@ def test_train__keys_are_those_of_ultralytics() -> None:
     from ultralytics.utils import DEFAULT_CFG_DICT
 
     assert {key: argument.default for key, argument in arguments().items()} == DEFAULT_CFG_DICT
+
+
+def test_train__yolokds_own_keys_stand_beside_them() -> None:
+    recipe = load_recipe("bckd", ["train.unlabeled=frames", "train.unlabeled_share=0.25"])
+    assert recipe.train == {**load_recipe("bckd").train, "unlabeled": "frames", "unlabeled_share": 0.25}
+    assert {"unlabeled", "unlabeled_share"} <= schema()["properties"]["train"]["properties"].keys()
+    for wrong in ("unlabeled=''", "unlabeled=3", "unlabeled_share=0", "unlabeled_share=1", "unlabeled_share=half"):
+        with pytest.raises(RecipeError, match=rf"train\.{wrong.partition('=')[0]}: must be"):
+            load_recipe("bckd", [f"train.{wrong}"])
+    with pytest.raises(RecipeError, match="did you mean unlabeled_share"):
+        load_recipe("bckd", ["train.unlabelled_share=0.5"])

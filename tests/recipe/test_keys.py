@@ -50,6 +50,7 @@ def test_key_table__says_what_a_key_takes_its_default_and_its_meaning() -> None:
     assert table["losses.samkd.scales"][:2] == ["a list of 1 or more (each item a whole number >= 1)", "`[1, 2, 4]`"]
     assert table["losses.ssim"][:2] == ["a mapping or null", "`null`"]
     assert table["augment.ikd.adversarial"][:2] == ["a mapping or null", "`{}`"]
+    assert table["train.unlabeled_share"][:2] == ["a number > 0 and < 1", "`0.5`"]
     assert table["weighting.aid.scope"][:2] == ["instance, image or level", "`instance`"]
 
 

@@ -37,6 +37,9 @@ def compare(
     device: Annotated[
         str | None, typer.Option(help="cpu, mps or a GPU (0); with several (0,1) a run on each at once.")
     ] = None,
+    unlabeled: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Pictures without labels, for every recipe that has losses.")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="train.* or teacher.* of every recipe; repeatable."),
@@ -76,7 +79,8 @@ def compare(
     from yolokd.engine.comparison_run import carry_out
 
     told = Console(stderr=True)
-    loaded = load_recipes(names, set_ or [], data=data, epochs=epochs, imgsz=imgsz, batch=batch)
+    options = {"data": data, "epochs": epochs, "imgsz": imgsz, "batch": batch, "unlabeled": unlabeled}
+    loaded = load_recipes(names, set_ or [], **options)
     asked = plan_comparison(teacher, student, loaded, numbers, devices=places, name=name, allow_partial=allow_partial)
     if len(loaded) > len(names):
         told.print(Text(f"note: '{BASELINE}' was added, since every difference is taken to it", style="yellow"))

@@ -45,6 +45,79 @@ def streets(
 
 
 @app.command()
+def kitti(
+    src: Annotated[Path, typer.Argument(help="Folder that holds KITTI's training/image_2 and training/label_2.")],
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    classes: Annotated[
+        str,
+        typer.Option(
+            metavar="3|8|TYPE=CLASS,...|FILE",
+            help="3: Car, Pedestrian, Cyclist; 8: all types; pairs such as Car=vehicle,Van=vehicle, or a YAML of such.",
+        ),
+    ] = "3",
+    split: Annotated[
+        str,
+        typer.Option(
+            metavar="published|random|TRAIN,VAL",
+            help="The lists of 3712 and 3769 frames that papers use, 8:2 at random, or two files with an id a line.",
+        ),
+    ] = "published",
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the random split; default 0.")] = None,
+) -> None:
+    """Prepare the KITTI object benchmark: YOLO labels, links to the pictures and to the original labels."""
+    from rich.console import Console
+
+    from yolokd.data.kitti import prepare
+
+    with _progress() as bar:
+        task = bar.add_task("Preparing", total=None)
+        found = prepare(
+            src,
+            out,
+            classes=classes,
+            split=split,
+            seed=seed,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    console = Console()
+    console.print(_table(found.report))
+    left_out = ", ".join(f"{count} {word}" for word, count in found.left_out.most_common())
+    notes = (f"Left out of the labels, kept in label_2: {left_out}.",) if left_out else ()
+    for note in (*notes, *found.notes):
+        console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
+    state = "Prepared" if found.is_new else "This very set was there already"
+    console.print(
+        f"{state}; train with --data {found.path}, score with 'yolokd eval … --protocol kitti'.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def coco_traffic(
+    src: Annotated[Path, typer.Argument(help="Folder that holds COCO 2017's annotations, train2017 and val2017.")],
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+) -> None:
+    """Prepare COCO-traffic: the pictures of COCO 2017 with vehicles, lights or signs, and their 13 classes."""
+    from rich.console import Console
+
+    from yolokd.data.coco_traffic import prepare
+
+    with _progress() as bar:
+        task = bar.add_task("Preparing", total=100)
+        found = prepare(
+            src, out, progress=lambda what, share: bar.update(task, description=what, completed=int(100 * share))
+        )
+    console = Console()
+    console.print(_table(found.report))
+    for note in found.notes:
+        console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
+    state = "Prepared" if found.is_new else "This very set was there already"
+    console.print(f"{state}; train with --data {found.path}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def check(
     data: Annotated[str, typer.Argument(help="Data YAML, a name that Ultralytics packages, or 'streets'.")],
     deep: Annotated[bool, typer.Option("--deep", help="Open every picture as well.")] = False,

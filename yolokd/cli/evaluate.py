@@ -19,21 +19,34 @@ from yolokd.errors import UserError
 
 if TYPE_CHECKING:
     from yolokd.evaluation.models import ModelScore
+    from yolokd.recipe.classes import ClassMap
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+COST = ("params M", "GFLOPs", "ms", "imgsz")
 
 
 def evaluate(
-    weights: Annotated[list[str], typer.Argument(help="Checkpoints: .pt files or Ultralytics names.")],
+    weights: Annotated[list[str], typer.Argument(help="Checkpoints (.pt files or Ultralytics names) or exports.")],
     data: Annotated[str, typer.Option(help="Data YAML, a name that Ultralytics packages, or 'streets'.")],
-    protocol: Annotated[str, typer.Option(help="How to score: coco.")] = "coco",
+    protocol: Annotated[
+        str, typer.Option(metavar="coco|kitti", help="How to score; kitti needs a set from 'yolokd data kitti'.")
+    ] = "coco",
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R40|R11", help="Of the protocol kitti: 40 recalls, as today, or 11, as before; default R40."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "val",
     imgsz: Annotated[int | None, typer.Option(min=1, help="Longer side in pixels; default: as trained.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures per batch.")] = 16,
     device: Annotated[str | None, typer.Option(help="cpu, mps or a GPU (0).")] = None,
     classes: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODEL=DATA", help="A model's class name and the data's, where they differ; repeatable."),
+        typer.Option(
+            metavar="MODEL=DATA|MAP",
+            help="A model's class name and the data's, where they differ; repeatable. Or a shipped map: coco-to-kitti.",
+        ),
     ] = None,
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON; - is stdout.")
@@ -42,7 +55,7 @@ def evaluate(
         bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
     ] = False,
 ) -> None:
-    """Score checkpoints on a data set: COCO's metrics, parameters, GFLOPs and latency."""
+    """Score checkpoints on a data set: COCO's or KITTI's metrics, parameters, GFLOPs and latency."""
     os.environ.setdefault("YOLO_VERBOSE", "false")
     if json_file not in {None, "-"} and not Path(str(json_file)).absolute().parent.is_dir():
         raise UserError(f"The results cannot be written to '{json_file}': there is no such folder.")
@@ -61,6 +74,7 @@ def evaluate(
             weights,
             data,
             protocol=protocol,
+            metric=metric,
             split=split,
             imgsz=imgsz,
             batch=batch,
@@ -69,16 +83,24 @@ def evaluate(
             progress=lambda name, share: bar.update(task, description=name, completed=share),
         )
     if json_file != "-":
-        show_scores(Console(), scores)
+        (show_scores if protocol == "coco" else show_kitti)(Console(), scores)
     if json_file is not None:
         write_json(json_file, [asdict(score) for score in scores])
 
 
-def _mapping(pairs: Sequence[str]) -> dict[str, str]:
+def _mapping(pairs: Sequence[str]) -> ClassMap:
+    """A mapping from pairs, or the name of a shipped map."""
+    from yolokd.recipe.classes import SHIPPED
+
+    if len(pairs) == 1 and pairs[0] in SHIPPED:
+        return pairs[0]
     split = [pair.partition("=") for pair in pairs]
     for pair, (left, _, right) in zip(pairs, split, strict=True):
         if not left.strip() or not right.strip():
-            raise UserError(f"--classes expects MODEL=DATA, such as motorcycle=motorbike, got '{pair}'.")
+            raise UserError(
+                f"--classes expects MODEL=DATA, such as motorcycle=motorbike, or one shipped map "
+                f"({', '.join(SHIPPED)}); got '{pair}'."
+            )
     return {left.strip(): right.strip() for left, _, right in split}
 
 
@@ -86,14 +108,45 @@ def show_scores(console: Console, scores: Sequence[ModelScore]) -> None:
     """Print one row per model, and what is worth knowing about it."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", overflow="fold")
-    for column in (*METRICS, "params M", "GFLOPs", "ms", "imgsz"):
+    for column in (*METRICS, *COST):
         table.add_column(column, justify="right", no_wrap=True)
     for score in scores:
         aps = ["–" if (value := getattr(score, metric)) < 0 else f"{100 * value:.1f}" for metric in METRICS]
-        gflops = f"{score.gflops:.1f}" if score.gflops else "–"
-        size = (f"{score.parameters / 1e6:.2f}", gflops, f"{score.latency_ms:.1f}", str(score.imgsz))
-        table.add_row(*map(Text, (score.name, *aps, *size)))
+        table.add_row(*map(Text, (score.name, *aps, *_cost(score))))
     console.print(table)
+    _show_notes(console, scores)
+
+
+def show_kitti(console: Console, scores: Sequence[ModelScore]) -> None:
+    """Print KITTI's numbers, one row per model and class; the AP of COCO is left to the JSON."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("model", overflow="fold")
+    table.add_column("class", no_wrap=True)
+    for column in ("easy", "moderate", "hard", *COST):
+        table.add_column(column, justify="right", no_wrap=True)
+    found = [(score, score.kitti) for score in scores if score.kitti is not None]
+    for score, kitti in found:
+        first = (score.name, *_cost(score))
+        for name, levels in kitti.ap_percent.items():
+            model, *cost = first
+            table.add_row(*map(Text, (model, name, *(f"{value:.1f}" for value in levels.values()), *cost)))
+            first = ("",) * len(first)
+    console.print(table)
+    for _, kitti in found[:1]:  # what holds for all of them
+        console.print(f"KITTI's AP in percent by {kitti.metric}: IoU above 0.7 for Car, 0.5 for the others")
+        for note in kitti.notes:
+            console.print(Text(note, style="yellow"), soft_wrap=True)
+    _show_notes(console, scores)
+
+
+def _cost(score: ModelScore) -> tuple[str, ...]:
+    """The columns `COST`; a dash where it is not known."""
+    parameters = f"{score.parameters / 1e6:.2f}" if score.parameters else "–"
+    gflops = f"{score.gflops:.1f}" if score.gflops else "–"
+    return parameters, gflops, f"{score.latency_ms:.1f}", str(score.imgsz)
+
+
+def _show_notes(console: Console, scores: Sequence[ModelScore]) -> None:
     for score in scores:
         for note in score.notes:
             console.print(Text(f"{score.name}: {note}", style="yellow"), soft_wrap=True)

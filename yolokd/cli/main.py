@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from yolokd.cli import compare, data, demo, evaluate, export, inspect, predict, recipes, train
+from yolokd.cli import compare, data, demo, evaluate, export, inspect, predict, recipes, report, train
 from yolokd.errors import YolokdError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command("compare")(compare.compare)
 app.command("export")(export.export)
 app.command("predict")(predict.predict)
 app.command("inspect")(inspect.inspect)
+app.command("report")(report.report)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
 app.command("demo")(demo.demo)

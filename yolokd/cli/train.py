@@ -14,19 +14,26 @@ from yolokd.errors import UserError
 if TYPE_CHECKING:
     from yolokd.engine.plan import ModelPlan, Plan
 
+DEFAULT_RECIPE = "best"
+
 
 def train(
     student: Annotated[
         str | None, typer.Option(help="Model to train: a .pt, a name (yolov8n: pretrained) or a YAML (from scratch).")
     ] = None,
     teacher: Annotated[str | None, typer.Option(help="Trained detector to learn from: a .pt or a name.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Name of a shipped recipe, or a YAML file.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Name of a shipped recipe, or a YAML file; 'best' if left out.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Data YAML, a name that Ultralytics packages, or 'streets'.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.")] = None,
     imgsz: Annotated[int | None, typer.Option(help="Side of the input picture in pixels, a multiple of 32.")] = None,
     batch: Annotated[int | None, typer.Option(help="Pictures per step; -1 finds what fits a GPU.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, mps, a GPU (0) or several (0,1).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights and augmentation.")] = None,
+    unlabeled: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Pictures without labels, which take part in the distillation.")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a recipe key; repeatable.")
     ] = None,
@@ -42,7 +49,10 @@ def train(
 ) -> None:
     """Train a student under a teacher with a recipe."""
     console = Console()
-    given = {"data": data, "epochs": epochs, "imgsz": imgsz, "batch": batch, "device": device, "seed": seed}
+    given = {
+        "data": data, "epochs": epochs, "imgsz": imgsz, "batch": batch, "device": device, "seed": seed,
+        "unlabeled": unlabeled,
+    }  # fmt: skip
     if resume is not None:
         if dry_run:
             raise UserError("--dry-run plans a new run; leave it out to continue one.")
@@ -54,12 +64,12 @@ def train(
         return
     if student is None:
         raise UserError("Give the model to train: --student yolov8n (pretrained) or --student yolov8n.yaml (scratch).")
-    if recipe is None:
-        raise UserError("Give a recipe: --recipe bckd_ssim. 'yolokd recipes list' shows them.")
     from yolokd.engine.plan import make_plan
     from yolokd.engine.run import resolve_recipe, start
 
-    resolved = resolve_recipe(recipe, set_ or [], **given, name=name)
+    if recipe is None and teacher is None:
+        raise UserError("Give the teacher: --teacher yolov8l, or train without one: --recipe baseline.")
+    resolved = resolve_recipe(recipe or DEFAULT_RECIPE, set_ or [], **given, name=name)
     plan = make_plan(teacher, student, resolved, allow_partial=allow_partial)
     show_plan(console, plan)
     if not dry_run:
@@ -98,6 +108,9 @@ def show_plan(console: Console, plan: Plan) -> None:
         _show_classes(console, plan)
     counts = ", ".join(f"{split.pictures} {name}" for name, split in plan.report.splits.items())
     console.print(Text(f"data      {plan.data.yaml_path}: {counts} pictures, {len(plan.data.names)} classes"))
+    if plan.unlabeled is not None:
+        what = f"{len(plan.unlabeled.files)} pictures, {plan.unlabeled.share:.0%} of what a step sees"
+        console.print(Text(f"unlabelled {plan.unlabeled.source}: {what}"))
     console.print(Text(f"size      {plan.imgsz} px, {plan.recipe.train.get('epochs', 100)} epochs"))
     console.print(Text(f"cost      about {plan.cost:.2f} × plain training per step (by floating-point operations)"))
     console.print(Text(f"folder    {plan.folder}"))

@@ -1,210 +1,257 @@
-"""Exporting a checkpoint through Ultralytics, then running the result against it (see `yolokd.deploy.parity`)."""
+"""Exporting a checkpoint through Ultralytics, then proving the result.
+
+The export is made in a temporary folder and moved beside its checkpoint when it is complete. Then both are run: raw
+outputs and detections picture by picture (`yolokd.deploy.parity`), AP on a data set by the path of `yolokd eval`, on
+pictures padded to a square for both, since an export has one input shape; size on disk; time of a forward pass.
+"""
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
+import contextlib
+import io
+import logging
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
-import numpy as np
 import torch
 
-from yolokd.data.layout import PICTURES
+from yolokd.deploy import pictures, runtimes
+from yolokd.deploy.formats import QUANTIZE, Precision, check_precision, known_format, require_packages
 from yolokd.deploy.parity import Parity, compare
-from yolokd.errors import DataError, RunError, UserError
+from yolokd.deploy.report import ExportReport, Side, size_of
+from yolokd.errors import RunError, UserError
 from yolokd.evaluation.checkpoints import image_size, open_checkpoint, quiet
-from yolokd.evaluation.ground_truth import list_pictures
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHECKED_FORMATS = ("onnx", "torchscript")
-ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxslim")
-MAX_PICTURES = 16
-GREY = 114  # Ultralytics' padding
+    from yolokd.evaluation.models import ModelScore
 
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What was written and how it compares with its checkpoint."""
-
-    source: str
-    path: str
-    format: str
-    imgsz: int
-    parity: Parity | None  # None: not checked
-    full_precision: bool
-    notes: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool | None:
-        """Whether the exported network says what the checkpoint says; None where that was not checked.
-
-        Final detections must agree. So must raw outputs, unless the export was asked to be coarser than single
-        precision; without any detections, raw outputs decide in any case.
-        """
-        if self.parity is None:
-            return None
-        raw_counts = self.full_precision or self.parity.detections == 0
-        return self.parity.detections_agree and (self.parity.raw_agrees or not raw_counts)
+Progress = Callable[[str], None]
 
 
 def export(
     weights: str | Path,
     *,
     format: str = "onnx",
+    precision: Precision = "float32",
     imgsz: int | None = None,
     check: str | Path | None = None,
     nms_free: bool = False,
+    progress: Progress | None = None,
     **options: Any,
 ) -> ExportReport:
     """Export a checkpoint beside itself and compare the result with it.
 
     Args:
         weights: A `.pt` path or an Ultralytics name; of a run that is still going on, its student.
-        format: One of Ultralytics' formats. ONNX and TorchScript are checked, others are only written.
+        format: One of Ultralytics' formats. ONNX, OpenVINO and TorchScript are compared; others where their runtime is
+            at hand, else the notes say that they were not.
+        precision: "float32", "float16" or "int8", which needs a data set as `check`: ranges are measured on at most
+            300 of its training pictures.
         imgsz: Side of the square input in pixels; None is the size that the checkpoint was trained at.
-        check: Pictures to compare on: a data set (its validation pictures), a folder or a picture; at most 16 of them
-            are used. None takes the two photographs that Ultralytics ships.
+        check: What to compare on: a data set (AP on its validation pictures, outputs on 16 of them), or a folder or a
+            picture (outputs only). None takes the two photographs that Ultralytics ships.
         nms_free: The output of a YOLO26 or YOLOv10 head that needs no NMS.
-        **options: Passed on to `YOLO.export`, such as `quantize`, `dynamic`, `simplify`, `opset`.
+        progress: Called with what is being done.
+        **options: Passed on to `YOLO.export`, such as `dynamic`, `simplify`, `opset`.
 
     Returns:
-        A report; `passed` is False where the two differ. Nothing is deleted then.
+        A report; `passed` is False where the two differ by more than the precision allows. Nothing is deleted then.
 
     Raises:
-        UserError: Unknown format, a missing package, or a head without an NMS-free branch.
+        UserError: Unknown format, a precision that it does not have, a missing package, int8 without a data set, a
+            folder that cannot be written, or a head without an NMS-free branch.
         WeightsError: A checkpoint that is missing or not a detector.
-        DataError: `check` holds no pictures.
+        DataError: `check` holds no pictures, or is a data set that cannot be scored on.
         RunError: Ultralytics' export failed, or its result cannot be run.
     """
     from yolokd.engine import weights as checkpoints
 
-    source = checkpoints.find(weights)
-    format = _known_format(format)
-    _require_packages(format)
-    pictures = _pictures(check) if format in CHECKED_FORMATS else []
-    with tempfile.TemporaryDirectory(prefix="yolokd-") as folder, quiet():
-        yolo = open_checkpoint(source, Path(folder))
+    say = progress or (lambda _: None)
+    source, format = checkpoints.find(weights), known_format(format)
+    checkpoints.load_detector(source)  # what is no detector is told by its own path, not that of a copy
+    data = check if check is not None and pictures.is_data_set(check) else None
+    _check_request(format, precision, data, options)
+    _check_writable(source.parent)
+    with tempfile.TemporaryDirectory(prefix="yolokd-") as temporary, quiet():
+        folder = Path(temporary)
+        copy = Path(shutil.copyfile(source, folder / source.name))
+        yolo = open_checkpoint(copy, folder)  # of a run that is still going on, `copy` is its student from here on
         size, notes = image_size(yolo, imgsz)
-        inputs = [_letterbox(picture, size) for picture in pictures]
-        yolo.model.end2end = nms_free
-        if nms_free and not yolo.model.end2end:
-            raise UserError(f"'{source}' has no NMS-free head (YOLO26 and YOLOv10 have one); leave out --nms-free.")
-        path = _run_export(yolo, source, format, {"imgsz": size, "nms": False if nms_free else None, **options})
-        parity = None
-        if format not in CHECKED_FORMATS:
-            notes = (*notes, f"not checked: only {' and '.join(CHECKED_FORMATS)} can be run here")
-        elif options.get("nms"):
-            notes = (*notes, "not checked: the export contains its own NMS")
-        else:
-            parity = _compare(yolo, path, format, inputs)
-            if not parity.detections:
-                notes = (*notes, "no detections to compare, so raw outputs decide")
-    full = options.get("quantize") in (None, 32)
-    return ExportReport(str(source), str(path), format, size, parity, full, notes)
+        _choose_head(yolo, source, nms_free)
+        inputs = [pictures.letterbox(path, size) / 255 for path in pictures.to_compare(check)]
+        score = _Scorer(data, size, runtimes.device_of(format), nms_free, say)
+        before = score(source)
+        say(f"exporting to {format}, {precision}")
+        chosen = {"imgsz": size, "nms": False if nms_free else None, "quantize": QUANTIZE[precision], **options}
+        if precision == "int8" and data is not None:
+            chosen["data"] = str(pictures.write_calibration(data, folder / "calibration"))
+        path = _place(_run_export(yolo, source, format, chosen), source.parent)
+        say("comparing outputs")
+        run, hindrance = _open_run(path, format, inputs[0])
+        parity, after = None, None
+        times: Sequence[float | None] = (None, None)
+        if run is not None:
+            parity = None if options.get("nms") else _compare(yolo, run, path, inputs)
+            after = score(path)
+            times = runtimes.latencies((copy, path), size, runtimes.device_of(format), nms_free=nms_free)
+        return ExportReport(
+            format=format,
+            precision=precision,
+            imgsz=size,
+            before=_side(source, size_of(copy), before, times[0]),
+            after=_side(path, size_of(path), after, times[1]),
+            parity=parity,
+            notes=(*notes, *_remarks(before, parity, hindrance, own_nms=bool(options.get("nms")))),
+        )
 
 
-def _known_format(format: str) -> str:
-    from ultralytics.engine.exporter import export_formats
+def _check_request(format: str, precision: Precision, data: str | Path | None, options: dict[str, Any]) -> None:
+    if clash := {"quantize", "half", "int8"} & options.keys():
+        raise UserError(f"Give precision='float16' or precision='int8' instead of {', '.join(sorted(clash))}.")
+    if precision not in QUANTIZE:
+        raise UserError(f"There is no precision '{precision}'; known: {', '.join(QUANTIZE)}.")
+    check_precision(format, precision)
+    if precision == "int8" and data is None:
+        raise UserError(
+            "An int8 export measures the range of every layer on a data set and is judged by its AP there: "
+            "name the data set, --check road.yaml."
+        )
+    require_packages(format, precision)
 
-    known = [name for name in export_formats()["Argument"] if name != "-"]
-    if format.lower() in known:
-        return format.lower()
-    near = difflib.get_close_matches(format.lower(), known, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    raise UserError(f"There is no export format '{format}'.{hint} Ultralytics knows: {', '.join(known)}.")
+
+def _check_writable(folder: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"The export belongs beside its checkpoint, but '{folder}' cannot be written: {error.strerror or error}. "
+            f"Copy the checkpoint to a folder of yours."
+        ) from error
 
 
-def _require_packages(format: str) -> None:
-    missing = [p for p in ONNX_PACKAGES if format == "onnx" and importlib.util.find_spec(p) is None]
-    if missing:
-        raise UserError(f"Export to ONNX needs {', '.join(missing)}: pip install 'yolokd[onnx]'")
+def _choose_head(yolo: Any, source: Path, nms_free: bool) -> None:
+    yolo.model.end2end = nms_free
+    if nms_free and not yolo.model.end2end:
+        raise UserError(f"'{source}' has no NMS-free head (YOLO26 and YOLOv10 have one); leave out --nms-free.")
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """Scores a checkpoint or an export on the data set, if there is one, on square pictures."""
+
+    data: str | Path | None
+    imgsz: int
+    device: str
+    nms_free: bool
+    say: Progress
+
+    def __call__(self, path: Path) -> ModelScore | None:
+        if self.data is None:
+            return None
+        from yolokd.evaluation.models import examine
+
+        (found,) = examine(
+            [path],
+            self.data,
+            imgsz=self.imgsz,
+            device=self.device,
+            square=True,
+            nms_free=self.nms_free,
+            progress=lambda name, share: self.say(f"scoring {name}, {share:.0%}"),
+        )
+        return found.score
 
 
 def _run_export(yolo: Any, source: Path, format: str, options: dict[str, Any]) -> Path:
-    """Export and return the path of the result, beside the checkpoint also where that is a temporary copy."""
+    """Export where `yolo` was loaded from, and return the path of the result."""
     try:
-        written = Path(yolo.export(format=format, **options))
+        with _hushed():
+            return Path(yolo.export(format=format, **options))
     except ImportError as error:
         raise UserError(f"Export to {format} needs the package '{error.name}': pip install {error.name}") from error
     except Exception as error:  # converters of two dozen formats, each with errors of its own
         raise RunError(f"Ultralytics could not export '{source}' to {format}: {error}") from error
-    target = source.parent / written.name
-    if written.resolve() != target.resolve():
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.move(written, target)
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep converters off stdout and out of the log, and OpenVINO's from reporting use to its makers."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # both then take their own stubs
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _place(written: Path, folder: Path) -> Path:
+    """Move a complete export into `folder` under its own name, over an earlier one."""
+    target, beside = folder / written.name, folder / f".{written.name}.new"
+    try:
+        _remove(beside)
+        shutil.move(written, beside)
+        if target.is_dir():
+            shutil.rmtree(target)
+        beside.replace(target)
+    except OSError as error:
+        _remove(beside)
+        raise RunError(f"The export cannot be written to '{target}': {error.strerror or error}.") from error
     return target
 
 
-def _compare(yolo: Any, path: Path, format: str, inputs: list[Tensor]) -> Parity:
-    try:
-        run = _onnx(path) if format == "onnx" else _torchscript(path)
-        network = yolo.model.float().eval().cpu()
-        with torch.inference_mode():
-            return compare((_first(network(x / 255)), run(x / 255)) for x in inputs)
-    except Exception as error:  # whatever a runtime objects to in the file
-        raise RunError(f"'{path}' was written but cannot be run: {error}") from error
-
-
-def _onnx(path: Path) -> Callable[[Tensor], Tensor]:
-    import onnxruntime
-
-    onnxruntime.set_default_logger_severity(3)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (entry,) = session.get_inputs()
-    half = entry.type == "tensor(float16)"
-
-    def run(x: Tensor) -> Tensor:
-        (output, *_) = session.run(None, {entry.name: (x.half() if half else x).numpy()})
-        return torch.from_numpy(output)[0].float()
-
-    return run
-
-
-def _torchscript(path: Path) -> Callable[[Tensor], Tensor]:
-    network = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-    return lambda x: _first(network(x))
-
-
-def _first(output: Any) -> Tensor:
-    """The decoded output of the first picture."""
-    tensor: Tensor = output[0] if isinstance(output, (list, tuple)) else output
-    return tensor[0].float()
-
-
-def _pictures(check: str | Path | None) -> list[Path]:
-    if check is None:
-        from ultralytics.utils import ASSETS
-
-        return list_pictures([Path(ASSETS)])
-    path = Path(check).expanduser()
-    if path.is_file() and path.suffix.lower()[1:] in PICTURES:
-        return [path]
-    if path.is_dir() and not any(p.suffix in {".yaml", ".yml"} for p in path.iterdir()):
-        found = list_pictures([path])
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
     else:
-        from yolokd.engine import dataset
-
-        found = list_pictures(dataset.resolve(str(check)).splits.get("val", []))
-    return found[:: -(-len(found) // MAX_PICTURES)]
+        path.unlink(missing_ok=True)
 
 
-def _letterbox(path: Path, size: int) -> Tensor:
-    """Read a picture into (1, 3, size, size), RGB bytes, scaled to fit and padded with grey."""
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise DataError(f"The file '{path}' cannot be read as a picture.")
-    height, width = picture.shape[:2]
-    scale = size / max(height, width)
-    new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
-    canvas = np.full((size, size, 3), GREY, dtype=np.uint8)
-    top, left = (size - new_height) // 2, (size - new_width) // 2
-    canvas[top : top + new_height, left : left + new_width] = cv2.resize(picture, (new_width, new_height))
-    return torch.from_numpy(canvas[..., ::-1].copy()).permute(2, 0, 1)[None]
+def _open_run(path: Path, format: str, picture: Tensor) -> tuple[runtimes.Run | None, str]:
+    """Return the export as a function and nothing to say; or None and why it cannot be run here."""
+    try:
+        run = runtimes.open_run(path, format)
+        run(picture)
+    except Exception as error:  # whatever a runtime objects to in the file
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        if format in runtimes.PLAIN:
+            raise RunError(f"'{path}' was written but cannot be run: {reason}") from error
+        return None, f"not checked, as {format} cannot be run here: {reason}"
+    return run, ""
+
+
+def _compare(yolo: Any, run: runtimes.Run, path: Path, inputs: Sequence[Tensor]) -> Parity:
+    network = yolo.model.float().eval().cpu()
+    try:
+        with torch.inference_mode():
+            return compare((runtimes.first(network(x)), run(x)) for x in inputs)
+    except Exception as error:  # an output of another form than the checkpoint's
+        raise RunError(f"'{path}' was written, but its outputs cannot be compared: {error}") from error
+
+
+def _side(path: Path, size: int, score: ModelScore | None, latency: float | None) -> Side:
+    if score is None:
+        return Side(str(path), size, latency)
+    return Side(str(path), size, latency, score.AP, score.AP50, score.per_class)
+
+
+def _remarks(score: ModelScore | None, parity: Parity | None, hindrance: str, *, own_nms: bool) -> Iterator[str]:
+    if score is not None:
+        yield from score.notes
+        if score.AP <= 0:
+            yield "the checkpoint finds nothing on this data set, so AP says nothing about the export"
+    if hindrance:
+        yield hindrance
+    elif own_nms:
+        yield "outputs not compared: the export contains its own NMS"
+    elif parity is not None and not parity.detections:
+        yield "no detections to compare, so raw outputs decide"

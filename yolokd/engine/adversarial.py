@@ -93,8 +93,7 @@ class Twin:
         Raises:
             PairError: The teacher knows none of the data's classes.
         """
-        judged = sorted(set(classes.teacher))
-        if not judged:
+        if not classes.student:
             raise PairError(
                 "augment.ikd.adversarial attacks the teacher's scores for the data's classes, but the teacher knows "
                 f"none of them by name:\n{classes.table()}\nMap names in the recipe (teacher.classes), or set "
@@ -102,11 +101,9 @@ class Twin:
             )
         self.config = config
         self.gain = config.gain * config.every
-        partner = dict(zip(classes.student, classes.teacher, strict=True))
-        labels = [judged.index(partner[i]) if i in partner else -1 for i in range(len(classes.rows))]
-        self._labels = torch.tensor(labels)
-        self._picked = None if len(judged) == classes.teacher_count else torch.tensor(judged)
-        self._assign = assigner(len(judged))
+        self._labels = torch.tensor(classes.places)
+        self._picked = None if classes.identical else torch.tensor(classes.columns)
+        self._assign = assigner(len(classes.student))
 
     def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
         """Return an adapter per level, from the channels per level of both models; the host loss has its own."""

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolokd.engine.unlabeled import files_of
 from yolokd.errors import RunError
 from yolokd.losses.base import LEVELS
 
@@ -42,7 +43,7 @@ class Alarms:
     def record(self, values: Mapping[str, Tensor], batch: Mapping[str, Any], detection: Tensor) -> None:
         """Keep one step's values by level, (L,) or (1,) for a term without a place; nothing is read from the device."""
         self.step += 1
-        files = tuple(str(f) for f in batch.get("im_file", ()))
+        files = tuple(files_of(batch))
         detached = {term: value.detach() for term, value in values.items()}
         self._pending.append(_Record(self.step, detached, len(batch["cls"]) > 0, detection.detach(), files))
 

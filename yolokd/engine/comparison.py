@@ -18,7 +18,8 @@ from typing import Any
 
 from yolokd.errors import UserError
 from yolokd.recipe import Recipe
-from yolokd.recipe.arguments import arguments
+from yolokd.recipe.arguments import OWN, arguments
+from yolokd.recipe.classes import ClassMap
 
 FILE = "compare.json"
 LOCK = "lock"
@@ -61,9 +62,10 @@ class Comparison:
     recipes: Mapping[str, dict[str, Any]]  # name → resolved recipe
     students: Mapping[str, Student]
     seeds: tuple[int, ...]
-    classes: Mapping[str, str]  # the teacher's class names → the data's
+    classes: ClassMap  # the teacher's class names → the data's, or the name of a shipped map
     allow_partial: bool
     versions: Mapping[str, str]
+    unlabeled: Mapping[str, str] = field(default_factory=dict)  # sources of unlabelled pictures → digest
     notes: tuple[str, ...] = field(default=(), compare=False)  # told to the user, not stored
 
     @property
@@ -139,6 +141,7 @@ def opened(asked: Comparison) -> Iterator[Comparison]:
             students={**stored.students, **asked.students},
             seeds=tuple(dict.fromkeys((*stored.seeds, *asked.seeds))),
             classes=asked.classes or stored.classes,
+            unlabeled={**stored.unlabeled, **asked.unlabeled},
             versions=stored.versions,
         ).save()
         changed = [
@@ -176,14 +179,23 @@ def _differences(asked: Comparison, stored: Comparison) -> list[str]:
         found.append("other teacher.classes")
     if asked.allow_partial != stored.allow_partial:
         found.append(f"--allow-partial {'on' if stored.allow_partial else 'off'}")
+    for source in asked.unlabeled.keys() & stored.unlabeled.keys():
+        if asked.unlabeled[source] != stored.unlabeled[source]:
+            found.append(f"other unlabelled pictures than '{source}' holds now")
     for name in asked.students.keys() & stored.students.keys():
         if asked.students[name].digest != stored.students[name].digest:
             found.append(f"another student '{name}'")
     for name in [name for name in asked.recipes if name in stored.recipes]:
-        here, there = (Recipe.from_dict({**side.recipes[name], "train": {}, "summary": ""}) for side in (asked, stored))
+        here, there = (_essence(side.recipes[name]) for side in (asked, stored))
         if lines := here.differences(there):
             found.append(f"another recipe '{name}' ({'; '.join(lines[:5])})")
     return found
+
+
+def _essence(recipe: Mapping[str, Any]) -> Recipe:
+    """Return what makes a recipe what it is: without its summary, and the training arguments that all recipes share."""
+    own = {key: value for key, value in recipe["train"].items() if key in OWN}
+    return Recipe.from_dict({**recipe, "train": own, "summary": ""})
 
 
 @contextmanager

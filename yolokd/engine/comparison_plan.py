@@ -16,9 +16,12 @@ from yolokd.engine import records
 from yolokd.engine.comparison import BASELINE, Comparison, Student, argument
 from yolokd.engine.plan import make_plan
 from yolokd.engine.run import resolve_recipe
+from yolokd.engine.unlabeled import with_absolute_paths
 from yolokd.engine.weights import Spec, find, is_yaml, sha256
 from yolokd.errors import UserError
 from yolokd.recipe import Recipe
+from yolokd.recipe.arguments import OWN
+from yolokd.recipe.classes import ClassMap
 
 COMMON = ("train.", "teacher.")  # what --set may change: the rest makes a recipe what it is
 # Training arguments that do not touch the result of a paired run, or that the comparison sets itself.
@@ -48,6 +51,7 @@ def load_recipes(names: Sequence[str | Path], overrides: Sequence[str] = (), **o
     if all(recipe.name != BASELINE for recipe in recipes):
         plain = {"losses": {}, "train": recipes[0].train, "teacher": recipes[0].teacher.model_dump()}
         recipes.append(Recipe.from_dict(plain, name=BASELINE))
+    recipes = [with_absolute_paths(recipe) if recipe.terms() else _labelled_only(recipe) for recipe in recipes]
     return sorted(recipes, key=lambda recipe: recipe.name != BASELINE)  # stable: the others as given
 
 
@@ -111,8 +115,18 @@ def plan_comparison(
         classes=classes,
         allow_partial=allow_partial,
         versions=records.versions(),
+        unlabeled={
+            found["source"]: found["fingerprint"]
+            for found in (plan.unlabeled.identity() for plan in plans.values() if plan.unlabeled is not None)
+        },
         notes=tuple(dict.fromkeys(note for plan in plans.values() for note in plan.notes)),
     )
+
+
+def _labelled_only(recipe: Recipe) -> Recipe:
+    """Return a recipe without losses as it trains: unlabelled pictures are for the others."""
+    train = {key: value for key, value in recipe.train.items() if key not in OWN}
+    return Recipe.from_dict({**recipe.to_dict(), "train": train}, name=recipe.name)
 
 
 def _on(recipe: Recipe, device: str) -> Recipe:
@@ -127,7 +141,7 @@ def _budget(recipes: Sequence[Recipe]) -> dict[str, Any]:
     Raises:
         UserError: They differ, or leave the number of epochs or the size of a batch to the machine.
     """
-    keys = sorted({key for recipe in recipes for key in recipe.train} - NEUTRAL)
+    keys = sorted({key for recipe in recipes for key in recipe.train} - NEUTRAL - OWN.keys())
     lines = []
     for key in keys:
         values = {recipe.name: argument(recipe.train, key) for recipe in recipes}
@@ -149,10 +163,10 @@ def _budget(recipes: Sequence[Recipe]) -> dict[str, Any]:
     return budget
 
 
-def _classes(recipes: Sequence[Recipe]) -> dict[str, str]:
+def _classes(recipes: Sequence[Recipe]) -> ClassMap:
     """How the teacher's classes are mapped when it is scored: as the recipes say, which must agree."""
-    given = {recipe.name: dict(recipe.teacher.classes) for recipe in recipes if recipe.teacher.classes}
-    first = next(iter(given.values()), {})
+    given = {recipe.name: recipe.to_dict()["teacher"]["classes"] for recipe in recipes if recipe.teacher.classes}
+    first: ClassMap = next(iter(given.values()), {})
     if any(classes != first for classes in given.values()):
         raise UserError(f"The recipes {', '.join(given)} map the teacher's classes differently (teacher.classes).")
     return first

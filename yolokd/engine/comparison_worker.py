@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -26,6 +25,7 @@ from yolokd.engine.settings import KEY
 from yolokd.engine.weights import load, sha256
 from yolokd.errors import UserError, YolokdError
 from yolokd.evaluation.models import evaluate
+from yolokd.recipe.classes import ClassMap
 
 
 def main(folder: str, name: str, device: str, interrupted: str) -> None:
@@ -104,9 +104,7 @@ def peak_memory() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _scores(
-    comparison: Comparison, path: Path, device: str | None, classes: Mapping[str, str]
-) -> dict[str, str | float]:
+def _scores(comparison: Comparison, path: Path, device: str | None, classes: ClassMap) -> dict[str, str | float]:
     digest = sha256(path)
     found = evaluate(path, comparison.data, imgsz=comparison.budget["imgsz"], device=device, classes=classes)[0]
     return {"sha256": digest, "AP": found.AP, "AP50": found.AP50}

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from ultralytics.nn.tasks import DetectionModel
 
-from yolokd.engine.adversarial import Twin
+from yolokd.engine.adversarial import Twin, teacher_precision
 from yolokd.engine.alarms import Alarms
 from yolokd.engine.balance import Balance
 from yolokd.engine.classes import ClassMatch
+from yolokd.engine.teacher import DTYPES, Teacher
 from yolokd.engine.weight_records import WeightRecords
 from yolokd.engine.weighting import InstanceWeighting
 from yolokd.losses.base import Grid, Loss
@@ -83,7 +85,7 @@ class Distillation:
             match = self.classes
             self._picked[device] = (
                 torch.tensor(match.student, device=device, dtype=torch.long),
-                torch.tensor(match.teacher, device=device, dtype=torch.long),
+                torch.tensor(match.columns, device=device, dtype=torch.long),
             )
         return self._picked[device]
 
@@ -116,6 +118,26 @@ def wire(
         twin=None if ikd is None or ikd.adversarial is None else Twin(ikd.adversarial, match),
         epochs=epochs,
     )
+
+
+def make_teacher(recipe: Recipe, model: DetectionModel, device: torch.device, *, half: bool) -> Teacher:
+    """Return the frozen teacher as the recipe wants it.
+
+    Args:
+        recipe: What to distil.
+        model: The trained detector, which becomes the teacher's own.
+        device: Where it is going to run.
+        half: Whether the student trains in mixed precision there.
+
+    Raises:
+        UserError: A precision that the recipe's twins cannot do with.
+    """
+    asked = recipe.teacher.precision
+    if "ikd" in recipe.terms():
+        asked = teacher_precision(asked)
+    elif asked == "auto":
+        asked = "fp16" if device.type == "cuda" and half else "fp32"
+    return Teacher(model, dtype=DTYPES[asked])
 
 
 def reduce_map(values: Tensor, grid: Grid) -> Tensor:

@@ -21,6 +21,7 @@ class Key(NamedTuple):
     picture: int  # its place in the data set
     epoch: int  # that the sample is for, from 0
     epochs: int  # of the run, as known when that epoch's loading began
+    turn: int | None = None  # over the pictures, where these are not gone through once per epoch
 
 
 class EpochBatches:
@@ -61,7 +62,7 @@ class EpochSet(YOLODataset):
     def build_transforms(self, hyp: Any) -> Any:
         """Build them as Ultralytics does, which is also done when mosaic is closed."""
         transforms = super().build_transforms(hyp)
-        if self.pairing is not None:
+        if self.pairing is not None and self.pairing.wide:
             self.pairing.widen(transforms)
         return transforms
 

@@ -90,7 +90,10 @@ def as_head(raw: Mapping[str, Tensor], grid: Grid, classes: Tensor | None) -> He
     Args:
         raw: `scores` (B, K, A) and `boxes` (B, 4·R, A) as Ultralytics lists them.
         grid: Where the anchors lie.
-        classes: Indices of the classes to keep, in the order of the pair's common classes; None keeps all.
+        classes: Indices of the classes to keep, (K,), in the order of the pair's common classes; or (K, M), of whose
+            rows the largest logit counts. None keeps all.
     """
-    logits = raw["scores"] if classes is None else raw["scores"].index_select(1, classes)
+    logits = raw["scores"] if classes is None else raw["scores"].index_select(1, classes.flatten())
+    if classes is not None and classes.ndim == 2:
+        logits = logits.unflatten(1, classes.shape).amax(2)  # (B, K·M, A) → (B, K, A)
     return Head(logits=widen(logits).transpose(1, 2), raw=raw["boxes"].transpose(1, 2), grid=grid)

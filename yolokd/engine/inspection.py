@@ -142,7 +142,8 @@ class Inspector:
 
     def _teachers(self, images: Tensor) -> Boxes:
         """The teacher's detections, with the data's names for the classes that both know."""
-        common = {other: self.names[own] for own, other in zip(self.match.student, self.match.teacher, strict=True)}
+        partners = zip(self.match.student, self.match.teacher, strict=True)
+        common = {other: self.names[own] for own, others in partners for other in others}
         found = detect(self.detector, images, {**self.detector.names, **common})
         self.pair.teacher_model.train()  # detecting has left its head in evaluation mode
         return found

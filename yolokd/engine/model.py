@@ -21,6 +21,7 @@ from yolokd.engine.assignment import Assigned, branch_criteria, watch
 from yolokd.engine.distillation import Distillation, reduce_map
 from yolokd.engine.heads import as_head, grid_of, neck_features, read_head, split_branches
 from yolokd.engine.teacher import Teacher, TeacherOutput
+from yolokd.engine.unlabeled import files_of, first_rows, join
 from yolokd.engine.weighting import Weights
 from yolokd.losses.base import Branch, Grid, Loss, Step
 
@@ -108,21 +109,24 @@ class TeacherStudent(DistillationModel):
 
     def look(self, batch: dict[str, Any], active: Mapping[str, float]) -> Look:
         """Run both models on a batch and return the loss map of each active term; the student in training mode."""
-        images: Tensor = batch["img"]
-        taught = self._teach(images, active)
+        images, labelled = join(batch), len(batch["img"])
+        taught = self.teach(images, active)
+        if taught is None:  # pictures without labels take part in nothing else
+            images = images[:labelled]
         twins = self._twins(batch, active)
         if getattr(self.student_model, "criterion", None) is None:
             self.student_model.criterion = self.student_model.init_criterion()
         raw = self.student_model(images)
         with watch(self.student_model.criterion) as assigned:
-            detection, items = self.student_model.loss(batch, raw)
+            detection, items = self.student_model.loss(batch, first_rows(raw, labelled))
         features = neck_features(raw)
         weights = None if taught is None else self._weigh(batch, taught, grid_of(features))
         maps = {} if taught is None else self._maps(batch, raw, features, taught, assigned, active)
         maps |= self._twin_map(twins)
         if weights is not None:
             heads = {term for loss in self._run().losses.values() for term in loss.head_terms}
-            maps = {term: values * weights.of(values.ndim, head=term in heads) for term, values in maps.items()}
+            for term, values in maps.items():  # twins are made of the labelled pictures, the first rows
+                maps[term] = values * weights.of(values.ndim, head=term in heads)[: len(values)]
         return Look(detection, items, features, maps, weights, twins)
 
     def _join(
@@ -136,7 +140,7 @@ class TeacherStudent(DistillationModel):
             raise RuntimeError("this copy of the model was made for saving or validation and cannot distil")
         return self.distillation
 
-    def _teach(self, images: Tensor, active: Mapping[str, float]) -> TeacherOutput | None:
+    def teach(self, images: Tensor, active: Mapping[str, float]) -> TeacherOutput | None:
         """Run the teacher as far as the active losses and the weighting need it; not at all if nothing acts."""
         run = self._run()
         losses = run.losses_of(active).values()
@@ -165,6 +169,7 @@ class TeacherStudent(DistillationModel):
         self, raw: Mapping[str, Any], taught: Mapping[str, Any], assigned: Mapping[str, Assigned], grid: Grid
     ) -> tuple[Branch, ...]:
         own, other = split_branches(raw), split_branches(taught)
+        count = len(own["one2many"]["scores"])
         pick, pick_other = self._run().common_classes(own["one2many"]["scores"].device)
         return tuple(
             Branch(
@@ -172,8 +177,9 @@ class TeacherStudent(DistillationModel):
                 weight=weight,
                 student=as_head(own[name], grid, pick),
                 teacher=as_head(other[name], grid, pick_other),
-                positives=assigned[name].positives,
+                positives=_padded(assigned[name].positives, count),
                 target_scores_sum=assigned[name].target_scores_sum,
+                labelled=len(assigned[name].positives) / count,
             )
             for name, (_, weight) in branch_criteria(self.student_model.criterion).items()
             if name in own and name in other
@@ -224,7 +230,7 @@ class TeacherStudent(DistillationModel):
             grid=grid,
             branches=self._branches(raw, taught.raw or {}, assigned, grid) if heads else (),
             teacher_scores=teacher_scores(taught.raw or {}) if scores else None,
-            boxes_xyxy_px=boxes_of(batch) if any(loss.needs_boxes for loss in losses) else (),
+            boxes_xyxy_px=boxes_of(batch, len(features["p3"])) if any(loss.needs_boxes for loss in losses) else (),
         )
 
     def _weigh(self, batch: Mapping[str, Any], taught: TeacherOutput, grid: Grid) -> Weights | None:
@@ -232,8 +238,13 @@ class TeacherStudent(DistillationModel):
         if run.weighting is None or taught.raw is None:
             return None
         weights = run.weighting(taught.raw, batch, grid)
-        run.weight_records.record(weights, batch["im_file"])
+        run.weight_records.record(weights, files_of(batch))
         return weights
+
+
+def _padded(positives: Tensor, pictures: int) -> Tensor:
+    """Return the positives with rows of False for the pictures without labels, which come last."""
+    return torch.cat([positives, positives.new_zeros(pictures - len(positives), positives.shape[1])])
 
 
 def teacher_scores(raw: Mapping[str, Any]) -> Tensor:
@@ -246,11 +257,11 @@ def teacher_scores(raw: Mapping[str, Any]) -> Tensor:
     return mean.amax(1).sigmoid()
 
 
-def boxes_of(batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
-    """Return the ground-truth boxes of each picture, (N, 4) xyxy in pixels of the batch's pictures."""
+def boxes_of(batch: Mapping[str, Any], pictures: int) -> tuple[Tensor, ...]:
+    """Return the ground-truth boxes of each picture, (N, 4) xyxy in pixels; none where pictures have no labels."""
     height, width = batch["img"].shape[-2:]
     shares: Tensor = batch["bboxes"]
     boxes: Tensor = xywh2xyxy(shares) * torch.stack([shares.new_full((), side) for side in (width, height)] * 2)
     index: Tensor = batch["batch_idx"].long()
-    counts = index.bincount(minlength=len(batch["img"])).tolist()  # one wait for the device, not one per picture
+    counts = index.bincount(minlength=pictures).tolist()  # one wait for the device, not one per picture
     return tuple(boxes[index.argsort(stable=True)].split_with_sizes(counts))

@@ -27,7 +27,7 @@ from ultralytics.data.build import InfiniteDataLoader
 
 from yolokd.engine.epochs import Course, EpochSet, Key, send_epochs
 
-ORDER, SAMPLE = range(2)  # what numbers are drawn for
+ORDER, SAMPLE, UNLABELED = range(3)  # what numbers are drawn for
 
 
 def pair_loader(loader: InfiniteDataLoader, *, seed: int, course: Course) -> None:
@@ -43,15 +43,30 @@ def pair_loader(loader: InfiniteDataLoader, *, seed: int, course: Course) -> Non
     dataset.pairing.widen(dataset.transforms)
 
 
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Put the global generators, those of the GPUs excepted, back where they were."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
 @dataclass(frozen=True)
 class Pairing:
     """Random numbers that depend on the seed and on what they are for, and on nothing else."""
 
     seed: int
+    stream: tuple[int, ...] = ()  # keeps the numbers of another loader apart
+    wide: bool = True  # mosaic chooses from the whole set
 
     def numbers(self, *purpose: int) -> list[int]:
         """Return three seeds of 32 bits."""
-        return [int(word) for word in np.random.SeedSequence(self.seed, spawn_key=purpose).generate_state(3)]
+        sequence = np.random.SeedSequence(self.seed, spawn_key=(*self.stream, *purpose))
+        return [int(word) for word in sequence.generate_state(3)]
 
     def shuffle(self, sampler: Any, epoch: int) -> None:
         """Fix the order in which a sampler is about to list the pictures; one that does not shuffle stays as it is."""
@@ -67,17 +82,13 @@ class Pairing:
 
         Albumentations' own generator follows torch's: Ultralytics sets it whenever torch's seed has changed.
         """
-        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        first, second, third = self.numbers(SAMPLE, key.epoch, key.picture)
-        random.seed(first)
-        np.random.seed(second)
-        torch.default_generator.manual_seed(third)  # `torch.manual_seed` would seed the GPUs as well
-        try:
+        turn = key.epoch if key.turn is None else key.turn
+        first, second, third = self.numbers(SAMPLE, turn, key.picture)
+        with kept_generators():
+            random.seed(first)
+            np.random.seed(second)
+            torch.default_generator.manual_seed(third)  # `torch.manual_seed` would seed the GPUs as well
             yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-            torch.set_rng_state(states[2])
 
     @staticmethod
     def widen(transform: Any) -> None:

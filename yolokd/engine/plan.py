@@ -14,11 +14,13 @@ from ultralytics.utils.torch_utils import get_flops, get_num_params, select_devi
 
 from yolokd.data.check import DataReport, check_labels
 from yolokd.engine.adversarial import Twin, extra_passes, teacher_precision
-from yolokd.engine.classes import ClassMatch, match_classes, require_classes
+from yolokd.engine.classes import ClassMatch, match_classes, partial_note, require_classes
 from yolokd.engine.dataset import Dataset, resolve
 from yolokd.engine.heads import HeadInfo, read_head
+from yolokd.engine.inheritance import UnfitTeacherError, inherit
+from yolokd.engine.unlabeled import Unlabeled, check_unlabeled, find_unlabeled, with_absolute_paths
 from yolokd.engine.weighting import InstanceWeighting
-from yolokd.engine.weights import Spec, as_detector, find, is_yaml, load_detector
+from yolokd.engine.weights import Spec, as_detector, find, from_scratch, is_yaml, load_detector
 from yolokd.errors import PairError, UserError, WeightsError
 from yolokd.losses.base import Loss
 from yolokd.losses.table import LOSSES
@@ -52,6 +54,8 @@ class Plan:
     imgsz: int
     folder: Path
     notes: tuple[str, ...]
+    unlabeled: Unlabeled | None = None
+    inherited: float | None = None  # share of the student's first weights that is taken from the teacher
 
     @property
     def cost(self) -> float:
@@ -63,6 +67,8 @@ class Plan:
             return 1.0
         step = max(3 * self.student.gflops, 1e-9)
         cost = 1.0 + self.teacher.gflops / step
+        if self.unlabeled is not None:
+            cost /= 1 - self.unlabeled.share
         ikd = self.recipe.augment.ikd
         if ikd is not None and ikd.adversarial is not None:
             extra = extra_passes(ikd.adversarial)
@@ -102,13 +108,20 @@ def make_plan(
     if not is_yaml(student):
         find(student)  # the quick checks first: missing files before the data are read
     master = None if teacher is None else _teacher(teacher, imgsz)
+    recipe = with_absolute_paths(recipe)
+    unlabeled = find_unlabeled(recipe)
     data = resolve(str(train.get("data") or DEFAULT_DATA))
+    if unlabeled is not None:
+        notes += check_unlabeled(unlabeled, recipe, data.splits)
+    elif "unlabeled_share" in train:
+        notes.append("train.unlabeled_share has no effect without train.unlabeled")
     names = {0: "item"} if train.get("single_cls") else data.names  # as Ultralytics names it
     learner = _partner(student, imgsz, "The student", classes=len(names))
     report = check_labels(data.splits, data.names)
     report.raise_if_bad()
     _check_last_batch(report, train, imgsz)
     match = None
+    inherited: float | None = None
     if master is not None:
         model, info = master
         match = match_classes(names, model.names, recipe.teacher.classes)
@@ -116,12 +129,19 @@ def make_plan(
         losses = active_losses(recipe)
         if any(loss.needs_classes for loss in losses.values()):
             require_classes(match, allow_partial=allow_partial, teacher=str(teacher), data=str(data.yaml_path))
+            if note := partial_note(match):
+                notes.append(note)
         if recipe.weighting.aid is not None:
             InstanceWeighting(recipe.weighting.aid, match)
         if recipe.augment.ikd is not None and recipe.augment.ikd.adversarial is not None:
             Twin(recipe.augment.ikd.adversarial, match)
             teacher_precision(recipe.teacher.precision)
         check_pair(losses, learner[1].head, info.head, notes)
+        if unlabeled is not None and not any(loss.sees_unlabelled for loss in losses.values()):
+            notes.append("the losses of this recipe act on labelled objects only: unlabelled pictures teach nothing")
+        if recipe.student.init != "random":
+            inherited, note = _first_weights(learner[0], str(student), model, match, recipe)
+            notes.append(note)
     return Plan(
         recipe=recipe,
         student=learner[1],
@@ -132,7 +152,28 @@ def make_plan(
         imgsz=imgsz,
         folder=folder,
         notes=tuple(notes),
+        unlabeled=unlabeled,
+        inherited=inherited,
     )
+
+
+def _first_weights(
+    student: DetectionModel, spec: str, teacher: DetectionModel, match: ClassMatch, recipe: Recipe
+) -> tuple[float | None, str]:
+    """Return the share of the student's weights that comes from the teacher, and what to say about it.
+
+    Raises:
+        UnfitTeacherError: They must come from there and cannot.
+    """
+    if not from_scratch(spec, recipe.train.get("pretrained", True)):
+        return None, "the student has trained weights and keeps them; student.init is not used"
+    try:
+        share = inherit(student, teacher, match).share
+    except UnfitTeacherError as error:
+        if recipe.student.init == "auto":
+            return None, f"the student starts from random weights: {error.reason}"
+        raise
+    return share, f"the student starts with {share:.0%} of its parameters taken from the teacher"
 
 
 def run_folder(recipe: Recipe, runs: Path | None) -> Path:

@@ -15,9 +15,11 @@ from yolokd.engine.plan import Plan, check_device, make_plan
 from yolokd.engine.resume import Interrupted, check_same, read_interrupted
 from yolokd.engine.settings import KEY, RunSettings
 from yolokd.engine.trainer import DistillTrainer, finish_checkpoints
-from yolokd.engine.weights import Spec, find, sha256
+from yolokd.engine.unlabeled import find_unlabeled, with_absolute_paths
+from yolokd.engine.weights import Spec, find, from_scratch, sha256
 from yolokd.errors import RunError, UserError, YolokdError
 from yolokd.recipe import Recipe, load_recipe
+from yolokd.recipe.arguments import OWN
 
 OPTIONS = (
     "data",
@@ -27,6 +29,7 @@ OPTIONS = (
     "device",
     "seed",
     "name",
+    "unlabeled",
 )  # of `train`, each a key of the recipe's `train`
 
 
@@ -54,7 +57,7 @@ def resolve_recipe(recipe: str | Path, overrides: Sequence[str] = (), **options:
     unknown = set(options) - set(OPTIONS)
     if unknown:
         raise UserError(f"Unknown option {', '.join(sorted(unknown))}; known are {', '.join(OPTIONS)}, overrides.")
-    given = [f"train.{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
+    given = [f"train.{key}={json.dumps(value, default=str)}" for key, value in options.items() if value is not None]
     return load_recipe(recipe, [*overrides, *given])
 
 
@@ -82,7 +85,7 @@ def start(plan: Plan, *, allow_partial: bool = False, paired: bool = False) -> P
         provenance=_provenance(plan),
     )
     overrides: dict[str, Any] = {
-        **plan.recipe.train,
+        **{key: value for key, value in plan.recipe.train.items() if key not in OWN},
         "task": "detect",
         "mode": "train",
         "model": str(plan.student.path.absolute() if plan.student.path.exists() else plan.student.path),
@@ -113,10 +116,12 @@ def resume(
     """
     interrupted = read_interrupted(run)
     check_device(device)
-    master = check_same(interrupted, recipe, teacher, named)
+    asked = None if recipe is None else with_absolute_paths(recipe)
+    master = check_same(interrupted, asked, teacher, named)
     if interrupted.epoch >= interrupted.epochs:  # killed after the last epoch, while finishing
         return _finish(interrupted)
     resolve(interrupted.data)  # moved or changed data are an error before anything starts
+    find_unlabeled(interrupted.settings.load_recipe())
     overrides: dict[str, Any] = {
         "task": "detect",
         "mode": "train",
@@ -159,6 +164,7 @@ def _provenance(plan: Plan) -> dict[str, Any]:
         "student_initialisation": _initialisation(plan),
         "data": str(plan.data.yaml_path.absolute()),
         "data_fingerprint": fingerprint(plan.data.splits),
+        **({} if plan.unlabeled is None else {"unlabeled": plan.unlabeled.identity()}),
         "seed": plan.recipe.train.get("seed", 0),
         "versions": records.versions(),
         "command": records.command_line(),
@@ -170,6 +176,6 @@ def _initialisation(plan: Plan) -> str:
     pretrained = plan.recipe.train.get("pretrained", True)
     if isinstance(pretrained, str):
         return f"checkpoint {pretrained}, sha256 {sha256(find(pretrained))}"
-    if plan.student.pretrained and pretrained:
+    if not from_scratch(plan.student.path, pretrained):
         return f"checkpoint {plan.student.path}, sha256 {sha256(plan.student.path)}"
-    return "from scratch"
+    return "from scratch" if plan.inherited is None else "a part of the teacher's weights, fitted on training pictures"

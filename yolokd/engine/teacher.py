@@ -64,6 +64,8 @@ class Teacher(nn.Module):
         features: dict[str, Tensor] = {}
         outputs: list[Any] = []
         x: Any = images.to(self.dtype)
+        if images.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last)  # a seventh faster; on a GPU that is the trainer's choice
         with torch.autocast(images.device.type, enabled=False):
             for index, layer in enumerate(self.layers):
                 source: Any = layer.f
@@ -73,7 +75,7 @@ class Teacher(nn.Module):
                 x = layer(x)
                 outputs.append(x if index in self.saved else None)
                 if index in wanted:
-                    features[wanted[index]] = x
+                    features[wanted[index]] = x.contiguous() if images.device.type == "cpu" else x  # as the student's
                 if index == last:
                     break
         return TeacherOutput(features, x if head else None)

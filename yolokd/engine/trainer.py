@@ -21,17 +21,19 @@ from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK
 from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zero_first, unwrap_model
 
 from yolokd.engine import records
-from yolokd.engine.adversarial import teacher_precision
 from yolokd.engine.augmentation import augment_loader
-from yolokd.engine.classes import match_classes
-from yolokd.engine.distillation import Distillation, wire
+from yolokd.engine.classes import ClassMatch, match_classes
+from yolokd.engine.distillation import Distillation, make_teacher, wire
+from yolokd.engine.inheritance import UnfitTeacherError, inherit
 from yolokd.engine.model import PREFIX, TeacherStudent
 from yolokd.engine.pairing import pair_loader
 from yolokd.engine.plots import plot_results
+from yolokd.engine.reconstruction import calibration, reconstruct
 from yolokd.engine.settings import KEY, RunSettings
-from yolokd.engine.teacher import DTYPES, Teacher
+from yolokd.engine.unlabeled import FILES, IMAGES
+from yolokd.engine.unlabeled_stream import UnlabeledStream, stream_beside
 from yolokd.engine.weight_records import WeightRecords
-from yolokd.engine.weights import load, load_detector, register_own_classes
+from yolokd.engine.weights import from_scratch, load, load_detector, register_own_classes
 
 PULL_LIMIT = 10  # times the detection loss's gradient at the neck, above which a term is warned of
 
@@ -58,6 +60,7 @@ class DistillTrainer(DetectionTrainer):
         self.recipe = self.settings.load_recipe()
         self.state: dict[str, Any] = vars(self.args)[KEY]["state"]  # saved with every checkpoint
         self.batch_number = 0
+        self.unlabeled: UnlabeledStream | None = None
         self.warned: set[str] = set()  # terms whose pull has been warned of
 
     # Building the pair
@@ -68,8 +71,9 @@ class DistillTrainer(DetectionTrainer):
             checkpoint: dict[str, Any] | None = super().setup_model()
             return checkpoint
         if not self.resume:
+            inherits = self.recipe.student.init != "random" and from_scratch(self.model, self.args.pretrained)
             checkpoint = super().setup_model()
-            self.model = self._pair(self.model)
+            self.model = self._pair(self.model, inherits=inherits)
             return checkpoint
         saved, checkpoint = load(Path(self.model))
         if not isinstance(saved, DistillationModel):
@@ -79,24 +83,31 @@ class DistillTrainer(DetectionTrainer):
         self.model.projector.load_state_dict(saved.projector.state_dict())
         return checkpoint
 
-    def _pair(self, student: Any) -> TeacherStudent:
+    def _pair(self, student: Any, *, inherits: bool = False) -> TeacherStudent:
         student.args = self.args
         student.nc, student.names = self.data["nc"], self.data["names"]
-        dtype = DTYPES[self._precision()]
-        teacher = Teacher(load_detector(Path(self.args.distill_model)), dtype=dtype)
-        match = match_classes(student.names, teacher.names, self.recipe.teacher.classes)
+        detector = load_detector(Path(self.args.distill_model))
+        match = match_classes(student.names, detector.names, self.recipe.teacher.classes)
+        if inherits:  # before the teacher's layers are folded
+            self._inherit(student, detector, match)
+        teacher = make_teacher(self.recipe, detector, self.device, half=self.args.amp not in {False, "fp32"})
         distillation = wire(self.recipe, match, epochs=self.epochs, state=self.state)
         with torch.random.fork_rng(devices=[]):  # the parts' first weights must not shift the student's random stream
             torch.default_generator.manual_seed(self.args.seed)  # of the CPU alone: forking spares no other device
             return TeacherStudent(student, teacher, distillation)
 
-    def _precision(self) -> str:
-        asked = self.recipe.teacher.precision
-        if "ikd" in self.recipe.terms():
-            return teacher_precision(asked)
-        if asked != "auto":
-            return asked
-        return "fp16" if self.device.type == "cuda" and self.args.amp not in {False, "fp32"} else "fp32"
+    def _inherit(self, student: Any, teacher: Any, match: ClassMatch) -> None:
+        """Start the student from a part of the teacher's weights, fitted on training pictures."""
+        try:
+            taken = inherit(student, teacher, match)
+        except UnfitTeacherError as error:
+            if self.recipe.student.init == "teacher":
+                raise
+            LOGGER.info(f"The student starts from random weights: {error.reason}.")
+            return
+        LOGGER.info(f"Fitting the student's first weights: {taken.share:.0%} of them are taken from the teacher ...")
+        pictures = calibration(self.args, self.data, self.device)
+        reconstruct(student.to(self.device), teacher.to(self.device), taken.rows, pictures)
 
     def set_model_attributes(self) -> None:
         """Give class count, names and arguments to the student as well as to the wrapper."""
@@ -117,7 +128,21 @@ class DistillTrainer(DetectionTrainer):
             augment_loader(loader, ikd, seed=self.args.seed, course=course)
         if mode == "train" and self.settings.paired:
             pair_loader(loader, seed=self.args.seed, course=course)
+        if mode == "train":
+            self.unlabeled = stream_beside(loader, self, course)
         return loader
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Prepare a training batch as Ultralytics does; add the step's unlabelled pictures."""
+        batch = super().preprocess_batch(batch)
+        if self.unlabeled is not None:
+            batch[IMAGES], batch[FILES] = self.unlabeled.images(batch["img"])
+        return batch
+
+    def _close_dataloader_mosaic(self) -> None:
+        super()._close_dataloader_mosaic()
+        if self.unlabeled is not None:
+            self.unlabeled.close_mosaic(copy(self.args))
 
     def get_validator(self) -> Any:
         """Return the validator; its arguments know only Ultralytics' own keys."""

@@ -5,6 +5,7 @@ Source: Lan and Tian, "Adaptive Instance Distillation for Object Detection in Au
 Differs: by default an instance is an object, and D the mean of the teacher's detection loss over the anchors that the
 teacher's own assignment gives to it. `image` and `level` take the criterion of a whole picture, or of one level of it;
 there, too, Ultralytics' gains stay out, so that α means the same in all three. Weights are never renormalised.
+Unlabelled pictures are background throughout, in `image` and `level` by the mean over the places, and no instances.
 """
 
 from __future__ import annotations
@@ -85,19 +86,16 @@ class InstanceWeighting:
         """
         known(config.scope, SCOPES, "scope")
         known(config.normalize, NORMALIZATIONS, "normalize")
-        judged = sorted(set(classes.teacher))
-        if not judged:
+        if not classes.student:
             raise PairError(
                 "weighting.aid judges the teacher by the data's labels, but the teacher knows none of the data's "
                 f"classes by name:\n{classes.table()}\nMap names in the recipe (teacher.classes), or take "
                 "weighting.aid out of it."
             )
         self.alpha, self.scope, self.normalize = config.alpha, config.scope, config.normalize
-        partner = dict(zip(classes.student, classes.teacher, strict=True))
-        labels = [judged.index(partner[i]) if i in partner else -1 for i in range(len(classes.rows))]
-        self.labels = torch.tensor(labels)
-        self.picked = None if len(judged) == classes.teacher_count else torch.tensor(judged)
-        self.assign = assigner(len(judged))
+        self.labels = torch.tensor(classes.places)
+        self.picked = None if classes.identical else torch.tensor(classes.columns)
+        self.assign = assigner(len(classes.student))
 
     @torch.no_grad()
     def __call__(self, taught_raw: Mapping[str, Any], batch: Mapping[str, Any], grid: Grid) -> Weights:
@@ -105,7 +103,8 @@ class InstanceWeighting:
 
         Args:
             taught_raw: The teacher's raw head output; of a dual head the one-to-many branch is judged.
-            batch: Ground truth as the trainer hands it over.
+            batch: Ground truth as the trainer hands it over; rows of the output beyond its pictures are of unlabelled
+                ones.
             grid: Where the anchors lie.
         """
         raw = split_branches(taught_raw)["one2many"]
@@ -117,7 +116,7 @@ class InstanceWeighting:
         loss = teacher_loss(head, objects, self.assign)
         if self.scope == "instance":
             return self._by_object(objects, loss, loss.of_objects(objects, missed_loss(head, objects)), grid)
-        return self._by_picture(loss.of_levels(grid), grid)
+        return self._by_picture(loss, len(batch["img"]), grid)
 
     def _by_object(self, objects: Objects, loss: TeacherLoss, of_objects: Tensor, grid: Grid) -> Weights:
         owner = owners(objects, loss.slot, grid)
@@ -136,15 +135,19 @@ class InstanceWeighting:
             instances=Instances(self._weight(of_objects, scale), of_objects, objects.known),
         )
 
-    def _by_picture(self, of_levels: Tensor, grid: Grid) -> Weights:
+    def _by_picture(self, loss: TeacherLoss, labelled: int, grid: Grid) -> Weights:
+        of_levels = loss.of_levels(grid)
+        places = [grid.places(level) for level in grid.shapes] if self.scope == "level" else [slice(None)]
         losses = of_levels if self.scope == "level" else of_levels.sum(1, keepdim=True)
-        everything = torch.ones_like(losses, dtype=torch.bool)
-        scale = self._scale(losses, everything)
+        background = torch.stack([loss.cls[labelled:, place].mean(1) for place in places], 1)
+        losses = torch.cat([losses[:labelled], background])
+        counted = (torch.arange(len(losses), device=losses.device) < labelled)[:, None].expand_as(losses)
+        scale = self._scale(losses, counted)
         weight = self._weight(losses, scale)
         sizes = [height * width for height, width in grid.shapes.values()]
         columns = weight.expand(-1, len(sizes)).unbind(1)
-        places = torch.cat([w[:, None].expand(-1, size) for w, size in zip(columns, sizes, strict=True)], 1)  # (B, A)
-        return Weights(places, places, self._weight(losses.mean(1), scale), Instances(weight, losses, everything))
+        spread = torch.cat([w[:, None].expand(-1, size) for w, size in zip(columns, sizes, strict=True)], 1)  # (B, A)
+        return Weights(spread, spread, self._weight(losses.mean(1), scale), Instances(weight, losses, counted))
 
     def _weight(self, loss: Tensor, scale: Tensor) -> Tensor:
         return aid_weight(loss / scale, alpha=self.alpha)

@@ -26,6 +26,11 @@ def is_yaml(spec: Spec) -> bool:
     return Path(spec).suffix.lower() in {".yaml", ".yml"}
 
 
+def from_scratch(spec: Spec, pretrained: object) -> bool:
+    """Whether Ultralytics gives the student random weights, as the argument `pretrained` has a say in it."""
+    return not isinstance(pretrained, (str, Path)) and (is_yaml(spec) or pretrained is False)
+
+
 def find(spec: Spec) -> Path:
     """Return the local path of a checkpoint, fetching an official Ultralytics one if there is a network.
 

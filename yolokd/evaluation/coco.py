@@ -31,6 +31,7 @@ class CocoScores:
 
     summary: dict[str, float]
     per_class: dict[int, float]  # category id → AP at IoU 0.50:0.95
+    precision50: dict[int, list[float]]  # category id → precision at IoU 0.50, at the 101 recalls 0, 0.01, …, 1
 
 
 def evaluate_json(ground_truth: str | Path, detections: str | Path) -> dict[str, float]:
@@ -82,6 +83,7 @@ def score(ground_truth: Any, detections: Any) -> CocoScores:
     return CocoScores(
         summary=dict(zip(METRICS, (float(value) for value in evaluation.stats[:12]), strict=True)),
         per_class={original: _mean(precision[:, :, k]) for k, original in enumerate(categories)},
+        precision50={original: precision[0, :, k].tolist() for k, original in enumerate(categories)},
     )
 
 

@@ -21,6 +21,7 @@ from yolokd.errors import DataError
 Rows = NDArray[np.float64]
 
 EXIF_ORIENTATION = 274
+PNG_EXIF = {"exif", "Raw profile type exif"}  # where Pillow keeps it
 QUARTER_TURNS = {5, 6, 7, 8}  # orientations that swap width and height
 
 
@@ -89,7 +90,9 @@ def picture_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as picture:
             width, height = picture.size
-            turned = picture.getexif().get(EXIF_ORIENTATION) in QUARTER_TURNS
+            # A PNG without EXIF data before its pixels would be decoded to the end in search of some.
+            bare = picture.format == "PNG" and not PNG_EXIF & picture.info.keys()
+            turned = not bare and picture.getexif().get(EXIF_ORIENTATION) in QUARTER_TURNS
     except (OSError, SyntaxError, ValueError, ImportError) as error:  # PIL's, and of Ultralytics' patch to PIL
         raise DataError(f"The file '{path}' cannot be read as a picture.") from error
     return (height, width) if turned else (width, height)

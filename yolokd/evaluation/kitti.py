@@ -9,16 +9,17 @@ precision curve that stays partly zero, so that even perfect detections score be
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from yolokd.data.kitti_labels import BadLineError, parse_line
 from yolokd.errors import DataError, ShapeError
 from yolokd.evaluation.kitti_curves import CLASSES, DIFFICULTIES, SAMPLES, Box, Picture, counts, precision_curves
 
-__all__ = ["Box", "count_objects", "evaluate", "evaluate_folders", "read_boxes"]
+__all__ = ["Box", "attainable", "count_objects", "evaluate", "evaluate_folders", "read_boxes"]
 
-METRICS = {"R40": slice(1, SAMPLES), "R11": slice(0, SAMPLES, 4)}
+R40, R11 = "R40", "R11"
+METRICS = {R40: slice(1, SAMPLES), R11: slice(0, SAMPLES, 4)}
 
 Result = dict[str, dict[str, float]]
 
@@ -69,6 +70,15 @@ def count_objects(ground_truth: Sequence[Sequence[Box]]) -> dict[str, dict[str, 
     return totals
 
 
+def attainable(objects: int, *, metric: str = "R40") -> float:
+    """Return the average precision in [0, 100] that perfect detections of so many objects reach; 100 from 41 on.
+
+    Each object fills one of the 41 samples of the precision curve, from recall 0 on; the others stay zero.
+    """
+    filled = [float(sample < objects) for sample in range(SAMPLES)][METRICS[metric]]
+    return 100 * sum(filled) / len(filled)
+
+
 def evaluate_folders(
     label_dir: str | Path, result_dir: str | Path, *, metric: str = "R40", ids: Sequence[str] | None = None
 ) -> Result:
@@ -108,17 +118,11 @@ def read_boxes(path: Path, *, scored: bool = False) -> list[Box]:
         raise DataError(f"The KITTI file '{path}' cannot be read: {error}.") from error
     boxes = []
     for number, line in enumerate(lines, start=1):
-        columns = line.split()
-        if not columns:
+        if not line.strip():
             continue
         try:
-            numbers = [float(c) for c in columns[1 : 15 + scored]]
-        except ValueError:
-            numbers = []
-        if len(numbers) < 14 + scored or not all(map(math.isfinite, numbers)):
-            kind = "16 columns, the last a score" if scored else "15 columns"
-            raise DataError(f"{path}:{number}: expected a type and finite numbers in {kind}, got '{line.strip()}'.")
-        left, top, right, bottom = numbers[3:7]
-        score = numbers[14] if scored else None
-        boxes.append(Box(columns[0], (left, top, right, bottom), numbers[0], int(numbers[1]), score))
+            found = parse_line(line, scored=scored)
+        except BadLineError as bad:
+            raise DataError(f"{path}:{number}: {bad.args[0]}, got {bad.args[1]}.") from None
+        boxes.append(Box(found.type, found.xyxy_px, found.truncation, found.occlusion, found.score))
     return boxes

@@ -2,8 +2,11 @@
 
 One path for all models. Ultralytics' own validation makes the detections (rectangular batches, several classes per box,
 confidence from 0.001, NMS at 0.7, 300 per picture); they are renumbered from the model's classes to the data's by name
-and scored against the labels by `yolokd.evaluation.coco`. Ultralytics' own mAP50-95 differs, mostly by less than 0.01:
-it interpolates the precision curve where COCO samples it, and counts 300 detections of a picture, not 100.
+and scored against the labels by `yolokd.evaluation.coco`, with the protocol kitti also by `yolokd.evaluation.kitti`
+against KITTI's own labels. COCO's get coordinates and scores rounded as Ultralytics writes them, KITTI's the exact
+ones, since it ranks by score. Ultralytics' own mAP50-95 differs, mostly by less than 0.01:
+it interpolates the precision curve where COCO samples it, and counts 300 detections of a picture, not 100. An export
+has one input shape, so where one of the networks is an export, all are scored on pictures padded to a square.
 
 Latency is the median time of a forward pass at batch 1 on a square picture, as Ultralytics' predictor times it on the
 fused model: backbone, neck, head and decoding of boxes, without reading, scaling and NMS. Parameters and GFLOPs are
@@ -20,21 +23,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from yolokd.data.check import check_labels
 from yolokd.errors import DataError, RunError, UserError, YolokdError
-from yolokd.evaluation.checkpoints import image_size, open_checkpoint, quiet, short_names
+from yolokd.evaluation import kitti_set, networks
+from yolokd.evaluation.checkpoints import quiet, short_names
 from yolokd.evaluation.classes import check_mapping, match_classes
 from yolokd.evaluation.coco import score
-from yolokd.evaluation.ground_truth import coco_ground_truth, list_pictures
+from yolokd.evaluation.detections import detect, latency
+from yolokd.evaluation.ground_truth import list_pictures
+from yolokd.evaluation.instances import ground_truth
+from yolokd.evaluation.kitti import METRICS, R40
+from yolokd.recipe.classes import ClassMap
 
-WARM_UPS = 3
-TIMED_PASSES = 20
-GREY = 114  # Ultralytics' padding
+PROTOCOLS = ("coco", "kitti")
 
 Progress = Callable[[str, float], None]
+Detection = dict[
+    str, Any
+]  # of COCO's results; image_id: place among the sorted pictures, category_id: class of the data
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,16 @@ class ModelScore:
     imgsz: int
     per_class: dict[str, float]
     notes: tuple[str, ...] = ()
+    kitti: kitti_set.KittiScore | None = None  # with the protocol kitti
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A row of the table and what it was computed from."""
+
+    score: ModelScore
+    detections: list[Detection]
+    precision50: dict[str, list[float]]  # class → precision at IoU 0.50, at the recalls 0, 0.01, …, 1
 
 
 def evaluate(
@@ -62,61 +80,114 @@ def evaluate(
     data: str | Path,
     *,
     protocol: str = "coco",
+    metric: str | None = None,
     split: str = "val",
     imgsz: int | None = None,
     batch: int = 16,
     device: str | None = None,
-    classes: Mapping[str, str] | None = None,
+    classes: ClassMap | None = None,
     progress: Progress | None = None,
 ) -> list[ModelScore]:
     """Score checkpoints on one split of a data set, all in the same way.
 
     Args:
-        weights: One or several paths or Ultralytics names of detectors.
+        weights: One or several paths or Ultralytics names of detectors, or paths of exports.
         data: What Ultralytics takes as data, or `streets`.
-        protocol: "coco".
+        protocol: "coco", or "kitti" for a set prepared by `yolokd data kitti`: KITTI's numbers beside COCO's.
+        metric: Of KITTI's protocol: "R40" (also if None) or "R11".
         split: Split of the data set to score on.
         imgsz: Longer side in pixels; None is the size each checkpoint was trained at.
         batch: Pictures per batch; it touches the scores only through the padding that pictures of a batch share.
         device: As Ultralytics takes it: "cpu", "0"; None picks one.
-        classes: A model's class name → the data's, where they differ by more than case. Classes of a model that the
-            data does not have are dropped; classes of the data that a model lacks count as missed.
+        classes: A model's class name → the data's, where they differ by more than case, or the name of a shipped map
+            (`yolokd.recipe.classes`). Classes of a model that the data does not have are dropped; classes of the data
+            that a model lacks count as missed.
         progress: Called with a model's name and the share of its pictures that are done.
 
     Raises:
-        UserError: Unknown protocol, or a name in `classes` that nobody has.
-        DataError: A data set that is missing or malformed, or shares no class with a model.
+        UserError: Unknown protocol or metric, or a name in `classes` that nobody has.
+        DataError: A data set that is missing or malformed, shares no class with a model, or lacks what KITTI needs.
         WeightsError: A checkpoint that is missing or not a detector.
         RunError: Ultralytics' validation failed.
     """
-    if protocol != "coco":
-        raise UserError(
-            f"The protocol '{protocol}' is not there yet; known: coco. "
-            f"(KITTI's will need a set prepared by 'yolokd data kitti'.)"
-        )
+    found = examine(
+        weights,
+        data,
+        protocol=protocol,
+        metric=metric,
+        split=split,
+        imgsz=imgsz,
+        batch=batch,
+        device=device,
+        classes=classes,
+        progress=progress,
+    )
+    return [examined.score for examined in found]
+
+
+def examine(
+    weights: str | Path | Sequence[str | Path],
+    data: str | Path,
+    *,
+    protocol: str = "coco",
+    metric: str | None = None,
+    split: str = "val",
+    imgsz: int | None = None,
+    batch: int = 16,
+    device: str | None = None,
+    classes: ClassMap | None = None,
+    progress: Progress | None = None,
+    square: bool = False,
+    nms_free: bool = False,
+) -> list[Examined]:
+    """Score checkpoints and keep their detections; arguments and errors as `evaluate`.
+
+    `square` pads every picture to a square, as it always is where one of the networks is an export; `nms_free` takes
+    the output of a head that needs no NMS (an export has the one that it was made with).
+    """
     from yolokd.engine import dataset
-    from yolokd.engine import weights as checkpoints
     from yolokd.engine.plan import check_device
 
+    _check_protocol(protocol, metric)
     check_device(device)
     weights = [weights] if isinstance(weights, (str, Path)) else weights
-    paths = [checkpoints.find(spec) for spec in weights]
+    paths = [networks.find(spec) for spec in weights]
     found = dataset.resolve(str(data))
     if split not in found.splits:
         raise DataError(f"'{data}' has no split '{split}'; it has: {', '.join(found.splits)}.")
     check_labels({split: found.splits[split]}, found.names).raise_if_bad()
     pictures = list_pictures(found.splits[split])
-    truth = coco_ground_truth(pictures, found.names)
-    own = {path: dict(checkpoints.load_detector(path).names) for path in paths}
+    truth = ground_truth(found.yaml_path, split, pictures, found.names)
+    kitti = kitti_set.read_truth(pictures, found.names) if protocol == "kitti" else None
+    own = {path: networks.class_names(path) for path in paths}
     check_mapping(classes or {}, own.values(), found.names)
     names = short_names(paths)
     partners = [
         match_classes(own[path], found.names, classes or {}, name) for path, name in zip(paths, names, strict=True)
     ]
     with tempfile.TemporaryDirectory(prefix="yolokd-") as folder, quiet():
-        yaml_path = _write_data(Path(folder), pictures, found.names, found.yaml_path)
-        bench = _Bench(Path(folder), yaml_path, truth, found.names, imgsz, batch, device, progress or _unheard)
+        yaml_path = write_data(Path(folder), pictures, found.names, found.yaml_path)
+        options = {
+            "batch": batch,
+            "device": device,
+            "rect": not (square or any(map(networks.is_export, paths))),
+            "nms": False if nms_free else None,
+            "project": folder,
+            "name": "val",
+        }
+        bench = _Bench(
+            Path(folder), yaml_path, truth, found.names, imgsz, progress or _unheard, options, kitti, metric or R40
+        )
         return [_score(bench, *job) for job in zip(paths, names, partners, strict=True)]
+
+
+def _check_protocol(protocol: str, metric: str | None) -> None:
+    if protocol not in PROTOCOLS:
+        raise UserError(f"There is no protocol '{protocol}'; known: {', '.join(PROTOCOLS)}.")
+    if metric is not None and protocol != "kitti":
+        raise UserError(f"The metric {metric} belongs to the protocol kitti, not to {protocol}.")
+    if metric is not None and metric not in METRICS:
+        raise UserError(f"KITTI has no metric '{metric}'; known: {', '.join(METRICS)}.")
 
 
 @dataclass(frozen=True)
@@ -128,99 +199,53 @@ class _Bench:
     truth: dict[str, list[dict[str, Any]]]
     names: Mapping[int, str]
     imgsz: int | None
-    batch: int
-    device: str | None
     progress: Progress
+    options: Mapping[str, Any]  # of Ultralytics' validation
+    kitti: kitti_set.KittiTruth | None
+    metric: str  # of KITTI's protocol
 
 
 def _unheard(name: str, share: float) -> None:
     """Progress that nobody asked for."""
 
 
-def _score(bench: _Bench, path: Path, name: str, partners: Mapping[int, int]) -> ModelScore:
-    yolo = open_checkpoint(path, bench.folder)
-    size, notes = image_size(yolo, bench.imgsz)
-    _, parameters, _, gflops = yolo.info(imgsz=size)
+def _score(bench: _Bench, path: Path, name: str, partners: Mapping[int, int]) -> Examined:
+    network = networks.open_network(path, bench.folder, bench.imgsz)
+    yolo, size = network.yolo, network.imgsz
     places = {image["file_name"]: image["id"] for image in bench.truth["images"]}
+    options = {**bench.options, "imgsz": size}
     try:
-        detections = [
-            {"image_id": places[file], "category_id": partners[index], "bbox": box, "score": confidence}
-            for file, index, box, confidence in _detect(yolo, bench, size, name)
-            if index in partners
-        ]
-        latency = _latency(yolo, size, bench.device)
+        found = detect(yolo, bench.data, places, options=options, progress=lambda share: bench.progress(name, share))
+        milliseconds = latency(yolo, size, options["device"])
     except YolokdError:
         raise
     except Exception as error:  # whatever a device, a driver or a picture may do to Ultralytics
         raise RunError(f"'{path}' could not be validated: {str(error).strip() or type(error).__name__}") from error
+    exact = [(file, partners[index], box, p) for file, index, box, p in found if index in partners]
+    detections = [
+        {"image_id": places[file], "category_id": index, "bbox": [round(x, 3) for x in box], "score": round(p, 5)}
+        for file, index, box, p in exact
+    ]
     scores = score(bench.truth, detections)
+    kitti = None if bench.kitti is None else kitti_set.score(bench.kitti, exact, metric=bench.metric)
     per_class = {bench.names[index]: ap for index, ap in scores.per_class.items()}
     known = {bench.names[index] for index in partners.values()}
-    return ModelScore(
+    row = ModelScore(
         name=name,
         path=str(path),
         **{metric: scores.summary[metric] for metric in ("AP", "AP50", "AP75", "APs", "APm", "APl")},
-        parameters=parameters,
-        gflops=gflops,
-        latency_ms=latency,
+        parameters=network.parameters,
+        gflops=network.gflops,
+        latency_ms=milliseconds,
         imgsz=size,
         per_class=per_class,
-        notes=(*notes, *_lacking(per_class, known)),
+        notes=(*network.notes, *_lacking(per_class, known, mean=kitti is None)),
+        kitti=kitti,
     )
+    return Examined(row, detections, {bench.names[index]: curve for index, curve in scores.precision50.items()})
 
 
-def _detect(yolo: Any, bench: _Bench, imgsz: int, name: str) -> list[tuple[str, int, list[float], float]]:
-    """Run Ultralytics' validation; return picture, class index, x y width height in pixels and score of each detection.
-
-    The validator's list of detections is taken before it is written and scored a second time. Its `image_id` is the
-    name of the picture, which two folders may share, so detections are told apart by their number per picture.
-    """
-    found: list[tuple[str, int, list[float], float]] = []
-
-    def batch_done(validator: Any) -> None:
-        bench.progress(name, (validator.batch_i + 1) / len(validator.dataloader))
-
-    def done(validator: Any) -> None:
-        files = validator.dataloader.dataset.im_files
-        if skipped := sorted({image["file_name"] for image in bench.truth["images"]}.difference(files)):
-            raise DataError(f"Ultralytics cannot read {len(skipped)} of the pictures, such as '{skipped[0]}'.")
-        owners = np.repeat(validator.eval_ids, validator.pred_counts).tolist()
-        for owner, entry in zip(owners, validator.jdict, strict=True):
-            index = validator.class_map.index(entry["category_id"])
-            found.append((files[owner], index, entry["bbox"], entry["score"]))
-        validator.jdict = []
-
-    yolo.add_callback("on_val_batch_end", batch_done)
-    yolo.add_callback("on_val_end", done)
-    yolo.val(
-        data=str(bench.data),
-        split="val",
-        imgsz=imgsz,
-        batch=bench.batch,
-        device=bench.device,
-        conf=0.001,
-        iou=0.7,
-        max_det=300,
-        save_json=True,
-        plots=False,
-        verbose=False,
-        project=str(bench.folder),
-        name="val",
-        exist_ok=True,
-    )
-    return found
-
-
-def _latency(yolo: Any, imgsz: int, device: str | None) -> float:
-    picture = np.full((imgsz, imgsz, 3), GREY, dtype=np.uint8)
-    passes = [
-        yolo.predict(picture, imgsz=imgsz, device=device, save=False, verbose=False)[0].speed["inference"]
-        for _ in range(WARM_UPS + TIMED_PASSES)
-    ]
-    return float(statistics.median(passes[WARM_UPS:]))
-
-
-def _write_data(folder: Path, pictures: Sequence[Path], names: Mapping[int, str], source: Path) -> Path:
+def write_data(folder: Path, pictures: Sequence[Path], names: Mapping[int, str], source: Path) -> Path:
     """Write a data YAML that names exactly these pictures, so that nothing but them is scored."""
     channels = (yaml.safe_load(source.read_text(encoding="utf-8")) or {}).get("channels", 3)
     (folder / "pictures.txt").write_text("\n".join(map(str, pictures)), encoding="utf-8")
@@ -231,10 +256,10 @@ def _write_data(folder: Path, pictures: Sequence[Path], names: Mapping[int, str]
     return path
 
 
-def _lacking(per_class: Mapping[str, float], known: set[str]) -> tuple[str, ...]:
+def _lacking(per_class: Mapping[str, float], known: set[str], *, mean: bool) -> tuple[str, ...]:
     lacking = [word for word, ap in per_class.items() if word not in known and ap >= 0]
     if not lacking:
         return ()
     rest = [ap for word, ap in per_class.items() if word in known and ap >= 0]
-    mean = f"; AP over the others is {100 * statistics.mean(rest):.1f}" if rest else ""
-    return (f"does not know {', '.join(lacking)} (counted as missed{mean})",)
+    others = f"; AP over the others is {100 * statistics.mean(rest):.1f}" if rest and mean else ""
+    return (f"does not know {', '.join(lacking)} (counted as missed{others})",)

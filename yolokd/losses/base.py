@@ -107,8 +107,9 @@ class Branch:
     weight: float  # share of this branch in the detection loss
     student: Head
     teacher: Head
-    positives: Tensor  # (B, A) bool: anchors that the student's assignment gave to an object
+    positives: Tensor  # (B, A) bool: anchors that the student's assignment gave to an object; none without labels
     target_scores_sum: Tensor  # (): mass of the assignment's soft labels, at least 1
+    labelled: float = 1.0  # share of the B pictures that have labels, which alone can have positives
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ class Loss(ABC):
     needs_classes: bool = False  # compares scores class by class, so both partners must know the classes
     needs_scores: bool = False  # looks at the teacher's scores, `Step.teacher_scores`
     needs_boxes: bool = False  # looks at the ground truth, `Step.boxes_xyxy_px`
+    sees_unlabelled: bool = True  # acts on pictures without labels too
     needs_distribution: bool = False  # compares box distributions: equal reg_max above 1
     head_terms: frozenset[str] = frozenset()  # of the terms, those that compare head outputs; the rest, features
     levels: tuple[str, ...] = ()  # levels whose neck features it compares

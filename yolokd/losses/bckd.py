@@ -149,7 +149,8 @@ class BCKD(Loss):
     def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
         """Return the active ones of "bckd_cls" and "bckd_box", (B, A): map · B / N, weighted and summed over branches.
 
-        N is the number of positives or the mass of the soft labels, at least 1; over several processes its mean.
+        N is the number of positives or the mass of the soft labels, at least 1; over several processes its mean. Where
+        some pictures have no labels, it is the count on the others, scaled up to all.
 
         Raises:
             RunError: The step carries no branch that both heads have.
@@ -166,7 +167,7 @@ class BCKD(Loss):
     def _normalizer(self, branch: Branch) -> Tensor:
         positives = self.config.normalizer == "positives"
         mass = branch.positives.sum().float() if positives else branch.target_scores_sum
-        return mean_over_ranks(mass).clamp_min(1)
+        return mean_over_ranks(mass).clamp_min(1) / branch.labelled
 
     def _branch(self, branch: Branch, active: Collection[str]) -> dict[str, Tensor]:
         """Return the active maps of one branch as the public functions give them."""

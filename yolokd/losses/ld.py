@@ -52,6 +52,7 @@ class LD(Loss):
     terms = ("ld",)
     needs_head = True
     needs_distribution = True
+    sees_unlabelled = False
     head_terms = frozenset(terms)
 
     def __init__(self, config: LDConfig) -> None:

@@ -10,7 +10,7 @@ Differs: returned per cell instead of summed, so that instance weights apply.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 DENOMINATOR_EPS = 1e-12  # kornia's
 RANGE_EPS = 1e-6
+CACHED = 2**18  # values of one tensor that a CPU works on at a time
+SMALL = 144  # cells of a map up to which one product with a matrix for all cells is faster than one per axis
 RANGE_DIMS = {"image": (1, 2, 3), "channel": (2, 3), "level": (0, 1, 2, 3)}  # of (B, C, H, W)
 
 
@@ -81,30 +83,50 @@ def ssim_loss_map(
     """
     known(normalize, (*RANGE_DIMS, None), "normalize")
     student, teacher = as_pair(student, teacher, rank=4)
-    if normalize is not None:
-        student, teacher = _to_unit_range(student, normalize), _to_unit_range(teacher, normalize)
-    loss: Tensor = _Dissimilarity.apply(student, teacher, _blur_of(student, window, sigma))  # type: ignore[no-untyped-call]
-    return (loss.mean(1) / 2).clamp(0, 1)
+    blur = _blur_of(student, window, sigma)
+    ranges = [None, None] if normalize is None else [_range(x.detach(), normalize) for x in (student, teacher)]
+    loss: Tensor = _Dissimilarity.apply(student, teacher, *ranges, blur)  # type: ignore[no-untyped-call]
+    return (loss / 2).clamp(0, 1)
 
 
-def _to_unit_range(x: Tensor, scope: str) -> Tensor:
-    low, high = x.detach().amin(RANGE_DIMS[scope], keepdim=True), x.detach().amax(RANGE_DIMS[scope], keepdim=True)
-    return (x - low) / (high - low + RANGE_EPS)
+class _Range(NamedTuple):
+    """What brings maps to [0, 1]; both broadcast against (B, C, H, W)."""
+
+    low: Tensor
+    span: Tensor
+
+    def unit(self, x: Tensor) -> Tensor:
+        return (x - self.low).div_(self.span)
+
+    def of(self, pictures: slice) -> _Range:
+        """The range of some pictures of the batch."""
+        return self if len(self.low) == 1 else _Range(self.low[pictures], self.span[pictures])
+
+
+def _range(x: Tensor, scope: str) -> _Range:
+    low, high = x.amin(RANGE_DIMS[scope], keepdim=True), x.amax(RANGE_DIMS[scope], keepdim=True)
+    return _Range(low, high - low + RANGE_EPS)
 
 
 class _Blur(NamedTuple):
     """The Gaussian filter as two banded matrices, (H, H) and (W, W), the mirrored border folded in.
 
     Two products with such matrices take half the time of separable convolutions on a CPU, at the sizes of YOLO levels.
+    Of small maps all cells go through one matrix, (H·W, H·W).
     """
 
     rows: Tensor
     columns: Tensor
+    cells: Tensor | None
 
     def of(self, x: Tensor) -> Tensor:
+        if self.cells is not None:
+            return (x.flatten(2) @ self.cells.mT).view_as(x)
         return self.rows @ (x @ self.columns.mT)
 
     def adjoint(self, x: Tensor) -> Tensor:
+        if self.cells is not None:
+            return (x.flatten(2) @ self.cells).view_as(x)
         return self.rows.mT @ (x @ self.columns)
 
 
@@ -118,7 +140,8 @@ def _blur_of(x: Tensor, window: int, sigma: float) -> _Blur:
     least = window // 2 + 1
     if min(h, w) < least:
         raise ValueError(f"a window of {window} needs maps of at least {least}×{least} cells, got {h}×{w}")
-    return _Blur(_blur_matrix(h, window, sigma, x), _blur_matrix(w, window, sigma, x))
+    rows, columns = _blur_matrix(h, window, sigma, x), _blur_matrix(w, window, sigma, x)
+    return _Blur(rows, columns, torch.kron(rows, columns) if h * w <= SMALL else None)
 
 
 def _blur_matrix(size: int, window: int, sigma: float, like: Tensor) -> Tensor:
@@ -150,42 +173,85 @@ class _Factors(NamedTuple):
 def _factors(student: Tensor, teacher: Tensor, blur: _Blur, c1: float, c2: float) -> _Factors:
     """Blur four moments, s, t, s² + t² and s · t: enough, since only the sum of both variances occurs."""
     mean_s, mean_t = blur.of(student), blur.of(teacher)
-    mean_st, squares = mean_s * mean_t, mean_s * mean_s + mean_t * mean_t
+    mean_st = mean_s * mean_t
+    squares = (mean_s * mean_s).add_(mean_t * mean_t)  # two roundings as in 2 · mean_st, so that equal maps cancel
     # rounding may take a variance below 0; the floor keeps the denominator positive, and identical maps still cancel
-    variances = (blur.of(student * student + teacher * teacher) - squares).clamp_min(-c2 / 2)
-    covariance = blur.of(student * teacher) - mean_st
-    return _Factors(mean_s, mean_t, 2 * mean_st + c1, 2 * covariance + c2, squares + c1, variances + c2)
+    energy = (student * student).add_(teacher * teacher)
+    variances = blur.of(energy).sub_(squares).clamp_min_(-c2 / 2).add_(c2)
+    structure = blur.of(student * teacher).sub_(mean_st).mul_(2).add_(c2)
+    return _Factors(mean_s, mean_t, mean_st.mul_(2).add_(c1), structure, squares.add_(c1), variances)
 
 
 class _Dissimilarity(torch.autograd.Function):
-    """1 − SSIM for maps in [0, 1], its gradient by hand: keeps five tensors of the maps' size instead of eleven."""
+    """1 − SSIM averaged over channels, (B, H, W), of maps that ranges bring to [0, 1]; its gradient by hand.
+
+    Five tensors of the maps' size are kept for the backward pass, of which two, the maps themselves, exist anyway. On a
+    CPU a few pictures go at a time: what is made on the way stays in the cache, and memory is not asked for anew.
+    """
 
     @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, blur: _Blur) -> Tensor:
-        mean_s, mean_t, luminance, structure, squares, variances = _factors(student, teacher, blur, *_constants(1.0))
-        denominator = squares * variances
-        # not 1 − numerator / denominator: the epsilon would charge up to 1e-5 for identical dark areas
-        loss = denominator - luminance * structure
-        scale = denominator.add_(DENOMINATOR_EPS).reciprocal_()
-        loss *= scale
-        if ctx.needs_input_grad[0]:
-            by_denominator = (1 - loss).mul_(scale)
-            by_mean = (variances - squares).mul_(mean_s).mul_(by_denominator)
-            by_mean -= (structure - luminance).mul_(mean_t).mul_(scale)
-            ctx.save_for_backward(student, teacher, by_mean, squares.mul_(by_denominator), luminance.mul_(scale))
-            ctx.blur = blur
+    def forward(
+        ctx: Any, student: Tensor, teacher: Tensor, own: _Range | None, other: _Range | None, blur: _Blur
+    ) -> Tensor:
+        kept = [torch.empty_like(student) for _ in range(3)] if ctx.needs_input_grad[0] else []
+        loss = student.new_empty(len(student), *student.shape[2:])
+        for part in _parts(student):
+            s, t = _unit(student, own, part), _unit(teacher, other, part)
+            torch.mean(_dissimilarity(s, t, blur, [slope[part] for slope in kept]), 1, out=loss[part])
+        if kept:
+            ctx.save_for_backward(student, teacher, *kept)
+            ctx.own, ctx.other, ctx.blur = own, other, blur
         return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     @without_autocast
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        student, teacher, by_mean, by_squares, by_product = ctx.saved_tensors
-        through_mean, through_squares, through_product = (
-            ctx.blur.adjoint(by * gradient) for by in (by_mean, by_squares, by_product)
-        )
-        through_mean.addcmul_(student, through_squares).addcmul_(teacher, through_product, value=-1)
-        return through_mean.mul_(2), None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        student, teacher, *kept = ctx.saved_tensors
+        result = torch.empty_like(student)
+        for part in _parts(student):
+            each = gradient[part].unsqueeze(1) * (2 / student.shape[1])
+            by_mean, by_squares, by_product = (ctx.blur.adjoint(slope[part] * each) for slope in kept)
+            by_mean += by_squares.mul_(_unit(student, ctx.own, part))
+            torch.sub(by_mean, by_product.mul_(_unit(teacher, ctx.other, part)), out=result[part])
+            if ctx.own is not None:
+                result[part] /= ctx.own.of(part).span
+        return result, None, None, None, None
+
+
+def _parts(x: Tensor) -> list[slice]:
+    """Return which pictures to work on at a time."""
+    step = max(1, CACHED // x[0].numel()) if x.device.type == "cpu" else len(x)
+    return [slice(start, start + step) for start in range(0, len(x), step)]
+
+
+def _unit(x: Tensor, span: _Range | None, part: slice) -> Tensor:
+    return x[part] if span is None else span.of(part).unit(x[part])
+
+
+def _dissimilarity(student: Tensor, teacher: Tensor, blur: _Blur, slopes: Sequence[Tensor]) -> Tensor:
+    """Return 1 − SSIM of every channel at every cell, (B, C, H, W).
+
+    Args:
+        student: Maps in [0, 1], (B, C, H, W).
+        teacher: The same of the teacher.
+        blur: The window.
+        slopes: Empty, or three tensors of the maps' shape to be filled with half the slopes by the blurred student, by
+            its blurred square, and by the blurred product with the teacher, the last one with the sign changed.
+    """
+    mean_s, mean_t, luminance, structure, squares, variances = _factors(student, teacher, blur, *_constants(1.0))
+    denominator = squares * variances
+    # not 1 − numerator / denominator: the epsilon would charge up to 1e-5 for identical dark areas
+    loss = denominator - luminance * structure
+    scale = denominator.add_(DENOMINATOR_EPS).reciprocal_()
+    loss *= scale
+    if slopes:
+        by_denominator = (1 - loss).mul_(scale)
+        by_mean = (variances - squares).mul_(mean_s).mul_(by_denominator)
+        torch.sub(by_mean, structure.sub_(luminance).mul_(mean_t).mul_(scale), out=slopes[0])
+        torch.mul(squares, by_denominator, out=slopes[1])
+        torch.mul(luminance, scale, out=slopes[2])
+    return loss
 
 
 class SSIM(Loss):

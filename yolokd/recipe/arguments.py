@@ -73,6 +73,19 @@ NARROWER: dict[str, Any] = {
     "workers": _Count,
 }
 
+SHARE = 0.5  # of each step's pictures that have no labels, where a recipe does not say it
+
+OWN: dict[str, Any] = {  # arguments that Ultralytics does not know
+    "unlabeled": (
+        Annotated[str, Field(min_length=1)] | None,
+        Field(None, description="Folder of pictures without labels (or a .txt that lists them), for distillation."),
+    ),
+    "unlabeled_share": (
+        _Share,
+        Field(SHARE, description="Share of each step's pictures without labels; they come on top of the batch."),
+    ),
+}
+
 REFUSED = {
     "cfg": "would bring in arguments unseen; write them under train",
     "dis": "is the gain of the built-in distiller; set losses.ultralytics.gain",
@@ -150,4 +163,4 @@ def train_model(distilling: bool) -> type[BaseModel]:
             continue
         type_ = argument.type if argument.default is not None else argument.type | None
         allowed[key] = (type_, Field(argument.default, description=argument.text))
-    return create_model("TrainArguments", __config__=STRICT, **allowed)
+    return create_model("TrainArguments", __config__=STRICT, **allowed, **OWN)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from yolokd.recipe.arguments import OWN, train_model
 from yolokd.recipe.losses import LossConfig
 from yolokd.recipe.models import Recipe
 from yolokd.recipe.problems import allowed, members
@@ -55,6 +56,9 @@ def _rows(node: Mapping[str, Any], path: tuple[str, ...], document: Mapping[str,
         if not section or "anyOf" in child:  # a section that may be left out is a choice of its own
             yield _row(here, child, document)
         yield from _rows(child, here, document)
+    if path == ("train",):  # the other arguments are Ultralytics' own
+        arguments = train_model(distilling=False).model_json_schema()["properties"]
+        yield from (_row((*path, key), arguments[key], document) for key in OWN)
 
 
 def _row(path: tuple[str, ...], node: Mapping[str, Any], document: Mapping[str, Any]) -> Row:

@@ -10,7 +10,7 @@ from copy import deepcopy
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
+from pydantic import Discriminator, Field, PrivateAttr, Tag, ValidationError, ValidationInfo, field_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from yolokd.errors import RecipeError
@@ -18,6 +18,7 @@ from yolokd.recipe._config import Config, Gain
 from yolokd.recipe._yaml import dump
 from yolokd.recipe.arguments import train_model
 from yolokd.recipe.augment import Augment
+from yolokd.recipe.classes import ClassMapName
 from yolokd.recipe.losses import Losses
 from yolokd.recipe.problems import dotted, listing, problem_lines, shown
 from yolokd.recipe.schedule import Balance, Schedule
@@ -44,12 +45,27 @@ class Weighting(Config):
 class Teacher(Config):
     """Settings of the teacher."""
 
-    classes: Mapping[str, Annotated[str, Field(min_length=1)]] = Field(
+    classes: Annotated[
+        Annotated[Mapping[str, Annotated[str, Field(min_length=1)]], Tag("mapping")]
+        | Annotated[ClassMapName, Tag("name")],
+        Discriminator(lambda value: "name" if isinstance(value, str) else "mapping"),
+    ] = Field(
         default_factory=dict,
-        description="The teacher's class names that differ from the data's, each with the data's name for it.",
+        description="The teacher's class names that differ from the data's, each with the data's name for it (several "
+        "may share one); or the name of a shipped map.",
     )
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         default="auto", description="Precision of the teacher's pass; auto takes half precision where the GPU has it."
+    )
+
+
+class Student(Config):
+    """Settings of the student."""
+
+    init: Literal["random", "teacher", "auto"] = Field(
+        default="random",
+        description="First weights of a student without trained ones: random, a part of the teacher's fitted on "
+        "training pictures (same family only), or auto: the teacher's if they fit. A pretrained student keeps its own.",
     )
 
 
@@ -65,6 +81,7 @@ class Recipe(Config):
     schedule: Schedule = Field(default_factory=Schedule, description="Strength of the losses over the epochs.")
     balance: Balance = Field(default_factory=Balance, description="How gains that are auto are found.")
     teacher: Teacher = Field(default_factory=Teacher, description="How the teacher is read.")
+    student: Student = Field(default_factory=Student, description="How the student begins.")
     train: Mapping[str, Any] = Field(
         default_factory=dict, description="Ultralytics training arguments; those left out keep Ultralytics' defaults."
     )
@@ -78,6 +95,16 @@ class Recipe(Config):
             return weighting
         problem = PydanticCustomError("combination", "has nothing to weigh; add a loss under losses, or leave it out")
         line = InitErrorDetails(type=problem, loc=("aid",), input=weighting.aid)
+        raise ValidationError.from_exception_data(cls.__name__, [line])
+
+    @field_validator("student")
+    @classmethod
+    def _somebody_to_start_from(cls, student: Student, info: ValidationInfo) -> Student:
+        parts: list[Losses | Augment | None] = [info.data.get(key) for key in ("losses", "augment")]
+        if student.init == "random" or any(part is None or part.terms() for part in parts):
+            return student
+        problem = PydanticCustomError("combination", "needs a loss: a recipe without losses has no teacher")
+        line = InitErrorDetails(type=problem, loc=("init",), input=student.init)
         raise ValidationError.from_exception_data(cls.__name__, [line])
 
     @field_validator("train", mode="before")

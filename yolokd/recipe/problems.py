@@ -142,13 +142,20 @@ def _unknown(path: Location, schema: Mapping[str, Any]) -> str:
 
 
 def _follow(data: object, loc: Location) -> tuple[Location, object]:
-    """Follow pydantic's location as far as it names places in the data; the rest names members of unions."""
+    """Follow pydantic's location as far as it names places in the data.
+
+    What names none is the member of a union: one of a mapping's may be followed by a key of that mapping.
+    """
     path: list[str | int] = []
     for key in loc:
-        inside = isinstance(data, Mapping) and key in data
-        if not (inside or (isinstance(data, list) and isinstance(key, int) and key < len(data))):
+        if isinstance(data, Mapping):
+            if key not in data:
+                continue
+            data = data[key]
+        elif isinstance(data, list) and isinstance(key, int) and key < len(data):
+            data = data[key]
+        else:
             break
-        data = data[key]  # type: ignore[index]
         path.append(key)
     return tuple(path), data
 
@@ -169,7 +176,8 @@ def members(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[Mapping[
     """Return the alternatives that a node of the schema offers, references followed."""
     if "$ref" in node:
         return [schema["$defs"][node["$ref"].rpartition("/")[2]]]
-    return [leaf for member in node.get("anyOf", ()) for leaf in members(member, schema)] or [node]
+    choices = node.get("anyOf") or node.get("oneOf", ())
+    return [leaf for member in choices for leaf in members(member, schema)] or [node]
 
 
 def _keys(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,276 @@
+"""The study on real pictures: what distillation gains a student of width 0.125 under a fine-tuned COCO teacher.
+
+    python benchmarks/study.py --plan screening --out RUNS     short budget, many variants, scored on one half of val
+    python benchmarks/study.py --plan final --out RUNS         five paired seeds, scored on the other half
+    python benchmarks/study.py --plan few --out RUNS           a tenth of the labels, plus unlabelled pictures
+
+Prepares links to the pictures and the teacher once, then runs `yolokd compare` and writes `benchmarks/results/`.
+Finished runs are kept: the same command goes on where it was stopped; `--seeds 1` makes a first table of one seed.
+`--shared` names a folder with `data/highway`, `data/unlabeled` and `weights/yolov8n-coco.pt`; see benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).resolve().parent
+SIZE = 128  # pixels
+BATCH = 16
+PICTURES = {".jpg", ".jpeg", ".png"}
+
+# Every optimisation step counts where so few can be had: no accumulation (nbs is the batch), no warm-up of the biases
+# with the rate 0.1 that Ultralytics pairs with AdamW.
+COMMON = ["optimizer=AdamW", f"nbs={BATCH}", "warmup_bias_lr=0", "cache=ram", "plots=false", "workers=0"]
+STUDENT = [*COMMON, "lr0=2e-3", "close_mosaic=10", "val=false"]
+TEACHER = [*COMMON, "lr0=5e-4", "close_mosaic=5", "warmup_epochs=1", "patience=0"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A recipe of the study: a shipped one, changed."""
+
+    recipe: str
+    changes: Sequence[str] = ()
+    unlabeled: str | None = None  # which pictures come without labels
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One table."""
+
+    arms: Mapping[str, Arm]
+    seeds: Sequence[int]
+    epochs: int
+    half: str  # of val: "tune" or "report"
+    labels: float = 1.0  # share of the training pictures that keep their labels
+    teacher_epochs: int = 20
+    settings: Sequence[str] = field(default_factory=lambda: STUDENT)
+
+
+def bckd(cls: float, box: float, *more: str) -> Arm:
+    """BCKD with other gains."""
+    return Arm("bckd", [f"losses.bckd.cls={cls}", f"losses.bckd.box={box}", *more])
+
+
+PLANS = {
+    "screening": Plan(
+        {
+            "ultralytics": Arm("ultralytics"),
+            "bckd_2_8": bckd(2, 8),
+            "bckd_8_32": bckd(8, 32),
+            "init": bckd(0, 0, "student.init=teacher"),
+            "best": Arm("best"),
+        },
+        seeds=[0],
+        epochs=40,
+        half="tune",
+    ),
+    "final": Plan({"ultralytics": Arm("ultralytics"), "best": Arm("best")}, seeds=range(5), epochs=30, half="report"),
+    "few": Plan(
+        {"best": Arm("best"), "best_unlabeled": Arm("best", unlabeled="streets")},
+        seeds=range(5),
+        epochs=60,
+        half="report",
+        labels=0.1,
+        teacher_epochs=60,
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plan", choices=PLANS, required=True)
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with data/ and weights/")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
+    parser.add_argument("--device", default="cpu", help="cpu,cpu trains two at once, 0 on a GPU")
+    parser.add_argument("--seeds", type=int, help="the first so many seeds only")
+    parser.add_argument("--arms", help="these arms only, with commas between")
+    options = parser.parse_args()
+    plan = PLANS[options.plan]
+    out, shared = options.out.resolve(), options.shared.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    data = prepare_data(shared / "data" / "highway", out / "data", plan.labels)
+    teacher = prepare_teacher(shared / "weights" / "yolov8n-coco.pt", data["tune"], plan, options.device, out)
+    student = make_student(out)
+    arms = {name: plan.arms[name] for name in options.arms.split(",")} if options.arms else plan.arms
+    recipes = [write_recipe(name, arm, shared, out) for name, arm in arms.items()]
+    seeds = plan.seeds[: options.seeds or None]
+    compare(options.plan, plan, seeds, data[plan.half], teacher, student, recipes, options.device, out)
+
+
+def prepare_data(source: Path, target: Path, labels: float) -> dict[str, Path]:
+    """Link the pictures with a share of the labels, and halve val; return the data YAML of each half.
+
+    Which pictures keep labels, and which half one belongs to, is drawn from a hash of its name.
+    """
+    folder = target / f"highway-{round(100 * labels)}"
+    for split in ("train", "val"):
+        pictures = [p for p in sorted((source / "images" / split).iterdir()) if p.suffix.lower() in PICTURES]
+        pictures.sort(key=lambda path: hashlib.sha256(path.name.encode()).hexdigest())
+        kept = round(labels * len(pictures))
+        parts = {"train": pictures[:kept], "rest": pictures[kept:]}
+        if split == "val":
+            parts = {"tune": pictures[: len(pictures) // 2], "report": pictures[len(pictures) // 2 :]}
+        for part, members in parts.items():
+            for picture in members:
+                label = source / "labels" / split / f"{picture.stem}.txt"
+                link(picture, folder / "images" / part / picture.name)
+                if part != "rest":
+                    link(label, folder / "labels" / part / label.name)
+    names = yaml.safe_load((source / "data.yaml").read_text(encoding="utf-8"))["names"]
+    found = {}
+    for half in ("tune", "report"):
+        content = {"path": str(folder), "train": "images/train", "val": f"images/{half}", "names": names}
+        found[half] = folder / f"{half}.yaml"
+        found[half].write_text(yaml.safe_dump(content), encoding="utf-8")
+    return found
+
+
+def link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.is_symlink():
+        target.symlink_to(source)
+
+
+def prepare_teacher(weights: Path, data: Path, plan: Plan, device: str, out: Path) -> Path:
+    """Fine-tune the COCO detector on the same labels that the students get."""
+    name = f"teacher-{round(100 * plan.labels)}"
+    line = ["train", "--recipe", "baseline", "--student", str(weights), "--data", str(data), "--name", name]
+    line += ["--imgsz", str(SIZE), "--batch", str(BATCH), "--epochs", str(plan.teacher_epochs)]
+    line += ["--device", device.split(",")[0], "--seed", "0"]
+    last = out / "runs" / name / "weights" / "last.pt"
+    if last.exists() and not is_finished(last):
+        yolokd(["train", "--resume", str(out / "runs" / name)], out)
+    elif not last.exists():
+        if last.parents[1].exists():
+            last.parents[1].rename(last.parents[1].with_name(f"{name}-aborted-{os.getpid()}"))
+        yolokd([*line, *settings(TEACHER)], out)
+    return last
+
+
+def make_student(out: Path) -> Path:
+    from yolokd.engine.descriptions import write_yolov8
+
+    return write_yolov8(out / "student-w0125.yaml", width=0.125)
+
+
+def write_recipe(name: str, arm: Arm, shared: Path, out: Path) -> Path:
+    """Write the arm as a recipe file of its own."""
+    from yolokd import load_recipe
+
+    changes = list(arm.changes)
+    if arm.unlabeled is not None:
+        folder = {"streets": shared / "data" / "unlabeled", "rest": out / "data" / "highway-10" / "images" / "rest"}
+        changes.append(f"train.unlabeled={json.dumps(str(folder[arm.unlabeled]))}")
+    path = out / "recipes" / f"{name}.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(load_recipe(arm.recipe, changes).to_yaml(), encoding="utf-8")
+    return path
+
+
+def compare(
+    name: str,
+    plan: Plan,
+    seeds: Sequence[int],
+    data: Path,
+    teacher: Path,
+    student: Path,
+    recipes: Sequence[Path],
+    device: str,
+    out: Path,
+) -> None:
+    """Run the comparison and write what it has found so far."""
+    line = ["compare", "--teacher", str(teacher), "--student", str(student), "--data", str(data)]
+    line += ["--recipes", ",".join(map(str, recipes)), "--seeds", ",".join(map(str, seeds)), "--device", device]
+    line += ["--imgsz", str(SIZE), "--batch", str(BATCH), "--epochs", str(plan.epochs), "--name", f"study-{name}"]
+    found = out / f"{name}.json"
+    yolokd([*line, *settings(plan.settings), "--json", str(found)], out)
+    write_table(name, plan, json.loads(found.read_text(encoding="utf-8")), out)
+
+
+def settings(values: Sequence[str]) -> list[str]:
+    return [word for value in values for word in ("--set", f"train.{value}")]
+
+
+def yolokd(arguments: list[str], folder: Path) -> None:
+    print(f"yolokd {shlex.join(arguments)}", flush=True)
+    subprocess.run([sys.executable, "-m", "yolokd", *arguments], cwd=folder, check=True)
+
+
+def is_finished(last: Path) -> bool:
+    from yolokd.engine.weights import load
+
+    return int(load(last)[1].get("epoch", 0)) == -1
+
+
+def write_table(name: str, plan: Plan, found: dict[str, Any], out: Path) -> None:
+    """Write `results/study-NAME.json` and `.md`."""
+    found = {**found, "data": Path(found["data"]).name, "half": plan.half, "labels": plan.labels}
+    teacher = dict(found["teacher"])
+    teacher["path"] = Path(teacher["path"]).relative_to(out).as_posix()
+    found["teacher"] = teacher
+    found["recipes"] = {arm: [a.recipe, *a.changes] for arm, a in plan.arms.items()}
+    target = HERE / "results"
+    target.mkdir(exist_ok=True)
+    (target / f"study-{name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    budget = found["budget"]
+    rows = [
+        f"Highway with {plan.labels:.0%} of the labels, {budget['imgsz']} px, batch {budget['batch']}, "
+        f"{budget['epochs']} epochs from scratch; last.pt on the {plan.half} half of val; COCO AP in percent; "
+        f"teacher {100 * teacher['AP']:.1f}.",
+        "",
+        f"    python benchmarks/study.py --plan {name} --out RUNS",
+        "",
+        "| recipe | AP by seed | mean ± sd | against baseline (95 %) | against ultralytics | gap closed | s/epoch |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows += [row(arm, found["arms"]) for arm in found["arms"]]
+    (target / f"study-{name}.md").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    print("\n".join(rows), flush=True)
+
+
+def row(arm: dict[str, Any], arms: Sequence[dict[str, Any]]) -> str:
+    from yolokd.evaluation.statistics import paired_difference
+
+    scores = arm["scores"]["AP"]
+    built_in = next((other["scores"]["AP"] for other in arms if other["recipe"] == "ultralytics"), {})
+    against = None
+    if built_in and arm["recipe"] not in {"ultralytics", "baseline"}:
+        against = paired_difference(scores, built_in)
+    own = arm["difference"].get("AP")
+    spread = arm["spread"].get("AP")
+    cells = [
+        arm["recipe"],
+        " ".join(f"{100 * value:.1f}" for value in scores.values()),
+        "" if spread is None else f"{100 * spread['mean']:.1f}" + deviation(spread["std"]),
+        "" if own is None else interval(own["mean"], own["low"], own["high"]),
+        "" if against is None else interval(against.mean, against.low, against.high),
+        f"{arm['gap_closed']['AP']:.0%}" if arm["gap_closed"].get("AP") is not None else "",
+        "" if arm["seconds_per_epoch"] is None else f"{arm['seconds_per_epoch']:.1f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def deviation(value: float | None) -> str:
+    return "" if value is None else f" ± {100 * value:.1f}"
+
+
+def interval(mean: float, low: float | None, high: float | None) -> str:
+    ends = "" if low is None or high is None else f" ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{100 * mean:+.1f}{ends}"
+
+
+if __name__ == "__main__":
+    main()

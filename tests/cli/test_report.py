@@ -1,0 +1,86 @@
+"""`yolokd report` as a user meets it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.evaluation import tiny
+from tests.report.making import checkpoint, make_run
+from yolokd.cli.main import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `yolokd report` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main(["report", *words])
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_report__two_runs_on_two_real_networks(run: Run, tmp_path: Path) -> None:
+    data = tiny.data_set(tmp_path / "data", names=("class0", "class1", "[red]"), pictures=2)
+    teacher = checkpoint(tmp_path / "teacher.pt", "teacher")
+    make_run(tmp_path / "a", data)
+    make_run(tmp_path / "b", data, "bckd", teacher=teacher)
+    code, out, told = run("a", "b", "--device", "cpu", "--out", "page.html")
+    assert code == 0, told
+    assert flat(out) == f"The report is {tmp_path / 'page.html'} The same as Markdown: {tmp_path / 'page.md'}"
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "| baseline | 1 |" in text
+    assert "one seed, which proves nothing" in text
+    assert len(list((tmp_path / "page_files" / "cache").iterdir())) == 3
+    assert {path.name for path in tmp_path.iterdir()} >= {"page.html", "page.md", "page_files"}
+    code, out, _ = run("a", "--device", "cpu")
+    assert (code, (tmp_path / "a" / "report.html").is_file()) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["nowhere"], "There is no folder"),
+        (["."], "It holds runs; name them, such as"),
+        (["a/weights/last.pt"], "Give the run's folder"),
+        (["a", "--out", "page.md"], "must end in .html, got 'page.md'"),
+        (["a", "--out", "no/page.html"], "there is no such folder"),
+        (["a", "--data", "gone.yaml"], "no data YAML 'gone.yaml'"),
+        (["a", "--device", "gpu7"], "device 'gpu7' cannot be used"),
+        (["a", "other"], "trained on different data"),
+        ([], "Missing argument"),
+    ],
+)
+def test_report__mistakes_are_named_and_nothing_is_written(
+    run: Run, tmp_path: Path, words: list[str], error: str
+) -> None:
+    make_run(tmp_path / "a", Path("data.yaml"))
+    make_run(tmp_path / "other", Path("data.yaml"), digest="g")
+    before = sorted(tmp_path.rglob("*"))
+    code, _, told = run(*words)
+    assert code == 2, told
+    assert error in flat(told)
+    assert "Traceback" not in told
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_report__imports_neither_torch_nor_matplotlib() -> None:
+    code = (
+        "import sys, yolokd.cli.report, yolokd.report; print([m for m in ('torch', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ultralytics import YOLO
+
+from tests.engine import models
+from tests.engine.lively import lively
+from tests.evaluation import tiny
+from yolokd.errors import DataError
+from yolokd.evaluation.checkpoints import quiet
+from yolokd.evaluation.detections import detect, latency
+from yolokd.evaluation.ground_truth import list_pictures
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.data_set(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = lively(classes=len(tiny.NAMES))
+    return models.save(
+        model, tmp_path_factory.mktemp("weights") / "best.pt", train_args={"imgsz": 64, "task": "detect"}
+    )
+
+
+def test_detect__equals_ultralytics_own_results_but_for_rounding(data: Path, weights: Path, tmp_path: Path) -> None:
+    pictures = [str(path) for path in list_pictures([data.parent / "images" / "val"])]
+    options = {"imgsz": 96, "batch": 2, "device": "cpu", "project": str(tmp_path)}
+    shares: list[float] = []
+    with quiet():
+        found = detect(YOLO(weights), data, pictures, options={**options, "name": "a"}, progress=shares.append)
+        # Its file is written at the end of the plain validation.
+        plain = {"conf": 0.001, "iou": 0.7, "max_det": 300, "save_json": True, "plots": False, "verbose": False}
+        YOLO(weights).val(data=str(data), **options, **plain, name="b")
+    theirs = json.loads((tmp_path / "b" / "predictions.json").read_text())
+    assert shares == [pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0]
+    assert len(found) == len(theirs) > 100
+    for (picture, index, box, score), entry in zip(found, theirs, strict=True):
+        assert Path(picture).name == entry["file_name"]
+        assert index + 1 == entry["category_id"]
+        assert [round(x, 3) for x in box] == entry["bbox"]
+        assert round(score, 5) == entry["score"]
+    assert any(box != [round(x, 3) for x in box] for _, _, box, _ in found)
+
+
+def test_detect__pictures_that_ultralytics_leaves_out(data: Path, weights: Path, tmp_path: Path) -> None:
+    options = {"imgsz": 64, "batch": 2, "device": "cpu", "project": str(tmp_path), "name": "a"}
+    with quiet(), pytest.raises(DataError, match=r"cannot read 1 of the pictures, such as 'gone\.png'"):
+        detect(YOLO(weights), data, ["gone.png"], options=options, progress=lambda share: None)
+
+
+def test_latency__is_a_time(weights: Path) -> None:
+    with quiet():
+        assert 0 < latency(YOLO(weights), 64, "cpu") < 10_000

@@ -1,0 +1,69 @@
+"""What can be exported, in which precision, and what must be installed for it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from typing import Literal
+
+from yolokd.errors import UserError
+
+Precision = Literal["float32", "float16", "int8"]
+
+QUANTIZE: dict[Precision, int | None] = {"float32": None, "float16": 16, "int8": 8}  # Ultralytics' argument
+_ONNX = ("onnx", "onnxruntime", "onnxslim")
+PACKAGES = {"onnx": _ONNX, "openvino": ("openvino",), "engine": ("onnx", "onnxslim")}
+INT8_PACKAGES = {"openvino": ("nncf",)}
+
+
+def known_format(format: str) -> str:
+    """Return Ultralytics' name of an export format; `UserError` with the nearest ones if there is none such."""
+    known = _known()
+    if format.lower() in known:
+        return format.lower()
+    near = difflib.get_close_matches(format.lower(), known, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    raise UserError(f"There is no export format '{format}'.{hint} Ultralytics knows: {', '.join(known)}.")
+
+
+def check_precision(format: str, precision: Precision) -> None:
+    """Raise `UserError` where Ultralytics cannot export a format in a precision, or this machine lacks the GPU for it.
+
+    Args:
+        format: From `known_format`.
+        precision: What the weights and sums are held in.
+    """
+    import torch
+    from ultralytics.engine.exporter import FP16_FORMATS, FP32_UNSUPPORTED_FORMATS, INT8_FORMATS
+
+    able = {
+        "float32": frozenset(_known()) - FP32_UNSUPPORTED_FORMATS,
+        "float16": FP16_FORMATS,
+        "int8": INT8_FORMATS,
+    }
+    own = [word for word, formats in able.items() if format in formats]
+    if own and precision not in own:
+        raise UserError(
+            f"Ultralytics cannot export {format} in {precision}, only in {' or '.join(own)}. "
+            f"In {precision} it can: {', '.join(sorted(able[precision]))}."
+        )
+    gpu_only = format == "engine" or (format == "torchscript" and precision == "float16")
+    if gpu_only and not torch.cuda.is_available():
+        what = "TensorRT engines are" if format == "engine" else "TorchScript in float16 is"
+        raise UserError(f"{what} exported on an NVIDIA GPU, and torch finds none here. Export on the target machine.")
+
+
+def require_packages(format: str, precision: Precision) -> None:
+    """Raise `UserError` where a package for the export or its check is missing; it names the extra that brings it."""
+    needed = (*PACKAGES.get(format, ()), *(INT8_PACKAGES.get(format, ()) if precision == "int8" else ()))
+    missing = [package for package in needed if importlib.util.find_spec(package) is None]
+    if missing:
+        what = f"{format} in int8" if precision == "int8" else format
+        extra = "onnx" if set(missing) <= set(_ONNX) else "export"
+        raise UserError(f"Export to {what} needs {', '.join(missing)}: pip install 'yolokd[{extra}]'")
+
+
+def _known() -> list[str]:
+    from ultralytics.engine.exporter import export_formats
+
+    return [name for name in export_formats()["Argument"] if name != "-"]

@@ -1,0 +1,85 @@
+"""Pictures for an export: those it is compared on, and those that 8-bit ranges are measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from yolokd.data.layout import PICTURES
+from yolokd.errors import DataError
+from yolokd.evaluation.ground_truth import list_pictures
+
+MAX_COMPARED = 16
+MAX_CALIBRATION = 300  # as nncf's own default; more takes longer and changes little
+GREY = 114  # Ultralytics' padding
+
+
+def is_data_set(check: str | Path) -> bool:
+    """Whether `check` names a data set rather than a picture or a folder of pictures."""
+    path = Path(check).expanduser()
+    if path.is_dir():
+        return any(p.suffix in {".yaml", ".yml"} for p in path.iterdir())
+    return not (path.is_file() and path.suffix.lower()[1:] in PICTURES)
+
+
+def to_compare(check: str | Path | None) -> list[Path]:
+    """Return at most 16 pictures, spread evenly.
+
+    Args:
+        check: A data set (its validation pictures), a folder or a picture; None is the two photographs that
+            Ultralytics ships.
+
+    Raises:
+        DataError: There are none, or no such data set.
+    """
+    if check is None:
+        from ultralytics.utils import ASSETS
+
+        return list_pictures([Path(ASSETS)])
+    path = Path(check).expanduser()
+    if is_data_set(check):
+        from yolokd.engine import dataset
+
+        return spread(list_pictures(dataset.resolve(str(check)).splits.get("val", [])), MAX_COMPARED)
+    return [path] if path.is_file() else spread(list_pictures([path]), MAX_COMPARED)
+
+
+def write_calibration(data: str | Path, folder: Path) -> Path:
+    """Write a data YAML of at most 300 training pictures, spread evenly; return its path.
+
+    Ranges are measured on training pictures, so that what is scored afterwards was not seen.
+
+    Raises:
+        DataError: No such data set, or it has no training pictures.
+    """
+    from yolokd.engine import dataset
+    from yolokd.evaluation.models import write_data
+
+    found = dataset.resolve(str(data))
+    chosen = spread(list_pictures(found.splits.get("train", [])), MAX_CALIBRATION)
+    folder.mkdir()
+    return write_data(folder, chosen, found.names, found.yaml_path)
+
+
+def spread(pictures: Sequence[Path], most: int) -> list[Path]:
+    """Every n-th of at least one picture, n as small as `most` allows."""
+    return list(pictures[:: -(-len(pictures) // most)])
+
+
+def letterbox(path: Path, size: int) -> Tensor:
+    """Read a picture into (1, 3, size, size), RGB bytes, scaled to fit and padded with grey."""
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise DataError(f"The file '{path}' cannot be read as a picture.")
+    height, width = picture.shape[:2]
+    scale = size / max(height, width)
+    new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
+    canvas = np.full((size, size, 3), GREY, dtype=np.uint8)
+    top, left = (size - new_height) // 2, (size - new_width) // 2
+    canvas[top : top + new_height, left : left + new_width] = cv2.resize(picture, (new_width, new_height))
+    return torch.from_numpy(canvas[..., ::-1].copy()).permute(2, 0, 1)[None]

@@ -1,0 +1,107 @@
+"""What an export is worth: checkpoint and exported file measured in the same way, and the limits of what passes.
+
+Limits by precision: float32 must agree in raw outputs, detections and AP; float16 in detections and AP (in raw outputs
+where there is no detection); int8 is lossy by nature, so its outputs are reported, and it must keep 90 % of the AP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from yolokd.deploy.formats import Precision
+from yolokd.deploy.parity import LEAST_AGREEMENT, MOST_BOX_PX, MOST_SCORE, Parity
+
+MOST_AP_CHANGE = 0.005  # float32 and float16, either way
+LEAST_AP_KEPT = 0.9  # int8: share of the checkpoint's AP
+
+
+@dataclass(frozen=True)
+class Side:
+    """The checkpoint or its export. AP is COCO's over IoU 0.50:0.95, in [0, 1]; None: not measured."""
+
+    path: str
+    bytes: int
+    latency_ms: float | None = None  # median forward pass at batch 1
+    AP: float | None = None
+    AP50: float | None = None
+    per_class: dict[str, float] | None = None  # AP; −1: no such object in the data
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written and how it compares with its checkpoint."""
+
+    format: str
+    precision: Precision
+    imgsz: int
+    before: Side  # the checkpoint
+    after: Side  # the exported file or folder
+    parity: Parity | None = None  # None: not compared
+    notes: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """Path of the checkpoint."""
+        return self.before.path
+
+    @property
+    def path(self) -> str:
+        """Path of the export."""
+        return self.after.path
+
+    @property
+    def ap_change(self) -> float | None:
+        """AP of the export less that of the checkpoint, in [−1, 1]; None where it says nothing."""
+        if self.before.AP is None or self.after.AP is None or self.before.AP <= 0:
+            return None
+        return self.after.AP - self.before.AP
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the export is within the limits of its precision; None where nothing could be compared."""
+        judged = self.ap_change is not None or (self.parity is not None and self.precision != "int8")
+        return not self.failures if judged else None
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Each limit that was missed, with the numbers."""
+        return self._int8_failures() if self.precision == "int8" else self._float_failures()
+
+    def _int8_failures(self) -> tuple[str, ...]:
+        before, after = self.before.AP, self.after.AP
+        if before is None or after is None or after >= LEAST_AP_KEPT * before:
+            return ()
+        return (f"AP fell from {100 * before:.1f} to {100 * after:.1f}, below {LEAST_AP_KEPT:.0%} of it",)
+
+    def _float_failures(self) -> tuple[str, ...]:
+        found = []
+        parity, change = self.parity, self.ap_change
+        if parity is not None:
+            if not parity.raw_agrees and (self.precision == "float32" or not parity.detections):
+                found.append(
+                    f"raw outputs differ by {parity.box_px:.2g} px and {parity.score:.2g} in score "
+                    f"(limits {MOST_BOX_PX:g} and {MOST_SCORE:g})"
+                )
+            if not parity.detections_agree:
+                found.append(f"{parity.paired} of {parity.detections} detections agree (limit {LEAST_AGREEMENT:.0%})")
+        if change is not None and abs(change) > MOST_AP_CHANGE:
+            found.append(f"AP changed by {100 * change:+.2f} points (limit {100 * MOST_AP_CHANGE:g})")
+        return tuple(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, verdict included."""
+        agreement = None if self.parity is None else self.parity.agreement
+        return {
+            **asdict(self),
+            "agreement": agreement,
+            "ap_change": self.ap_change,
+            "passed": self.passed,
+            "failures": list(self.failures),
+        }
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    return sum(p.stat().st_size for p in ([path] if path.is_file() else path.rglob("*")) if p.is_file())

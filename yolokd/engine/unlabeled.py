@@ -1,0 +1,175 @@
+"""Unlabelled pictures in training: which they are, and how they join a step. `unlabeled_stream` loads them.
+
+Each step sees, besides its labelled pictures, some that have no labels: they come on top of the batch, so that the
+labelled pictures, their order and augmentation, the number of steps and the detection loss stay what they are without.
+Student and teacher look at both in one pass, the labelled ones first, and every distillation term is the mean over all
+of them; its strength against the detection loss does not change. BatchNorm sees both, too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from ultralytics.utils import NUM_THREADS
+from ultralytics.utils.patches import imread
+
+from yolokd.data.check import MIN_PIXELS
+from yolokd.data.layout import fingerprint, pictures
+from yolokd.errors import DataError, UserError
+from yolokd.recipe import Recipe
+from yolokd.recipe.arguments import SHARE
+
+IMAGES, FILES = "unlabeled", "unlabeled_file"  # keys of a training batch: pictures (U, 3, H, W), and their names
+SHOWN = 5  # files that a message names
+
+
+@dataclass(frozen=True)
+class Unlabeled:
+    """The unlabelled pictures of a run, checked."""
+
+    source: Path  # a folder, or a list of pictures
+    files: tuple[str, ...]
+    damaged: tuple[str, ...]  # left out
+    share: float  # of each step's pictures
+
+    def per_step(self, batch: int) -> int:
+        """How many come on top of so many labelled pictures."""
+        return max(1, round(batch * self.share / (1 - self.share)))
+
+    def identity(self) -> dict[str, Any]:
+        """Where they lie, how many are used, and a digest of their names and sizes."""
+        return {
+            "source": str(self.source),
+            "pictures": len(self.files),
+            "fingerprint": fingerprint({"unlabeled": [self.source]}),
+        }
+
+
+def find_unlabeled(recipe: Recipe) -> Unlabeled | None:
+    """Find and open the unlabelled pictures that a recipe names; None if it names none.
+
+    Raises:
+        UserError: The recipe has no losses.
+        DataError: The folder does not exist or holds no picture that can be read.
+    """
+    source = recipe.train.get("unlabeled")
+    if source is None:
+        return None
+    if not recipe.terms():
+        raise UserError(
+            f"The recipe '{recipe.name}' has no losses, and unlabelled pictures ('{source}') take part in nothing "
+            f"else. Leave --unlabeled (train.unlabeled) out, or take a recipe with losses."
+        )
+    path = Path(str(source)).expanduser().absolute()
+    try:
+        found = pictures(path)
+    except FileNotFoundError:
+        raise DataError(f"There are no unlabelled pictures at '{path}': no such folder or list.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"The unlabelled pictures at '{path}' cannot be listed: {error}") from error
+    if not found:
+        raise DataError(f"'{path}' holds no pictures; give a folder of pictures, or a .txt with one path per line.")
+    with ThreadPool(NUM_THREADS) as pool:
+        readable = dict(zip(found, pool.map(is_readable, found), strict=True))
+    files = tuple(file for file in found if readable[file])
+    damaged = tuple(file for file in found if not readable[file])
+    if not files:
+        raise DataError(f"None of the {len(found)} unlabelled pictures at '{path}' can be read: {_shown(damaged)}.")
+    return Unlabeled(path, files, damaged, float(recipe.train.get("unlabeled_share", SHARE)))
+
+
+def is_readable(file: str) -> bool:
+    """Whether Ultralytics can read a picture and would train on its size; unlike its own check this repairs nothing.
+
+    A complete JPEG or PNG is not decoded for it, so that hours of footage take seconds.
+    """
+    try:
+        with Image.open(file) as image:
+            large = min(image.size) >= MIN_PIXELS
+            complete = image.format == "PNG" or (image.format == "JPEG" and _ends(file))
+            image.verify()  # of a PNG the checksums
+        return large and (complete or imread(file) is not None)
+    except Exception:  # the decoders raise all sorts of things
+        return False
+
+
+def _ends(jpeg: str) -> bool:
+    with Path(jpeg).open("rb") as stream:
+        stream.seek(-2, os.SEEK_END)
+        return stream.read() == b"\xff\xd9"
+
+
+def check_unlabeled(found: Unlabeled, recipe: Recipe, splits: Mapping[str, Sequence[Path]]) -> list[str]:
+    """Check them against the rest of a run and return what is worth knowing.
+
+    Args:
+        found: From `find_unlabeled`.
+        recipe: The run's.
+        splits: Of the labelled data set: split → folders of pictures or lists of them.
+
+    Raises:
+        DataError: Pictures that scores are measured on are among them.
+        UserError: Training with rectangular pictures.
+    """
+    own = {os.path.realpath(file): file for file in found.files}
+    for split in ("val", "test"):
+        judged = {os.path.realpath(file) for source in splits.get(split, ()) for file in pictures(source)}
+        if common := sorted(own[file] for file in own.keys() & judged):
+            raise DataError(
+                f"{len(common)} of the unlabelled pictures at '{found.source}' belong to the data set's {split} split: "
+                f"{_shown(common)}. Training on them would spoil the score; take them out of the folder."
+            )
+    if recipe.train.get("rect"):
+        raise UserError("Unlabelled pictures are not sorted by shape: leave train.rect or train.unlabeled out.")
+    notes = []
+    if found.damaged:
+        count = "1 unlabelled picture" if len(found.damaged) == 1 else f"{len(found.damaged)} unlabelled pictures"
+        notes.append(f"{count} cannot be read, or below {MIN_PIXELS} pixels, left out: {_shown(found.damaged)}")
+    batch = recipe.train.get("batch", 16)
+    if not (isinstance(batch, int) and batch > 0):
+        notes.append("the batch size is sought for labelled pictures alone; unlabelled ones come on top of it")
+    return notes
+
+
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """Return the recipe with its unlabelled pictures named from the root, so that a run can go on from anywhere."""
+    source = recipe.train.get("unlabeled")
+    if source is None:
+        return recipe
+    path = str(Path(str(source)).expanduser().absolute())
+    return Recipe.from_dict({**recipe.to_dict(), "train": {**recipe.train, "unlabeled": path}}, name=recipe.name)
+
+
+def join(batch: Mapping[str, Any]) -> Tensor:
+    """Return all pictures of a batch, (B + U, 3, H, W): the labelled ones first, then the U unlabelled ones, if any."""
+    images: Tensor = batch["img"]
+    return torch.cat([images, batch[IMAGES]]) if IMAGES in batch else images
+
+
+def files_of(batch: Mapping[str, Any]) -> list[str]:
+    """Return the names of all pictures of a batch, in the order of `join`."""
+    return [*map(str, batch.get("im_file", ())), *map(str, batch.get(FILES, ()))]
+
+
+def first_rows(raw: Any, count: int) -> Any:
+    """Return a detector's raw output for the first pictures: these rows of each tensor in its dicts and lists."""
+    if isinstance(raw, Tensor):
+        return raw[:count]
+    if isinstance(raw, Mapping):
+        return {key: first_rows(value, count) for key, value in raw.items()}
+    if isinstance(raw, (list, tuple)):
+        return [first_rows(value, count) for value in raw]
+    return raw
+
+
+def _shown(files: Iterable[str]) -> str:
+    files = list(files)
+    return ", ".join(files[:SHOWN]) + (", …" if len(files) > SHOWN else "")

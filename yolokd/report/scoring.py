@@ -1,0 +1,219 @@
+"""Scores of every model of a report on the data's validation pictures, kept beside the report.
+
+What is kept depends on the weights' sha256, the data's fingerprint and class names, the picture size, the device and
+the versions of the libraries; if one of them changes, the model is scored anew. Of the detections only those count, and
+are kept, that reach the score at which the model's own F1 over all pictures is largest (`matching.best_threshold`), so
+that models whose scores are differently calibrated are shown at their best.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolokd.data.check import check_labels, fingerprint
+from yolokd.engine import dataset, records
+from yolokd.engine.comparison import write_json
+from yolokd.engine.weights import sha256
+from yolokd.errors import UserError, YolokdError
+from yolokd.evaluation.ground_truth import list_pictures
+from yolokd.evaluation.instances import ground_truth
+from yolokd.evaluation.models import ModelScore, Progress, examine
+from yolokd.recipe.classes import ClassMap
+from yolokd.report.matching import Box, best_threshold, in_crowds, match
+from yolokd.report.runs import RunFolder
+from yolokd.report.study import Study
+
+SPLIT = "val"
+FORMAT = 1  # of the files that are kept
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures that are scored on, with their labels."""
+
+    yaml: str
+    names: Mapping[int, str]
+    files: tuple[Path, ...]
+    objects: tuple[Box, ...]  # COCO annotations; image_id is a place in `files`
+    crowds: tuple[Box, ...]  # likewise: what is found in them counts neither as right nor as false
+    whole: str  # fingerprint of all splits
+    fingerprint: str  # of this split, the class names and the annotations
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one model found."""
+
+    score: ModelScore
+    precision50: Mapping[str, Sequence[float]]  # class → precision at IoU 0.50, at the recalls 0, 0.01, …, 1
+    threshold: float  # score from which on its detections count
+    boxes: Sequence[Box]  # those detections; `right` tells whether one was matched to an object
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A checkpoint to score."""
+
+    name: str
+    path: Path
+    digest: str
+    imgsz: int | None = None
+    classes: ClassMap = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All findings, and what could not be found."""
+
+    runs: Mapping[str, Finding]  # name of a run →
+    teachers: Mapping[str, Finding]  # sha256 of a teacher's checkpoint →
+    notes: tuple[str, ...] = ()
+
+
+def open_pictures(data: str) -> Pictures:
+    """Read the validation split of a data set.
+
+    Raises:
+        DataError: It is gone or malformed, or its labels are wrong.
+    """
+    found = dataset.resolve(data)
+    sources = found.splits[SPLIT]
+    check_labels({SPLIT: sources}, found.names).raise_if_bad()
+    files = list_pictures(sources)
+    boxes = ground_truth(found.yaml_path, SPLIT, files, found.names)["annotations"]
+    own = json.dumps([fingerprint({SPLIT: sources}), sorted(found.names.items()), boxes])
+    return Pictures(
+        yaml=str(found.yaml_path.absolute()),
+        names=found.names,
+        files=tuple(files),
+        objects=tuple(box for box in boxes if not box.get("iscrowd")),
+        crowds=tuple(box for box in boxes if box.get("iscrowd")),
+        whole=fingerprint(found.splits),
+        fingerprint=hashlib.sha256(own.encode()).hexdigest(),
+    )
+
+
+def score_study(
+    study: Study,
+    pictures: Pictures,
+    cache: Path,
+    *,
+    teacher: str | Path | None = None,
+    device: str | None = None,
+    progress: Progress,
+) -> Scores:
+    """Score the teachers and every run that has weights; what fails becomes a note.
+
+    Args:
+        study: The runs.
+        pictures: Where to score.
+        cache: Folder of earlier findings.
+        teacher: Where the teacher lies now, if it was moved.
+        device: As Ultralytics takes it.
+        progress: Told a model's name and the share of its pictures that are done.
+
+    Raises:
+        UserError: `teacher` is not the one of any run.
+    """
+    masters, notes = find_teachers(study, teacher)
+    students = [
+        Model(name, run.weights, run.digest, run.imgsz)
+        for name, run in study.runs.items()
+        if run.weights is not None and run.digest is not None
+    ]
+    found: dict[Model, Finding] = {}
+    for model in (*masters, *students):
+        try:
+            found[model] = score(model, pictures, cache, device=device, progress=progress)
+        except YolokdError as error:
+            notes.append(f"{model.name} could not be scored: {error}")
+    return Scores(
+        runs={model.name: found[model] for model in students if model in found},
+        teachers={model.digest: found[model] for model in masters if model in found},
+        notes=tuple(notes),
+    )
+
+
+def find_teachers(study: Study, moved: str | Path | None) -> tuple[list[Model], list[str]]:
+    """Return the teachers that are where they were, or among the runs, or where the user says; and notes on the others.
+
+    Raises:
+        UserError: The user's is no teacher of these runs.
+    """
+    taught: dict[str, list[RunFolder]] = {}
+    for run in study.runs.values():
+        if run.teacher_sha256 is not None:
+            taught.setdefault(run.teacher_sha256, []).append(run)
+    places = [Path(moved).expanduser()] if moved is not None else []
+    if places and not places[0].is_file():
+        raise UserError(f"There is no checkpoint '{moved}' (--teacher).")
+    if places and sha256(places[0]) not in taught:
+        raise UserError(f"'{moved}' is not the teacher of any of these runs (another sha256).")
+    for run in study.runs.values():
+        places += [run.folder / "weights" / name for name in ("last.pt", "best.pt")]
+    models, notes = [], []
+    for digest, runs in taught.items():
+        recorded = Path(str(runs[0].provenance.get("teacher")))
+        path = next((p for p in (*places, recorded) if p.is_file() and sha256(p) == digest), None)
+        name = "teacher" if len(taught) == 1 else f"teacher {recorded}"
+        if path is None:
+            what = "holds another model now" if recorded.is_file() else "is gone"
+            notes.append(f"The teacher '{recorded}' {what}, so it was not scored; say where it is with --teacher.")
+            continue
+        sizes = [run.imgsz for run in runs if run.imgsz is not None]
+        classes = (runs[0].recipe.get("teacher") or {}).get("classes") or {}
+        models.append(Model(name, path, digest, max(sizes, default=None), classes))
+    return models, notes
+
+
+def score(model: Model, pictures: Pictures, cache: Path, *, device: str | None, progress: Progress) -> Finding:
+    """Return what a model finds, from the cache if it is there; errors as `yolokd.evaluation.models.evaluate`."""
+    key = {
+        "format": FORMAT,
+        "weights": model.digest,
+        "pictures": pictures.fingerprint,
+        "imgsz": model.imgsz,
+        "classes": model.classes if isinstance(model.classes, str) else dict(model.classes),
+        "device": device,
+        "versions": records.versions(),
+    }
+    file = cache / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}.json"
+    if (kept := _read(file)) is not None:
+        progress(model.name, 1.0)
+        return kept
+    examined = examine(
+        model.path,
+        pictures.yaml,
+        split=SPLIT,
+        imgsz=model.imgsz,
+        device=device,
+        classes=model.classes,
+        progress=lambda _, share: progress(model.name, share),
+    )[0]
+    detections = examined.detections
+    right, _ = match(pictures.objects, detections)
+    counted = right | ~in_crowds(pictures.crowds, detections)
+    scores = np.array([box["score"] for box in detections], dtype=np.float64)
+    threshold = best_threshold(right[counted], scores[counted], len(pictures.objects))
+    places = np.flatnonzero(counted & (scores >= threshold)).tolist()
+    boxes = [{**detections[place], "right": bool(right[place])} for place in places]
+    finding = Finding(examined.score, examined.precision50, threshold, boxes)
+    cache.mkdir(parents=True, exist_ok=True)
+    write_json(file, asdict(finding))
+    return finding
+
+
+def _read(file: Path) -> Finding | None:
+    try:
+        plain: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        score = plain.pop("score")
+        return Finding(score=ModelScore(**{**score, "notes": tuple(score["notes"])}), **plain)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
