@@ -80,7 +80,7 @@ PLANS = {
     "final": Plan({"ultralytics": Arm("ultralytics"), "best": Arm("best")}, seeds=range(5), epochs=30, half="report"),
     "few": Plan(
         {"best": Arm("best"), "best_unlabeled": Arm("best", unlabeled="streets")},
-        seeds=range(5),
+        seeds=range(3),
         epochs=60,
         half="report",
         labels=0.1,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from yolokd.deploy.export import ExportReport
+    from yolokd.deploy.report import ExportReport
     from yolokd.evaluation.models import ModelScore
 
 

@@ -34,7 +34,8 @@ def instances(pictures: int, *, seed: int) -> dict[str, Any]:
     """Return the contents of an instances file, in COCO's order of keys."""
     rng = np.random.default_rng(seed)
     ids = rng.choice(999_999, pictures, replace=False).tolist()
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number in ids:
         width, height = rng.integers(40, 80, 2).tolist()
         images.append({"license": 3, "file_name": f"{number:012}.jpg", "height": height, "width": width, "id": number})
@@ -54,7 +55,7 @@ def instances(pictures: int, *, seed: int) -> dict[str, Any]:
                     "id": 1000 + len(annotations),
                 }
             )
-    rng.shuffle(annotations)  # type: ignore[arg-type]
+    rng.shuffle(annotations)
     categories = [{"supercategory": "x", "id": number, "name": name} for number, name in CATEGORIES.items()]
     head = {"info": {"year": 2017}, "licenses": [{"id": 1, "name": "by"}]}
     return {**head, "images": images, "annotations": annotations, "categories": categories}

@@ -215,12 +215,14 @@ def test_instance__unknown_classes_weigh_nothing_in_the_head_and_fully_in_featur
     assert weights.instances.counted.sum() == (batch["cls"] != 1).sum()
 
 
-def test_instance__objects_of_the_teachers_merged_class_are_no_false_alarms_of_each_other() -> None:
+def test_instance__a_class_whose_namesake_is_mapped_elsewhere_is_unknown() -> None:
     batch = labelled([(0, 0, 0, 30, 30), (1, 32, 32, 62, 62)])
     raw = taught(batch, classes=1)
-    merged = weigh(raw, batch, teacher={0: "car"}, mapping={"car": "van"})
-    same = weigh(raw, {**batch, "cls": torch.zeros(2, 1)}, teacher={0: "car"})
-    assert torch.equal(merged.head, same.head)
+    weights = weigh(raw, batch, teacher={0: "car"}, mapping={"car": "van"})
+    assert sorted(weights.instances.counted[0].tolist()) == [False, True]
+    where = GRID.centres(torch.device("cpu"))[0]
+    assert not weights.head[0, (where < 20).all(1)].any()
+    assert weights.head[0, (where > 40).all(1) & (where < 56).all(1)].all()
 
 
 def test_instance__an_object_inside_another_keeps_its_own_weight() -> None:

@@ -126,6 +126,15 @@ def test_per_class__equals_pycocotools(tmp_path: Path) -> None:
     assert expected["class 9"] == -1.0
 
 
+def test_score__precision_at_iou_50_equals_pycocotools() -> None:
+    truth, found = _random(7)
+    _, precision = _oracle(truth, found)
+    curves = score(truth, found).precision50
+    assert list(curves) == [1, 3, 7, 9]
+    for k, curve in enumerate(curves.values()):
+        np.testing.assert_allclose(curve, precision[0, :, k, 0, 2], atol=1e-9)
+
+
 def test_evaluate_json__perfect_detection_scores_one(tmp_path: Path) -> None:
     scores = evaluate_json(*_files(tmp_path, *_small()))
     defined = {"AP", "AP50", "AP75", "APm", "AR1", "AR10", "AR100", "ARm"}

@@ -26,7 +26,8 @@ SIZE = (200, 160)
 def random_set(folder: Path, *, pictures: int = 12, seed: int = 0) -> tuple[Path, dict[str, Any]]:
     """Pictures and an instances file in which a fifth of the boxes are crowds; areas are not those of the boxes."""
     rng = np.random.default_rng(seed)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     (folder / "images").mkdir()
     for number in rng.permutation(pictures).tolist():
         name = f"{number:03}.png"

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import contextlib
+import io
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torchvision.ops import box_convert, box_iou
 
 from yolokd.report.matching import IOU, USUAL_THRESHOLD, Tally, best_threshold, in_crowds, iou, match
@@ -52,6 +56,36 @@ def test_match__equals_a_slow_loop_at_every_threshold(seed: int) -> None:
         kept = [n for n, box in enumerate(detections) if box["score"] >= threshold]
         again, _ = match(objects, [detections[n] for n in kept])
         assert again.tolist() == right[kept].tolist()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_match_and_in_crowds__equal_pycocotools(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    objects, crowds = things(rng, 20, scores=False), things(rng, 4, scores=False)
+    detections = [{**box, "score": n / 100, "id": n} for n, box in enumerate(things(rng, 60, scores=True), start=1)]
+    right, _ = match(objects, detections)
+    ignored = ~right & in_crowds(crowds, detections)
+    reference = COCO()
+    annotations = [{**box, "iscrowd": 0} for box in objects] + [{**box, "iscrowd": 1} for box in crowds]
+    reference.dataset = {
+        "images": [{"id": n} for n in range(3)],
+        "categories": [{"id": n} for n in range(2)],
+        "annotations": [
+            {**box, "id": n, "area": box["bbox"][2] * box["bbox"][3]} for n, box in enumerate(annotations, start=1)
+        ],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference.createIndex()
+        evaluation = COCOeval(reference, reference.loadRes(detections), "bbox")
+        evaluation.evaluate()
+    expected_right: set[int] = set()
+    expected_ignored: set[int] = set()
+    for part in (part for part in evaluation.evalImgs[: 2 * 4 * 3] if part and part["aRng"] == [0, 1e10]):
+        for number, matched, ignore in zip(part["dtIds"], part["dtMatches"][0], part["dtIgnore"][0], strict=True):
+            (expected_ignored if ignore else expected_right if matched else set()).add(number - 1)
+    assert set(np.flatnonzero(right).tolist()) == expected_right
+    assert set(np.flatnonzero(ignored).tolist()) == expected_ignored
+    assert expected_ignored
 
 
 def test_match__of_nothing() -> None:

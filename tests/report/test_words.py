@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from yolokd.engine.comparison_results import ArmResult
 from yolokd.evaluation.statistics import Difference, Spread, paired_difference
 from yolokd.report.arms import Arm
-from yolokd.report.words import counted, interval, listed, mean_and_spread, percent, share, signed, statement
+from yolokd.report.view import Statement
+from yolokd.report.words import counted, interval, listed, mean_and_spread, percent, share, signed, statement, together
 
 APS = st.lists(st.floats(0, 1), min_size=1, max_size=5)
 
@@ -43,6 +44,16 @@ def test_statement__wording() -> None:
     )
     assert statement(arm(None)) is None
     assert statement(arm(Difference(0.1, 0.1, 0.1, 2), control=True)) is None
+
+
+def test_together__many_that_show_nothing_become_one() -> None:
+    said = [Statement("undecided", "Undecided.", "long", about=name) for name in "abcd"]
+    assert together(said[:3]) == said[:3]
+    (one,) = together(said)
+    assert one.text == "Neither a gain nor a loss was shown of a, b, c and d: their intervals hold 0."
+    gains = [Statement("gain", "Gain.", "text")] * 5
+    assert together(gains) == gains
+    assert "one seed proves nothing" in together([Statement("open", "One seed.", "long", about="a")] * 4)[0].text
 
 
 @pytest.mark.parametrize(

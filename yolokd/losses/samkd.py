@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -149,6 +149,27 @@ def spread_pooled(pooled: Tensor, scale: int, size: tuple[int, int]) -> Tensor:
     return each.repeat_interleave(scale, 1).repeat_interleave(scale, 2)[:, :height, :width]
 
 
+def without_hidden(generator: nn.Module, feature: Tensor, channels: Tensor) -> Tensor:
+    """Return what a generator of `generator_block` makes of a feature with hidden channels, (B, C, H, W).
+
+    A hidden channel needs no product. On a CPU the first convolution leaves it out, picture by picture, where a map has
+    so many cells that this costs less than picking the weights.
+
+    Args:
+        generator: Of `generator_block`.
+        feature: (B, C, H, W).
+        channels: 1 for channels that are seen, 0 for hidden ones, (B, C).
+    """
+    cells = feature[0, 0].numel()
+    if feature.device.type != "cpu" or cells < feature.shape[1] or not bool(channels.any(1).all()):
+        return generator(feature * channels[..., None, None])  # type: ignore[no-any-return]
+    first: Any
+    first, relu, last = generator.children()
+    pairs = zip(feature, channels.bool(), strict=True)
+    begun = [F.conv2d(one[seen], first.weight[:, seen], first.bias, padding=1) for one, seen in pairs]
+    return last(relu(torch.stack(begun)))  # type: ignore[no-any-return]
+
+
 class SAMKD(Loss):
     """Rebuilt features at every scale, and masked logits."""
 
@@ -214,9 +235,9 @@ class SAMKD(Loss):
         rebuilt: Tensor = parts.get_submodule(f"spatial.{level}")(student * cells)
         if not config.channel:
             return rebuilt
-        channels = top_mask(sign * channel_energy(teacher), config.ratio)[..., None, None]
+        channels = top_mask(sign * channel_energy(teacher), config.ratio)
         blend = parts.get_parameter(f"blend.{level}").sigmoid()
-        other: Tensor = parts.get_submodule(f"channel.{level}")(student * channels)
+        other = without_hidden(parts.get_submodule(f"channel.{level}"), student, channels)
         return rebuilt * blend + other * (1 - blend)
 
     def _logits(self, branch: Branch) -> Tensor:

@@ -17,6 +17,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 WIDTH, HEIGHT = 4.0, 2.6  # inches, without the legend
 LEGEND = 0.16  # inches of a line of it
@@ -130,6 +131,8 @@ def lines(
             axes.axhline(at, color=theme.muted, linewidth=0.8, linestyle=":")
         if log:
             axes.set_yscale("log")
+        if all(float(value).is_integer() for curve in curves for value in curve.x):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if share:
             axes.set(xlim=(0, 1), ylim=(0, 1.02))
         axes.set(xlabel=x, ylabel=y)

@@ -62,7 +62,7 @@ def _explained(cast: Cast, count: int) -> list[str]:
     if not count:
         what = f"{pair[0]} and {pair[1]} do equally well on every picture" if pair else "it does perfectly on all"
         return [f"No picture to show: by the F1 of each picture at IoU 0.5, {what}."]
-    thresholds = ", ".join(f"{label} {finding.threshold:.2f}" for label, finding in cast.members.items())
+    thresholds = "; ".join(f"{label}: {finding.threshold:.2f}" for label, finding in cast.members.items())
     if pair:
         chosen = (
             f"the {counted(count, 'picture')} with objects on which {pair[0]} and {pair[1]} differ most in F1, in "
@@ -73,7 +73,7 @@ def _explained(cast: Cast, count: int) -> list[str]:
     return [
         f"Chosen by a measure, not by hand: {chosen}. F1 is 2 · right / (objects + detections) of a picture; a "
         f"detection is right if it matches an object of its class at IoU 0.5 or more.",
-        f"Detections count from the score at which a model's F1 over all pictures is largest: {thresholds}.",
+        f"Detections count from the score at which a model's F1 over all pictures is largest ({thresholds}).",
     ]
 
 

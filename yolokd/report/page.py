@@ -17,7 +17,7 @@ from yolokd.report.runs import UNKNOWN, RunFolder
 from yolokd.report.scoring import Pictures, Scores, open_pictures, score_study
 from yolokd.report.study import Study
 from yolokd.report.view import Page, Statement, Tile
-from yolokd.report.words import counted, listed, mean_and_spread, percent, statement
+from yolokd.report.words import counted, listed, mean_and_spread, percent, statement, together
 
 
 def make_page(
