@@ -94,6 +94,14 @@ def test_baseline__needs_no_teacher_and_says_so_if_one_is_given(run: Run) -> Non
     assert "the teacher is not used" in run("--recipe", "baseline")[1]
 
 
+def test_recipe__left_out_is_best_and_needs_a_teacher(run: Run) -> None:
+    code, out, _ = run(without=("--recipe",))
+    assert code == 0
+    assert "Plan: best" in out
+    assert "of its parameters taken from the teacher" in " ".join(out.split())
+    fails(run(without=("--recipe", "--teacher")), "--teacher yolov8l", "--recipe baseline")
+
+
 def test_options__go_through_the_recipe_and_all_problems_come_at_once(run: Run) -> None:
     fails(
         run("--epochs", "0", "--batch", "0", "--imgsz", "20", "--set", "losses.ssim.windov=3"),

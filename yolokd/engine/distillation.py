@@ -14,7 +14,7 @@ from yolokd.engine.adversarial import Twin, teacher_precision
 from yolokd.engine.alarms import Alarms
 from yolokd.engine.balance import Balance
 from yolokd.engine.classes import ClassMatch
-from yolokd.engine.teacher import DTYPES, Teacher
+from yolokd.engine.teacher import DTYPES, Teacher, require_compiler
 from yolokd.engine.weight_records import WeightRecords
 from yolokd.engine.weighting import InstanceWeighting
 from yolokd.losses.base import Grid, Loss
@@ -130,14 +130,16 @@ def make_teacher(recipe: Recipe, model: DetectionModel, device: torch.device, *,
         half: Whether the student trains in mixed precision there.
 
     Raises:
-        UserError: A precision that the recipe's twins cannot do with.
+        UserError: A precision that the recipe's twins cannot do with, or no compiler where one is wanted.
     """
-    asked = recipe.teacher.precision
+    asked: str = recipe.teacher.precision
     if "ikd" in recipe.terms():
         asked = teacher_precision(asked)
     elif asked == "auto":
         asked = "fp16" if device.type == "cuda" and half else "fp32"
-    return Teacher(model, dtype=DTYPES[asked])
+    if recipe.teacher.compile:
+        require_compiler(device)
+    return Teacher(model, dtype=DTYPES[asked], compiled=recipe.teacher.compile)
 
 
 def reduce_map(values: Tensor, grid: Grid) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel
 
 from yolokd.engine.heads import HeadInfo, read_head
+from yolokd.errors import UserError
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -29,13 +30,21 @@ class TeacherOutput:
 class Teacher(nn.Module):
     """A detector that is only looked at: no gradients, no updates of statistics, never saved."""
 
-    def __init__(self, model: DetectionModel, *, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: DetectionModel, *, dtype: torch.dtype = torch.float32, compiled: bool = False) -> None:
+        """Take over a detector, whose layers change.
+
+        Args:
+            model: The trained detector.
+            dtype: Precision of its weights and of its pass.
+            compiled: Compile the pass without gradient, at its first run on each shape of pictures.
+        """
         super().__init__()
         self.info: HeadInfo = read_head(model, "The teacher")
         self.layers: nn.Sequential = fold(model).model.to(dtype)
         self.saved = frozenset(model.save)
         self.names: dict[int, str] = dict(model.names)
         self.dtype = dtype
+        self._compiled = torch.compile(self.run, options={"freezing": True}) if compiled else None
         self.train()
 
     def train(self, mode: bool = True) -> Teacher:
@@ -55,7 +64,8 @@ class Teacher(nn.Module):
             head: Whether the head's outputs are needed.
             levels: Levels whose features are needed.
         """
-        return self.run(images, head=head, levels=levels)
+        run = self._compiled or self.run
+        return run(images, head=head, levels=levels)
 
     def run(self, images: Tensor, *, head: bool = True, levels: tuple[str, ...] = ()) -> TeacherOutput:
         """Do what `forward` does, with the gradient to the images that an attack on the teacher needs."""
@@ -65,7 +75,9 @@ class Teacher(nn.Module):
         outputs: list[Any] = []
         x: Any = images.to(self.dtype)
         if images.device.type == "cpu":
-            x = x.contiguous(memory_format=torch.channels_last)  # a seventh faster; on a GPU that is the trainer's choice
+            x = x.contiguous(
+                memory_format=torch.channels_last
+            )  # a seventh faster; on a GPU that is the trainer's choice
         with torch.autocast(images.device.type, enabled=False):
             for index, layer in enumerate(self.layers):
                 source: Any = layer.f
@@ -79,6 +91,18 @@ class Teacher(nn.Module):
                 if index == last:
                     break
         return TeacherOutput(features, x if head else None)
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise `UserError` unless torch can compile for this device; tried on one addition."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(1, device=device))
+    except Exception as error:  # whatever is missing, each backend of torch says it in its own way
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(
+            f"teacher.compile is on, but torch cannot compile for the device '{device}': {reason} Install a C++ compiler "
+            f"(on a GPU also Triton), or set teacher.compile to false."
+        ) from error
 
 
 def fold(model: DetectionModel) -> DetectionModel:

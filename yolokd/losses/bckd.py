@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolokd.errors import RunError, ShapeError
-from yolokd.losses._tensors import as_pair, known, mean_over_ranks, same_shape, without_autocast
+from yolokd.losses._tensors import as_pair, known, mean_over_ranks, portions, same_shape, without_autocast
 from yolokd.losses.base import Branch, Loss, Step
 
 if TYPE_CHECKING:
@@ -63,31 +63,46 @@ def bckd_cls_map(
         ShapeError: The two differ in shape or are not 3D.
         ValueError: `beta` is negative.
     """
+    return _cls_map_and_gap(student_logits, teacher_logits, beta, detach_weight)[0]
+
+
+@without_autocast
+def _cls_map_and_gap(
+    student_logits: Tensor, teacher_logits: Tensor, beta: float, detach_weight: bool
+) -> tuple[Tensor, Tensor]:
+    """Return what `bckd_cls_map` and `score_gap` return, computed together."""
     if beta < 0:
         raise ValueError(f"beta must be at least 0, got {beta}")
     student, teacher = as_pair(student_logits, teacher_logits, rank=3)
-    result: Tensor = _WeightedBCE.apply(student, teacher, beta, detach_weight)  # type: ignore[no-untyped-call]
+    result: tuple[Tensor, Tensor] = _WeightedBCE.apply(student, teacher, beta, detach_weight)  # type: ignore[no-untyped-call]
     return result
 
 
 class _WeightedBCE(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, beta: float, detach_weight: bool) -> Tensor:
-        p_student, p_teacher = student.sigmoid(), teacher.sigmoid()
-        bce = F.binary_cross_entropy_with_logits(student, p_teacher, reduction="none")
-        gap = p_student - p_teacher
-        weight = gap.abs().pow_(beta)  # (B, A, K)
-        if ctx.needs_input_grad[0]:
-            slope = weight * gap  # w · dBCE/dz
-            if not detach_weight:
-                slope_of_weight = (weight / gap).mul_(beta).masked_fill_(gap == 0, 0)  # dw/dp_s
-                slope += slope_of_weight.mul_(bce).mul_(p_student).mul_(1 - p_student)
-            ctx.save_for_backward(slope)
-        return bce.mul_(weight).sum(-1)  # (B, A)
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, beta: float, detach_weight: bool) -> tuple[Tensor, Tensor]:
+        slope = torch.empty_like(student) if ctx.needs_input_grad[0] else None
+        values, gaps = student.new_empty(student.shape[:2]), student.new_empty(student.shape[:2])  # (B, A) each
+        for part in portions(student):
+            p_student, p_teacher = student[part].sigmoid(), teacher[part].sigmoid()
+            bce = F.binary_cross_entropy_with_logits(student[part], p_teacher, reduction="none")
+            gap = p_student - p_teacher
+            size = gap.abs()
+            torch.amax(size, -1, out=gaps[part])
+            weight = size.pow_(beta)  # (B, A, K)
+            if slope is not None:
+                torch.mul(weight, gap, out=slope[part])  # w · dBCE/dz
+                if not detach_weight:
+                    slope_of_weight = (weight / gap).mul_(beta).masked_fill_(gap == 0, 0)  # dw/dp_s
+                    slope[part] += slope_of_weight.mul_(bce).mul_(p_student).mul_(1 - p_student)
+            torch.sum(bce.mul_(weight), -1, out=values[part])
+        ctx.save_for_backward(slope)
+        ctx.mark_non_differentiable(gaps)
+        return values, gaps
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor, _: None) -> tuple[Tensor, None, None, None]:
         (slope,) = ctx.saved_tensors
         return slope * gradient.unsqueeze(-1), None, None, None
 
@@ -174,10 +189,9 @@ class BCKD(Loss):
         student, teacher, config = branch.student, branch.teacher, self.config
         maps = {}
         if "bckd_cls" in active:
-            maps["bckd_cls"] = bckd_cls_map(
-                student.logits, teacher.logits, beta=config.beta, detach_weight=config.detach_weight
-            )
-        if "bckd_box" in active:
+            maps["bckd_cls"], gap = _cls_map_and_gap(student.logits, teacher.logits, config.beta, config.detach_weight)
+        else:
             gap = score_gap(student.logits, teacher.logits)
+        if "bckd_box" in active:
             maps["bckd_box"] = bckd_box_map(student.boxes, teacher.boxes, gap, iou=config.iou)
         return maps

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from yolokd.losses._tensors import as_pair, known, widen, without_autocast
+from yolokd.losses._tensors import as_pair, known, portions, widen, without_autocast
 from yolokd.losses.base import Loss, Step, adapters
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 DENOMINATOR_EPS = 1e-12  # kornia's
 RANGE_EPS = 1e-6
-CACHED = 2**18  # values of one tensor that a CPU works on at a time
 SMALL = 144  # cells of a map up to which one product with a matrix for all cells is faster than one per axis
 RANGE_DIMS = {"image": (1, 2, 3), "channel": (2, 3), "level": (0, 1, 2, 3)}  # of (B, C, H, W)
 
@@ -185,8 +184,7 @@ def _factors(student: Tensor, teacher: Tensor, blur: _Blur, c1: float, c2: float
 class _Dissimilarity(torch.autograd.Function):
     """1 − SSIM averaged over channels, (B, H, W), of maps that ranges bring to [0, 1]; its gradient by hand.
 
-    Five tensors of the maps' size are kept for the backward pass, of which two, the maps themselves, exist anyway. On a
-    CPU a few pictures go at a time: what is made on the way stays in the cache, and memory is not asked for anew.
+    Five tensors of the maps' size are kept for the backward pass, of which two, the maps themselves, exist anyway.
     """
 
     @staticmethod
@@ -195,7 +193,7 @@ class _Dissimilarity(torch.autograd.Function):
     ) -> Tensor:
         kept = [torch.empty_like(student) for _ in range(3)] if ctx.needs_input_grad[0] else []
         loss = student.new_empty(len(student), *student.shape[2:])
-        for part in _parts(student):
+        for part in portions(student):
             s, t = _unit(student, own, part), _unit(teacher, other, part)
             torch.mean(_dissimilarity(s, t, blur, [slope[part] for slope in kept]), 1, out=loss[part])
         if kept:
@@ -209,7 +207,7 @@ class _Dissimilarity(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         student, teacher, *kept = ctx.saved_tensors
         result = torch.empty_like(student)
-        for part in _parts(student):
+        for part in portions(student):
             each = gradient[part].unsqueeze(1) * (2 / student.shape[1])
             by_mean, by_squares, by_product = (ctx.blur.adjoint(slope[part] * each) for slope in kept)
             by_mean += by_squares.mul_(_unit(student, ctx.own, part))
@@ -217,12 +215,6 @@ class _Dissimilarity(torch.autograd.Function):
             if ctx.own is not None:
                 result[part] /= ctx.own.of(part).span
         return result, None, None, None, None
-
-
-def _parts(x: Tensor) -> list[slice]:
-    """Return which pictures to work on at a time."""
-    step = max(1, CACHED // x[0].numel()) if x.device.type == "cpu" else len(x)
-    return [slice(start, start + step) for start in range(0, len(x), step)]
 
 
 def _unit(x: Tensor, span: _Range | None, part: slice) -> Tensor:

@@ -57,6 +57,10 @@ class Teacher(Config):
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         default="auto", description="Precision of the teacher's pass; auto takes half precision where the GPU has it."
     )
+    compile: bool = Field(
+        default=False,
+        description="Compile the teacher's pass, which takes minutes at first; needs a C++ compiler, on a GPU Triton.",
+    )
 
 
 class Student(Config):
