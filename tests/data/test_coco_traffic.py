@@ -192,6 +192,13 @@ def test_prepare__an_interruption_leaves_nothing_behind(
     assert prepare(src, tmp_path / "out").is_new
 
 
+def test_prepare__a_killed_run_is_told_of_and_does_no_harm(src: Path, tmp_path: Path) -> None:
+    (tmp_path / ".out-0123456789ab.unfinished").mkdir()
+    found = prepare(src, tmp_path / "out")
+    assert found.is_new
+    assert ".out-0123456789ab.unfinished' was left behind by a run that was killed" in found.notes[-1]
+
+
 def test_prepare__progress_goes_through_four_tasks(src: Path, tmp_path: Path) -> None:
     seen: dict[str, float] = {}
     prepare(src, tmp_path / "out", progress=lambda task, share: seen.update({task: share}))

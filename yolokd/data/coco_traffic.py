@@ -100,8 +100,7 @@ def prepare(src: Path, out: Path, *, progress: Progress | None = None) -> Prepar
                 _write(folder, split, found[split], sets[split], partial(tell, f"Writing {split}"))
             _describe(folder, {split: converted.counts for split, converted in sets.items()})
     counts = _read_counts(out / COUNTS)
-    left = (f"'{f}' was left behind by a run that was killed, if none is at work." for f in publish.leftovers(out))
-    return Prepared(out / "data.yaml", is_new, counts, (*_notes(counts), *left))
+    return Prepared(out / "data.yaml", is_new, counts, (*_notes(counts), *publish.leftover_notes(out)))
 
 
 def _unheard(task: str, share: float) -> None:

@@ -96,7 +96,7 @@ def prepare(
         with publish.beside(out, MARKER, marker) as folder:
             _write(folder, source, found, step)
     report = DataReport(class_names(mapping), found.splits, (), ())
-    notes = (*frames.notes, *found.notes(), *map(_left_behind, publish.leftovers(out)))
+    notes = (*frames.notes, *found.notes(), *publish.leftover_notes(out))
     return Prepared(out / "data.yaml", is_new, report, found.left_out, notes)
 
 
@@ -136,7 +136,3 @@ def _write(folder: Path, source: Source, found: Conversion, step: Callable[[], N
     content: dict[str, Any] = {f"{split}": f"images/{split}" for split in SPLITS} | {"names": found.names}
     text = HEADER + yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
     (folder / "data.yaml").write_text(text, encoding="utf-8")
-
-
-def _left_behind(folder: Path) -> str:
-    return f"'{folder}' was left behind by a run that was killed, unless one is at work; it can be removed."

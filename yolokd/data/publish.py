@@ -106,6 +106,12 @@ def leftovers(out: Path) -> list[Path]:
     return sorted(out.parent.glob(f".{glob.escape(out.name)}-*{UNFINISHED}")) if out.parent.is_dir() else []
 
 
+def leftover_notes(out: Path) -> list[str]:
+    """Tell the user of each of the `leftovers`."""
+    told = "was left behind by a run that was killed, unless one is at work; it can be removed."
+    return [f"'{folder}' {told}" for folder in leftovers(out)]
+
+
 def _resolve(out: Path) -> Path:
     """Where the folder really is, so that renaming works where `out` is a link to an empty folder."""
     return Path(out).expanduser().resolve()

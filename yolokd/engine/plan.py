@@ -18,6 +18,7 @@ from yolokd.engine.classes import ClassMatch, match_classes, partial_note, requi
 from yolokd.engine.dataset import Dataset, resolve
 from yolokd.engine.heads import HeadInfo, read_head
 from yolokd.engine.inheritance import UnfitTeacherError, inherit
+from yolokd.engine.teacher import require_compiler
 from yolokd.engine.unlabeled import Unlabeled, check_unlabeled, find_unlabeled, with_absolute_paths
 from yolokd.engine.weighting import InstanceWeighting
 from yolokd.engine.weights import Spec, as_detector, find, from_scratch, is_yaml, load_detector
@@ -137,6 +138,8 @@ def make_plan(
             Twin(recipe.augment.ikd.adversarial, match)
             teacher_precision(recipe.teacher.precision)
         check_pair(losses, learner[1].head, info.head, notes)
+        if recipe.teacher.compile:
+            require_compiler(select_device(train.get("device") or "", verbose=False))
         if unlabeled is not None and not any(loss.sees_unlabelled for loss in losses.values()):
             notes.append("the losses of this recipe act on labelled objects only: unlabelled pictures teach nothing")
         if recipe.student.init != "random":
