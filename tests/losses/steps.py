@@ -88,3 +88,25 @@ def moves(values: Tensor, x: Tensor) -> bool:
     assert x.requires_grad
     found = torch.autograd.grad(values.sum(), x, retain_graph=True, allow_unused=True)[0]
     return found is not None and bool(found.any())
+
+
+def pictures(step: Step, part: slice) -> Step:
+    """Return the step of some pictures of the batch, with leaves of its own; masses of soft labels stay."""
+
+    def leaf(x: Tensor) -> Tensor:
+        return x.detach()[part].clone().requires_grad_()
+
+    def head(one: Head) -> Head:
+        return Head(leaf(one.logits), leaf(one.raw), one.grid)
+
+    return replace(
+        step,
+        student={level: leaf(x) for level, x in step.student.items()},
+        teacher={level: leaf(x) for level, x in step.teacher.items()},
+        branches=tuple(
+            replace(b, student=head(b.student), teacher=head(b.teacher), positives=b.positives[part])
+            for b in step.branches
+        ),
+        teacher_scores=None if step.teacher_scores is None else leaf(step.teacher_scores),
+        boxes_xyxy_px=step.boxes_xyxy_px[part],
+    )

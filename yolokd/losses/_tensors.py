@@ -72,14 +72,22 @@ def portions(x: Tensor) -> list[slice]:
     return [slice(start, start + step) for start in range(0, len(x), step)]
 
 
+def rank_and_ranks() -> tuple[int, int]:
+    """Return the number of this process among those of a distributed run, and how many they are; else 0 and 1."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
 def mean_over_ranks(x: Tensor) -> Tensor:
     """Return the mean of `x` over the processes of a distributed run, detached; `x` itself without such a run.
 
     Every rank must call it equally often. A loss that divides by the result gets the gradient of one process on the
     whole batch, since Ultralytics multiplies each rank's loss by the number of ranks and DDP averages gradients.
     """
-    if not (distributed.is_available() and distributed.is_initialized()):
+    _, ranks = rank_and_ranks()
+    if ranks == 1:
         return x
     total = x.detach().clone()
     distributed.all_reduce(total)
-    return total / distributed.get_world_size()
+    return total / ranks

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from yolokd.losses._tensors import as_pair, widen, without_autocast
+from yolokd.losses._tensors import as_pair, rank_and_ranks, widen, without_autocast
 from yolokd.losses.base import Loss, Step, adapters
 
 if TYPE_CHECKING:
@@ -39,6 +39,16 @@ def random_mask(shape: tuple[int, int, int], ratio: float, *, generator: torch.G
     batch, height, width = shape
     numbers = torch.rand((batch, 1, height, width), generator=generator, device=generator.device)
     return (numbers < 1 - ratio).float()
+
+
+def own_random_mask(shape: tuple[int, int, int], ratio: float, *, generator: torch.Generator) -> Tensor:
+    """Draw `random_mask` for the pictures of all processes of a distributed run and return those of this one.
+
+    The generator stands the same in every process; so each has masks of its own, and a batch has the same masks
+    whether one process has it or several share it. Arguments, result and errors are those of `random_mask`.
+    """
+    (rank, ranks), batch = rank_and_ranks(), shape[0]
+    return random_mask((ranks * batch, *shape[1:]), ratio, generator=generator)[rank * batch : (rank + 1) * batch]
 
 
 @without_autocast
@@ -115,7 +125,7 @@ class MGD(Loss):
         for level in self.levels:
             student = parts.get_submodule(f"adapter.{level}")(widen(step.student[level]))
             batch, _, height, width = student.shape
-            holes = random_mask((batch, height, width), self.ratio, generator=numbers)
+            holes = own_random_mask((batch, height, width), self.ratio, generator=numbers)
             rebuilt = parts.get_submodule(f"generator.{level}")(student * holes)
             levels[level] = reconstruction_map(rebuilt, step.teacher[level])
         return {"mgd": step.grid.spread(levels)}

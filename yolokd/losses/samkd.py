@@ -22,7 +22,7 @@ from yolokd.errors import RunError, ShapeError
 from yolokd.losses._tensors import as_pair, known, mean_over_ranks, widen, without_autocast
 from yolokd.losses.base import Branch, Loss, Step, adapters
 from yolokd.losses.bckd import score_gap
-from yolokd.losses.mgd import MaskStream, generator_block, random_mask, reconstruction_map, share
+from yolokd.losses.mgd import MaskStream, generator_block, own_random_mask, reconstruction_map, share
 
 if TYPE_CHECKING:
     from yolokd.recipe import SAMKDConfig
@@ -229,7 +229,7 @@ class SAMKD(Loss):
         sign = 1 if config.hide == "important" else -1
         if config.spatial == "random":
             batch, _, height, width = student.shape
-            cells = random_mask((batch, height, width), config.ratio, generator=numbers)
+            cells = own_random_mask((batch, height, width), config.ratio, generator=numbers)
         else:  # the largest energy is the largest attention, whatever its temperature
             cells = top_mask(sign * cell_energy(teacher), config.ratio).unsqueeze(1)
         rebuilt: Tensor = parts.get_submodule(f"spatial.{level}")(student * cells)

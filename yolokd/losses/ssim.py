@@ -73,7 +73,8 @@ def ssim_loss_map(
         window: Cells along each side of the Gaussian window; odd.
         sigma: Standard deviation of the window in cells; above 0.
         normalize: What shares one range when the features are brought to [0, 1], student and teacher each by their
-            own: a whole "image", each "channel" of it, the whole batch ("level"), or None, if they are in [0, 1].
+            own: a whole "image", each "channel" of it, the whole batch ("level"; over several processes each its own
+            share), or None, if they are in [0, 1].
             No gradient flows through the range.
 
     Raises:
