@@ -162,7 +162,6 @@ def test_unlabeled__wrong_ones_are_named(run: Run, files: Path) -> None:
 
 def test_missing_options__say_what_to_give(run: Run) -> None:
     fails(run(without=("--student",)), "--student yolov8n")
-    fails(run(without=("--recipe",)), "--recipe bckd_ssim")
     fails(run(without=("--teacher",)), "needs --teacher")
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing
-from torch import Tensor, distributed
+from torch import Tensor, distributed, multiprocessing
 
 from tests.losses.pairs import BOXES, build, leaves
 from tests.losses.steps import make_step, pictures
@@ -54,7 +53,8 @@ def outcome(variant: str, step: Step, *, ranks: int) -> Outcome:
     parts = build(loss)
     maps = loss.maps(step, parts, loss.terms)
     values = {term: (m.sum(1) if m.ndim == 2 else m).mean() for term, m in maps.items()}
-    (torch.stack(list(values.values())).sum() * len(step.student["p3"]) * ranks).backward()
+    total = torch.stack(list(values.values())).sum() * len(step.student["p3"]) * ranks
+    torch.autograd.backward([total])
     found = {f"leaf {i}": x.grad for i, x in enumerate(leaves(step)) if x.grad is not None}
     trained = {f"part {name}": p.grad for name, p in parts.named_parameters() if p.grad is not None}
     return {**{term: value.detach() for term, value in values.items()}, **found, **trained}
@@ -74,7 +74,8 @@ def process(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Outcome]]:
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(process, (str(folder),), nprocs=RANKS)  # type: ignore[no-untyped-call]
+    processes: Any = multiprocessing
+    processes.spawn(process, (str(folder),), nprocs=RANKS)
     return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
 
 
@@ -94,7 +95,7 @@ def test_losses__two_processes_make_the_sum_and_gradient_of_one(halves: list[dic
     expected = outcome(variant, with_mass(whole_step(), sum(MASSES)), ranks=1)
     assert set(found) == set(expected)
     for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, rtol=1e-9, atol=1e-12, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(found[key], value, rtol=1e-9, atol=1e-12, msg=f"{key} differs")
 
 
 @pytest.mark.slow

@@ -47,7 +47,8 @@ def test_from_dict__writes_out_every_default() -> None:
         },
         "schedule": {"warmup": 0.0, "shape": "constant", "until": 1.0},
         "balance": {"share": 0.1, "every": 50, "log": False},
-        "teacher": {"classes": {}, "precision": "auto"},
+        "teacher": {"classes": {}, "precision": "auto", "compile": False},
+        "student": {"init": "random"},
         "train": {},
     }
 
@@ -174,7 +175,7 @@ def test_from_dict__reports_every_problem_at_once() -> None:
         "  train.epoch: unknown key; did you mean epochs?",
         "  train: keys must be text, got 7",
         "  epochs: unknown key; did you mean train.epochs? "
-        "(known: summary, losses, weighting, augment, schedule, balance, teacher, train)",
+        "(known: summary, losses, weighting, augment, schedule, balance, teacher, student, train)",
         "  top level: keys must be text, got 7",
     ]
 

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from yolokd.cli import compare, data, demo, evaluate, export, inspect, predict, recipes, report, train
+from yolokd.cli import bench, compare, data, demo, evaluate, export, inspect, predict, recipes, report, train
 from yolokd.errors import YolokdError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command("export")(export.export)
 app.command("predict")(predict.predict)
 app.command("inspect")(inspect.inspect)
 app.command("report")(report.report)
+app.command("bench")(bench.bench)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
 app.command("demo")(demo.demo)

@@ -98,8 +98,9 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
         before = torch.cuda.memory_allocated(device)
         run()
         torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    with _Tracker() as tracker:
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    tracker = _Tracker()
+    with tracker:
         run()
     return tracker.peak
 
@@ -110,7 +111,7 @@ class _Tracker(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._seen: WeakIdKeyDictionary[Any, None] = WeakIdKeyDictionary()
+        self._seen: Any = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.ops import make_divisible
-from ultralytics.utils.torch_utils import autocast, select_device
+from ultralytics.utils.torch_utils import autocast, get_cpu_info, select_device
 
 from yolokd.engine.classes import match_classes
 from yolokd.engine.distillation import make_teacher, wire
@@ -41,6 +41,17 @@ class Setting:
         context: AbstractContextManager[Any] = autocast(self.amp, device=self.device.type)
         return context
 
+    @property
+    def precision(self) -> str:
+        """Its name."""
+        names = {False: "float32", True: "float16, mixed", torch.bfloat16: "bfloat16, mixed"}
+        return names[self.amp]
+
+    @property
+    def machine(self) -> str:
+        """Name of the processor or GPU."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(get_cpu_info())
+
     def place(self, model: Any) -> Any:
         """Put a model where and as Ultralytics' trainer puts it."""
         model = model.to(self.device)
@@ -49,11 +60,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Models:
-    """The two detectors, as loaded, on the CPU; and which of them have random weights."""
+    """The two detectors, as loaded, on the CPU."""
 
     teacher: DetectionModel
     student: DetectionModel
-    scratch: tuple[str, ...]  # of "teacher" and "student"
+    specs: tuple[str, str]  # what the user called teacher and student
+    scratch: tuple[str, ...]  # of "teacher" and "student", those with random weights
 
 
 def read_setting(recipes: Sequence[Recipe]) -> Setting:
@@ -106,7 +118,7 @@ def open_models(teacher: Spec, student: Spec, *, seed: int = 0) -> Models:
     channels = [model.yaml.get("channels", 3) for model in models.values()]
     if len(set(channels)) > 1:
         raise PairError(f"Teacher and student take pictures of different channels: {channels[0]} and {channels[1]}.")
-    return Models(models["teacher"], models["student"], scratch)
+    return Models(models["teacher"], models["student"], (str(teacher), str(student)), scratch)
 
 
 @torch.no_grad()
@@ -175,5 +187,5 @@ def make_pair(models: Models, setting: Setting, recipe: Recipe) -> TeacherStuden
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pair = TeacherStudent(make_student(models, setting), teacher, wire(recipe, match))
-    placed: TeacherStudent = setting.place(pair)
-    return placed.train()
+    placed: TeacherStudent = setting.place(pair).train()
+    return placed

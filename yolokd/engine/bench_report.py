@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -73,16 +73,34 @@ class RecipeCost:
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """What the figures hold for."""
+
+    teacher: str
+    student: str
+    scratch: tuple[str, ...]  # of "teacher" and "student", those with random weights
+    machine: str  # name of the processor or GPU
+    device: str  # "cpu", "cuda:0", …
+    threads: int  # of the processor's work
+    imgsz: int
+    batch: int
+    precision: str  # of the student's step
+    objects: int  # per picture
+    rounds: int
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that was measured."""
 
+    conditions: Conditions
     plain: Cost  # the student's step without distillation
     unfused: Cost  # the teacher's pass in the built-in distiller
     built_in: Cost  # the built-in distiller's step
     recipes: tuple[RecipeCost, ...]
     memory_plain: int
     memory_built_in: int
-    rounds: int
 
     def floor(self, recipe: RecipeCost, kind: Kind) -> float:
         """The least that distillation can cost: the plain step and the teacher's pass, in milliseconds."""
@@ -96,7 +114,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: times in milliseconds, memory in MiB."""
         return {
-            "rounds": self.rounds,
+            "conditions": asdict(self.conditions),
             "plain": {**_cost(self.plain), "memory_mib": self.memory_plain / MIB},
             "teacher_unfused": _cost(self.unfused),
             "built_in": {**_cost(self.built_in), "memory_mib": self.memory_built_in / MIB},

@@ -33,8 +33,8 @@ def standardise(feature: Tensor) -> Tensor:
 def pkd_map(student: Tensor, teacher: Tensor) -> Tensor:
     """Return half the squared difference of the standardised maps, averaged over channels, (B, H, W).
 
-    `.mean()` of it is the loss: 1 − Pearson's r, averaged over channels, up to the factor (n − 1) / n of n = B·H·W. Over
-    several processes each standardises its own share of the batch.
+    `.mean()` of it is the loss: 1 − Pearson's r, averaged over channels, up to the factor (n − 1) / n of n = B·H·W.
+    Over several processes each standardises its own share of the batch.
 
     Args:
         student: Adapted student features, (B, C, H, W).

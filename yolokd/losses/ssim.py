@@ -74,8 +74,7 @@ def ssim_loss_map(
         sigma: Standard deviation of the window in cells; above 0.
         normalize: What shares one range when the features are brought to [0, 1], student and teacher each by their
             own: a whole "image", each "channel" of it, the whole batch ("level"; over several processes each its own
-            share), or None, if they are in [0, 1].
-            No gradient flows through the range.
+            share), or None, if they are in [0, 1]. No gradient flows through the range.
 
     Raises:
         ShapeError: The two maps differ in shape or are not 4D.

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def score_weighted_l2_map(student: Tensor, teacher: Tensor, teacher_score: Tensor) -> Tensor:
     """Return B · Σ_C (s − t)² · q / (C · Σq + 1e-9) of every cell, (B, H, W), q being the teacher's score.
 
-    Σq runs over the whole batch, so `map.sum((1, 2)).mean()` is the built-in loss. Over several processes each takes its
-    own share of the batch, as the built-in does.
+    Σq runs over the whole batch, so `map.sum((1, 2)).mean()` is the built-in loss.
+    Over several processes each takes its own share of the batch, as the built-in does.
 
     Args:
         student: Projected student features, (B, C, H, W).

@@ -1,0 +1,191 @@
+"""`yolokd bench`: what a recipe costs, against plain training and against the built-in distiller."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from yolokd.cli.evaluate import write_json
+from yolokd.errors import UserError
+
+if TYPE_CHECKING:
+    from yolokd.engine.bench_report import Cost, RecipeCost, Report
+    from yolokd.recipe import Recipe
+
+EVERY_RECIPE = ("train.", "teacher.")  # keys that --set may change in several recipes at once
+
+
+def bench(
+    teacher: Annotated[
+        str | None, typer.Option(help="The large model: a .pt, a name, or a YAML (random weights).")
+    ] = None,
+    student: Annotated[
+        str | None, typer.Option(help="The small model: a .pt, a name, or a YAML (random weights).")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Name or file of a recipe, or several with commas between.")
+    ] = None,
+    imgsz: Annotated[
+        int | None, typer.Option(min=32, help="Side of the input in pixels; default: the recipe's.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Pictures per step; default: the recipe's.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, mps or a GPU (0).")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often everything is timed.")] = 15,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a recipe key; repeatable.")
+    ] = None,
+    json_file: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON; - is stdout.")
+    ] = None,
+    plot: Annotated[str | None, typer.Option(metavar="FILE.png", help="Draw the parts of a step as bars.")] = None,
+    trust_checkpoint: Annotated[
+        bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
+    ] = False,
+) -> None:
+    """Time a training step under a recipe and its parts, plain training, and the built-in distiller.
+
+    Pictures and boxes are random; no data are needed. A step is forward pass, losses and backward pass; optimizer,
+    clipping, moving average and the loading of pictures are left out everywhere. Floor: plain step + teacher's pass.
+    """
+    for option, value in (("--teacher", teacher), ("--student", student), ("--recipe", recipe)):
+        if value is None:
+            raise UserError(f"Give {option}: bench times a student's training under a teacher with a recipe.")
+    for option, file in (("--json", json_file), ("--plot", plot)):
+        if file not in {None, "-"} and not Path(str(file)).absolute().parent.is_dir():
+            raise UserError(f"{option} '{file}' cannot be written: its folder does not exist.")
+    if plot is not None and Path(plot).suffix.lower() != ".png":
+        raise UserError(f"--plot writes a PNG picture; the name '{plot}' must end in .png.")
+    os.environ.setdefault("YOLO_VERBOSE", "false")
+    from yolokd.engine.bench import bench as run
+    from yolokd.engine.bench_models import open_models, read_setting
+
+    recipes = load_recipes(str(recipe), set_ or [], imgsz=imgsz, batch=batch, device=device)
+    setting = read_setting(recipes)
+    models = open_models(str(teacher), str(student))
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    # no thread of its own: it would count as processor time
+    with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
+        task = bar.add_task("Timing", total=1.0)
+        report = run(
+            models,
+            setting,
+            recipes,
+            rounds=rounds,
+            report=lambda share: bar.update(task, completed=share, refresh=True),
+        )
+    if json_file != "-":
+        show(Console(), report)
+    if json_file is not None:
+        write_json(json_file, report.to_dict())
+    if plot is not None:
+        write_plot(plot, report)
+
+
+def load_recipes(
+    names: str, overrides: Sequence[str], *, imgsz: int | None, batch: int | None, device: str | None
+) -> list[Recipe]:
+    """Load the recipes that are named with commas between.
+
+    Raises:
+        UserError: An empty or repeated name, or an override that does not suit several recipes.
+        RecipeError: A recipe that is wrong or does not exist.
+    """
+    from yolokd.engine.run import resolve_recipe
+
+    words = [name.strip() for name in names.split(",")]
+    if not all(words):
+        raise UserError(f"--recipe expects names with commas between, got '{names}'.")
+    if len(words) > 1 and (wrong := [path for path in overrides if not path.startswith(EVERY_RECIPE)]):
+        raise UserError(f"--set {wrong[0]} belongs to one recipe; with several, set only train.* and teacher.*.")
+    recipes = [resolve_recipe(word, overrides, imgsz=imgsz, batch=batch, device=device) for word in words]
+    found = [recipe.name for recipe in recipes]
+    if double := [name for name in found if found.count(name) > 1]:
+        raise UserError(f"--recipe names '{double[0]}' twice; recipes are told apart by the names of their files.")
+    return recipes
+
+
+def write_plot(file: str, report: Report) -> None:
+    """Draw the picture; `UserError` where it cannot be written."""
+    from yolokd.engine.bench_plot import draw
+
+    try:
+        draw(report, Path(file))
+    except OSError as error:
+        raise UserError(f"The picture cannot be written to '{file}': {error.strerror or error}.") from error
+
+
+def show(console: Console, report: Report) -> None:
+    """Print what a step takes and of what, then what is worth knowing about the figures."""
+    from yolokd.engine.bench_plot import title_of
+
+    for line in title_of(report):
+        console.print(Text(line), soft_wrap=True)
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", overflow="fold")
+    for column in ("ms", "quartiles", "CPU ms", "× plain", "× floor", "× built-in", "MiB"):
+        table.add_column(column, justify="right", no_wrap=True)
+    plain, built_in = report.plain.wall.median, report.built_in.wall.median
+    table.add_row("plain training", *_times(report.plain), "1.00", "", "", _mib(report.memory_plain))
+    ratios = f"{built_in / plain:.2f}", "", "1.00"
+    table.add_row("built-in distiller", *_times(report.built_in), *ratios, _mib(report.memory_built_in))
+    table.add_row("  teacher's pass", *_times(report.unfused))
+    for recipe in report.recipes:
+        _add_recipe(table, report, recipe)
+    console.print(table)
+    for note in _notes(report):
+        console.print(Text(note, style="yellow"), soft_wrap=True)
+
+
+def _add_recipe(table: Table, report: Report, recipe: RecipeCost) -> None:
+    floor, step = report.floor(recipe, "wall"), recipe.step.wall.median
+    references = report.plain.wall.median, floor, report.built_in.wall.median
+    ratios = [f"{step / reference:.2f}" for reference in references]
+    table.add_row(Text(recipe.name, style="bold"), *_times(recipe.step), *ratios, _mib(recipe.memory))
+    table.add_row("  teacher's pass", *_times(recipe.teacher))
+    for part in recipe.parts:
+        seldom = "" if part.share == 1 else f" (1 in {1 / part.share:g})"
+        if part.backward is None:
+            table.add_row(f"  {part.name}{seldom}", *_times(part.forward))
+            continue
+        table.add_row(f"  {part.name} forward{seldom}", *_times(part.forward))
+        table.add_row(f"  {part.name} backward", *_times(part.backward))
+    rest = [f"{report.rest(recipe, kind):.1f}" for kind in ("wall", "cpu")]
+    table.add_row("  everything else", rest[0], "", rest[1])
+    cpu_floor = report.floor(recipe, "cpu")
+    table.add_row("  floor", f"{floor:.1f}", "", f"{cpu_floor:.1f}", f"{floor / references[0]:.2f}", "1.00")
+
+
+def _times(cost: Cost) -> tuple[str, str, str]:
+    wall = cost.wall
+    return f"{wall.median:.1f}", f"{wall.low:.1f}–{wall.high:.1f}", f"{cost.cpu.median:.1f}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.0f}"
+
+
+def _notes(report: Report) -> list[str]:
+    here = report.conditions
+    notes = []
+    if here.scratch:
+        notes.append(f"Random weights: {' and '.join(here.scratch)}. Times hold for trained ones too, losses do not.")
+    if here.device == "cpu":
+        by_cpu = [
+            f"{r.name} {r.step.cpu.median / report.floor(r, 'cpu'):.2f} × floor, "
+            f"{r.step.cpu.median / report.built_in.cpu.median:.2f} × built-in"
+            for r in report.recipes
+        ]
+        notes.append(f"By processor time, which other programs disturb less: {'; '.join(by_cpu)}.")
+    notes.append(
+        f"Random pictures with {here.objects} boxes each; without optimizer, clipping, moving average and loading. "
+        "Parts are timed by themselves. MiB: weights and buffers, and the most that tensors take in a step."
+    )
+    return notes
