@@ -110,8 +110,8 @@ def markdown(report: Any, options: Any) -> str:
                 lines.append(row(f"{part.name} backward", part.backward))
     lines += [
         "",
-        "Floor: plain step + teacher's pass. Ratios by the clock / by processor time. A step is forward pass, losses and "
-        "backward pass, without optimizer. MiB: weights and buffers, and the most that tensors take in a step.",
+        "Floor: plain step + teacher's pass. Ratios by the clock / by processor time. A step is forward pass, losses "
+        "and backward pass, without optimizer. MiB: weights and buffers, and the most that tensors take in a step.",
         "",
     ]
     return "\n".join(lines)
@@ -133,7 +133,7 @@ def row(name: str, cost: Any, floor: str = "", built_in: str = "", memory: int |
 
 
 def trace(models: Any, setting: Any, recipes: Any, stem: Path) -> None:
-    """Write what the profiler records of one step with and one without distillation; on a GPU count the host's waits."""
+    """Write what the profiler records of a step with and one without distillation; on a GPU count the host's waits."""
     import warnings
 
     import torch

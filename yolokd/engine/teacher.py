@@ -98,10 +98,10 @@ def require_compiler(device: torch.device) -> None:
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(1, device=device))
     except Exception as error:  # whatever is missing, each backend of torch says it in its own way
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = next((line.strip(" .") for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
-            f"teacher.compile is on, but torch cannot compile for the device '{device}': {reason} Install a C++ compiler "
-            f"(on a GPU also Triton), or set teacher.compile to false."
+            f"teacher.compile is on, but torch cannot compile for the device '{device}' ({reason}). Install a C++ "
+            f"compiler, on a GPU also Triton, or set teacher.compile to false."
         ) from error
 
 
