@@ -98,7 +98,7 @@ def test_shipped_recipes__terms_are_published_rescaled_or_automatic() -> None:
     assert {name: load_recipe(name).terms() for name in SHIPPED} == TERMS
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name != "best"])  # whose gains come from the study
 def test_shipped_recipes__numbers_are_the_defaults(name: str) -> None:
     recipe = load_recipe(name)
     for method, config in recipe.losses.items():
