@@ -12,7 +12,7 @@ from tests.losses.steps import doubled, gradient, make_step, moves
 from yolokd.errors import RunError, ShapeError
 from yolokd.losses import bckd
 from yolokd.losses.base import Step
-from yolokd.losses.bckd import BCKD, bckd_box_map, bckd_cls_map, score_gap
+from yolokd.losses.bckd import BCKD, _cls_map_and_gap, bckd_box_map, bckd_cls_map, score_gap
 from yolokd.recipe import BCKDConfig
 
 TERMS = ("bckd_cls", "bckd_box")
@@ -154,6 +154,23 @@ def test_bckd_cls_map__keeps_one_tensor_for_the_backward_pass() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         bckd_cls_map(student.requires_grad_(), teacher)
     assert len(kept) == 1
+
+
+@pytest.mark.parametrize("values", [1, 50, 10**6])
+def test_bckd__both_terms_at_once_are_the_public_functions(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("yolokd.losses._tensors.CACHED", values)
+    student, teacher = (torch.randn(3, 7, 5, dtype=torch.float64) for _ in range(2))
+    student.requires_grad_()
+    found, gap = _cls_map_and_gap(student, teacher, 0.5, False)
+    assert not gap.requires_grad
+    assert torch.equal(gap, score_gap(student, teacher))
+    p_student, p_teacher = student.sigmoid(), teacher.sigmoid()
+    bce = torch.nn.functional.binary_cross_entropy(p_student, p_teacher, reduction="none")
+    expected = ((p_student - p_teacher).abs().sqrt() * bce).sum(-1)
+    torch.testing.assert_close(found, expected)
+    weight = torch.rand(3, 7, dtype=torch.float64)
+    gradients = [torch.autograd.grad((x * weight).sum(), student, retain_graph=True) for x in (found, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_bckd_cls_map__negative_beta_is_refused() -> None:

@@ -14,7 +14,7 @@ from tests.losses.steps import GRID, TEACHER_CHANNELS, make_step
 from tests.losses.test_mgd import identity_generators
 from yolokd.errors import RunError, ShapeError
 from yolokd.losses.bckd import score_gap
-from yolokd.losses.mgd import MGD
+from yolokd.losses.mgd import MGD, generator_block
 from yolokd.losses.samkd import (
     SAMKD,
     bernoulli_kl_map,
@@ -24,6 +24,7 @@ from yolokd.losses.samkd import (
     spatial_attention,
     spread_pooled,
     top_mask,
+    without_hidden,
 )
 
 EXAMPLE = torch.tensor([[1, 2, 0, 0], [3, 4, 0, 0], [0, 0, 5, 6], [0, 0, 7, 8]], dtype=torch.float64).view(1, 1, 4, 4)
@@ -216,6 +217,19 @@ def test_gap_weight__lists_the_known_kinds() -> None:
 
 
 # Wiring
+
+
+@pytest.mark.parametrize("size", [(2, 2), (5, 4)])  # fewer and more cells than channels
+@pytest.mark.parametrize("hidden", [0, 4, 6])
+def test_without_hidden__equals_the_generator_on_zeroed_channels(size: tuple[int, int], hidden: int) -> None:
+    generator = generator_block(6).double()
+    feature = torch.randn(3, 6, *size, dtype=torch.float64, requires_grad=True)
+    channels = torch.stack([(torch.randperm(6) >= hidden).double() for _ in range(3)])
+    outcomes = []
+    for found in (without_hidden(generator, feature, channels), generator(feature * channels[..., None, None])):
+        leaves = [feature, *generator.parameters()]
+        outcomes.append((found, *torch.autograd.grad((found**2).sum(), leaves)))
+    torch.testing.assert_close(*outcomes)
 
 
 def test_samkd__first_rung_is_mgd_exactly() -> None:

@@ -31,6 +31,12 @@ def uniform(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.rand(*shape, dtype=dtype)
 
 
+def value_and_gradient(student: Tensor, teacher: Tensor, weight: Tensor, normalize: Any) -> tuple[Tensor, Tensor]:
+    student = student.clone().requires_grad_()
+    loss = ssim_loss_map(student, teacher, normalize=normalize)
+    return loss.detach(), gradient(loss * weight, student)
+
+
 # closed forms
 
 
@@ -231,6 +237,29 @@ def test_ssim_loss_map__stays_in_range_far_outside_of_it() -> None:
     assert _factors(student, teacher, _blur_of(student, 11, 1.5), 1e-4, 9e-4).variances.min().item() == pytest.approx(
         4.5e-4
     )
+
+
+@pytest.mark.parametrize("normalize", SCOPES)
+def test_ssim_loss_map__is_the_same_however_many_pictures_go_at_a_time(
+    normalize: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student, teacher, weight = uniform(5, 3, 13, 14), uniform(5, 3, 13, 14), uniform(5, 13, 14)
+    whole = value_and_gradient(student, teacher, weight, normalize)
+    for values in (1, 2 * student[0].numel()):
+        monkeypatch.setattr("yolokd.losses._tensors.CACHED", values)
+        torch.testing.assert_close(value_and_gradient(student, teacher, weight, normalize), whole)
+
+
+@pytest.mark.parametrize("size", [(6, 7), (12, 12), (8, 18)])
+def test_ssim_loss_map__one_matrix_for_all_cells_does_what_one_per_axis_does(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student, teacher, weight = uniform(2, 3, *size), uniform(2, 3, *size), uniform(2, *size)
+    assert _blur_of(student, 11, 1.5).cells is not None
+    by_cells = value_and_gradient(student, teacher, weight, "image")
+    monkeypatch.setattr("yolokd.losses.ssim.SMALL", 0)
+    assert _blur_of(student, 11, 1.5).cells is None
+    torch.testing.assert_close(value_and_gradient(student, teacher, weight, "image"), by_cells)
 
 
 def test_ssim_loss_map__takes_channels_last_and_permuted_maps() -> None:

@@ -9,7 +9,16 @@ from torch import Tensor, distributed, multiprocessing
 
 from tests.losses.steps import gradient
 from yolokd.errors import ShapeError
-from yolokd.losses._tensors import as_pair, known, mean_over_ranks, same_shape, widen, without_autocast
+from yolokd.losses._tensors import (
+    as_pair,
+    known,
+    mean_over_ranks,
+    portions,
+    rank_and_ranks,
+    same_shape,
+    widen,
+    without_autocast,
+)
 
 
 @pytest.mark.parametrize(
@@ -93,3 +102,21 @@ def test_mean_over_ranks__two_processes_agree_on_the_mean(tmp_path: Path) -> Non
     processes.spawn(_rank, args=(str(tmp_path),), nprocs=2)
     for rank, own in enumerate((3.0, 8.0)):
         assert torch.load(tmp_path / f"{rank}.pt") == (torch.tensor(5.5), torch.tensor(own), False)
+
+
+@pytest.mark.parametrize(
+    "pictures, values, sizes", [(5, 2**18, [1] * 5), (5, 2**17, [2, 2, 1]), (3, 2**18 + 1, [1, 1, 1]), (2, 0, [2])]
+)
+def test_portions__cover_each_picture_once(pictures: int, values: int, sizes: list[int]) -> None:
+    x = torch.empty(pictures, values, device="cpu") if values else torch.empty(pictures, 0)
+    rows = torch.arange(pictures)
+    assert [len(rows[part]) for part in portions(x)] == sizes
+    assert torch.equal(torch.cat([rows[part] for part in portions(x)]), rows)
+
+
+def test_portions__take_all_at_once_off_the_processor() -> None:
+    assert portions(torch.empty(6, 2**19, device="meta")) == [slice(0, 6)]
+
+
+def test_rank_and_ranks__one_process_is_the_first_of_one() -> None:
+    assert rank_and_ranks() == (0, 1)

@@ -74,10 +74,9 @@ class Teacher(nn.Module):
         features: dict[str, Tensor] = {}
         outputs: list[Any] = []
         x: Any = images.to(self.dtype)
-        if images.device.type == "cpu":
-            x = x.contiguous(
-                memory_format=torch.channels_last
-            )  # a seventh faster; on a GPU that is the trainer's choice
+        cpu = images.device.type == "cpu"
+        if cpu:  # a tenth faster; on a GPU the trainer has put all models into that format
+            x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, enabled=False):
             for index, layer in enumerate(self.layers):
                 source: Any = layer.f
@@ -87,7 +86,7 @@ class Teacher(nn.Module):
                 x = layer(x)
                 outputs.append(x if index in self.saved else None)
                 if index in wanted:
-                    features[wanted[index]] = x.contiguous() if images.device.type == "cpu" else x  # as the student's
+                    features[wanted[index]] = x.contiguous() if cpu else x  # in the format of the student's
                 if index == last:
                     break
         return TeacherOutput(features, x if head else None)
