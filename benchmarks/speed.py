@@ -58,7 +58,7 @@ def measure(teacher: str, options: Any) -> None:
             done = int(10 * share)
             print(f"{teacher}: {10 * done} %", flush=True)
 
-    report = bench(models, setting, recipes, rounds=options.rounds, report=tell)
+    report = bench(models, setting, recipes, rounds=options.rounds, warm_up=1, report=tell)
     stem = options.out / f"speed-{setting.device.type}-{Path(teacher).stem}"
     stem.with_suffix(".json").write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
     text = markdown(report, options)
@@ -84,7 +84,8 @@ def markdown(report: Any, options: Any) -> str:
     from yolokd.engine.bench_plot import title_of
 
     here = report.conditions
-    command = f"python benchmarks/speed.py --device {options.device} --teachers {here.teacher} --rounds {here.rounds}"
+    size = f"--imgsz {here.imgsz} --batch {here.batch} --rounds {here.rounds}"
+    command = f"python benchmarks/speed.py --device {options.device} --teachers {here.teacher} {size}"
     lines = [f"# Speed: {here.teacher} → {here.student}", "", f"`{command}`", ""]
     lines += [" · ".join(title_of(report)) + ".", ""]
     lines += [

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from ultralytics.nn.tasks import DetectionModel
 
-from tests.engine.models import config, detector, save
+from tests.engine.models import config, detector, save, training_args
 from yolokd.engine import bench_models
 from yolokd.engine.bench_models import Models, Setting, make_batch, make_pair, make_student, open_models, read_setting
 from yolokd.engine.run import resolve_recipe
@@ -93,18 +94,24 @@ def test_open_models__random_weights_give_activations_of_an_ordinary_size(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("teacher", "student", "error", "words"),
+    ("teacher", "error", "words"),
     [
-        ("missing.pt", "small", WeightsError, "There is no file 'missing.pt'"),
-        ("yolov8l.yml2", "small", WeightsError, "no file"),
-        ("grey", "small", PairError, "different channels: 1 and 3"),
+        ("missing.pt", WeightsError, "There is no file 'missing.pt'"),
+        ("missing.yaml", WeightsError, "There is no model description 'missing.yaml'"),
+        ("yolov8-p2.yaml", PairError, "The teacher has detection levels of strides 4, 8, 16, 32"),
     ],
 )
-def test_open_models__refuses(tmp_path: Path, teacher: str, student: str, error: type[Exception], words: str) -> None:
-    specs = {"small": description(tmp_path, "small"), "grey": description(tmp_path, "grey", channels=1)}
+def test_open_models__refuses(tmp_path: Path, teacher: str, error: type[Exception], words: str) -> None:
     with pytest.raises(error) as caught:
-        open_models(specs.get(teacher, teacher), specs[student])
+        open_models(teacher, description(tmp_path, "small"))
     assert words in str(caught.value)
+
+
+def test_open_models__refuses_a_pair_that_sees_other_pictures(tmp_path: Path) -> None:
+    grey = DetectionModel(config("v8"), ch=1, nc=3, verbose=False)
+    grey.args = training_args()
+    with pytest.raises(PairError, match="different channels: 1 and 3"):
+        open_models(save(grey, tmp_path / "grey.pt"), description(tmp_path, "small"))
 
 
 def test_make_batch__boxes_of_every_picture_inside_it() -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from tests.engine.models import FAMILIES, detector
 from yolokd.engine.heads import neck_features, split_branches
-from yolokd.engine.teacher import Teacher, fold
+from yolokd.engine.teacher import Teacher, fold, require_compiler
+from yolokd.errors import UserError
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
@@ -74,6 +75,45 @@ def test_teacher__holds_its_weights_in_the_precision_that_it_runs_in() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = teacher(torch.rand(1, 3, 64, 64), head=False, levels=("p4",))
     assert output.features["p4"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_teacher__features_lie_in_memory_as_the_students_do(family: str) -> None:
+    output = Teacher(detector(family))(torch.rand(2, 3, 64, 96), head=False, levels=("p3", "p4", "p5"))
+    assert all(feature.is_contiguous() for feature in output.features.values())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own parts
+def test_teacher__a_compiled_pass_is_the_same_and_the_attack_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracer = torch.compile  # traced as ever, but run as it is: generating code takes minutes
+
+    def trace(function: Any, *, options: Any) -> Any:
+        assert options == {"freezing": True}
+        return tracer(function, backend="eager", fullgraph=True)
+
+    monkeypatch.setattr(torch, "compile", trace)
+    model, images = detector("v8"), torch.rand(2, 3, 64, 64)
+    plain, compiled = Teacher(copy.deepcopy(model)), Teacher(model, compiled=True)
+    expected, found = (teacher(images, head=True, levels=("p3",)) for teacher in (plain, compiled))
+    assert expected.raw is not None
+    assert found.raw is not None
+    torch.testing.assert_close(found.features, expected.features)
+    torch.testing.assert_close(found.raw["scores"], expected.raw["scores"])
+    images.requires_grad_()
+    attacked: Any = compiled.run(images).raw
+    assert torch.autograd.grad(attacked["scores"].sum(), images)[0].any()
+
+
+def test_require_compiler__says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("No working C++ compiler found.\nSet TORCH_LOGS for more.")
+
+    monkeypatch.setattr(torch, "compile", nothing)
+    with pytest.raises(UserError) as caught:
+        require_compiler(torch.device("cpu"))
+    message = str(caught.value)
+    assert message.startswith("teacher.compile is on, but torch cannot compile for the device 'cpu' (No working C++")
+    assert "TORCH_LOGS" not in message
 
 
 def test_fold__keeps_both_branches_of_a_dual_head() -> None:

@@ -70,23 +70,36 @@ def bench(
     recipes = load_recipes(str(recipe), set_ or [], imgsz=imgsz, batch=batch, device=device)
     setting = read_setting(recipes)
     models = open_models(str(teacher), str(student))
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    # no thread of its own: it would count as processor time
-    with Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True) as bar:
-        task = bar.add_task("Timing", total=1.0)
-        report = run(
-            models,
-            setting,
-            recipes,
-            rounds=rounds,
-            report=lambda share: bar.update(task, completed=share, refresh=True),
-        )
+    with _Progress() as progress:
+        report = run(models, setting, recipes, rounds=rounds, report=progress.hear)
     if json_file != "-":
         show(Console(), report)
     if json_file is not None:
         write_json(json_file, report.to_dict())
     if plot is not None:
         write_plot(plot, report)
+
+
+class _Progress:
+    """A bar that shows once there is progress; without a thread, whose work would count as processor time."""
+
+    def __init__(self) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+        self.bar = Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True)
+        self.task = self.bar.add_task("Timing", total=1.0)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar.live.is_started:
+            self.bar.stop()
+
+    def hear(self, share: float) -> None:
+        """Show the share that is done."""
+        if not self.bar.live.is_started:
+            self.bar.start()
+        self.bar.update(self.task, completed=share, refresh=True)
 
 
 def load_recipes(

@@ -113,8 +113,8 @@ def open_models(teacher: Spec, student: Spec, *, seed: int = 0) -> Models:
     for who, model in models.items():
         read_head(model, f"The {who}")
         vars(model).pop("criterion", None)  # checkpoints may carry that of their training
-        for parameter in model.parameters():
-            parameter.requires_grad_(True)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(".dfl" not in name)  # as Ultralytics' trainer does
     channels = [model.yaml.get("channels", 3) for model in models.values()]
     if len(set(channels)) > 1:
         raise PairError(f"Teacher and student take pictures of different channels: {channels[0]} and {channels[1]}.")

@@ -68,7 +68,9 @@ def _draw_bar(axes: Any, row: int, segments: list[Segment], widest: float) -> No
         axes.barh(row, segment.milliseconds, left=left, height=0.7, linewidth=0.5, **style)
         if segment.milliseconds > LABEL * widest:
             middle = left + segment.milliseconds / 2
-            axes.text(middle, row, f"{segment.milliseconds:.0f}", ha="center", va="center", fontsize=8, color="white")
+            box = {"facecolor": segment.colour, "edgecolor": "none", "pad": 1.5}
+            style = {"ha": "center", "va": "center", "fontsize": 8, "color": "white", "bbox": box}
+            axes.text(middle, row, f"{segment.milliseconds:.0f}", **style)
         left += segment.milliseconds
 
 

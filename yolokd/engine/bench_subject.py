@@ -199,6 +199,7 @@ class Subject:
         with self.setting.autocast():
             self.pair.look(self.batch, {term: 1.0})
         del self.pair.projector[term]
+        self.pair.distillation = self.wired
         self.pair.zero_grad(set_to_none=True)
         return onlooker.step
 

@@ -1,0 +1,147 @@
+"""`yolokd bench` as a user meets it: a table, JSON, a picture; and every wrong input as one short error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import pytest
+import yaml
+
+from tests.engine.models import config, detector, save
+from tests.engine.test_bench_report import report
+from yolokd.cli import bench
+from yolokd.cli.main import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a trained teacher and the description of a student."""
+    folder = tmp_path_factory.mktemp("files")
+    save(detector("v8", width=0.25, seed=1), folder / "teacher.pt")
+    (folder / "student.yaml").write_text(yaml.safe_dump(config("v8")))
+    return folder
+
+
+@pytest.fixture
+def run(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `yolokd bench` in an empty folder, tiny wherever an option is not given."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*options: str, without: str = "") -> tuple[int, str, str]:
+        standard = {
+            "--teacher": str(files / "teacher.pt"),
+            "--student": str(files / "student.yaml"),
+            "--recipe": "bckd",
+            "--imgsz": "64",
+            "--batch": "2",
+            "--device": "cpu",
+            "--rounds": "1",
+        }
+        line = ["bench", *options]
+        for option, value in standard.items():
+            if option not in options and option != without:
+                line += [option, value]
+        with pytest.raises(SystemExit) as end:
+            main(line)
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def fails(result: tuple[int, str, str], *words: str) -> None:
+    """One short error with these words, no traceback, nothing written."""
+    code, out, error = result
+    assert code == 2, error
+    assert error.startswith("Error: ")
+    flat = " ".join(error.split())
+    for word in words:
+        assert word in flat
+    assert "Traceback" not in error
+    assert out == ""
+    assert not list(Path().iterdir())
+
+
+def test_bench__table_json_and_picture(run: Run) -> None:
+    code, out, error = run("--recipe", "bckd,ssim", "--json", "cost.json", "--plot", "cost.png")
+    assert code == 0, error
+    assert "teacher.pt" in out
+    assert "random weights: student" in out
+    rows = [line.strip() for line in out.splitlines()]
+    for name in ("plain training", "built-in distiller", "bckd forward", "ssim backward", "everything else", "floor"):
+        assert any(row.startswith(f"{name} ") for row in rows), name
+    found = json.loads(Path("cost.json").read_text())
+    assert list(found["recipes"]) == ["bckd", "ssim"]
+    bckd = found["recipes"]["bckd"]
+    medians = [found["plain"]["wall_ms"]["median"], bckd["teacher"]["wall_ms"]["median"]]
+    assert bckd["floor"]["wall_ms"] == pytest.approx(sum(medians))
+    assert bckd["step_to_floor"]["wall"] == pytest.approx(bckd["step"]["wall_ms"]["median"] / sum(medians))
+    assert found["conditions"]["imgsz"] == 64
+    assert cv2.imread("cost.png") is not None
+    assert sorted(path.name for path in Path().iterdir()) == ["cost.json", "cost.png"]
+
+
+def test_bench__json_on_stdout_stands_alone(run: Run) -> None:
+    code, out, error = run("--recipe", "ssim", "--json", "-")
+    assert code == 0, error
+    assert json.loads(out)["recipes"]["ssim"]["parts"]["ssim"]["share_of_steps"] == 1
+
+
+@pytest.mark.parametrize("option", ["--teacher", "--student", "--recipe"])
+def test_bench__says_what_is_missing(run: Run, option: str) -> None:
+    fails(run(without=option), f"Give {option}")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--recipe", "baseline"), ("'baseline' has no losses", "nothing to measure")),
+        (("--recipe", "bckd,,ssim"), ("--recipe expects names with commas between", "bckd,,ssim")),
+        (("--recipe", "bckd,bckd"), ("names 'bckd' twice",)),
+        (("--recipe", "bkcd"), ("bkcd", "bckd")),
+        (("--recipe", "bckd,ssim", "--set", "losses.ssim.gain=4"), ("belongs to one recipe",)),
+        (("--set", "losses.bckd.clss=4"), ("clss",)),
+        (("--teacher", "missing.pt"), ("There is no file 'missing.pt'",)),
+        (("--teacher", "yolov8n"), ("cannot be downloaded", "yolov8n.yaml")),
+        (("--device", "9"), ("The device '9' cannot be used",)),
+        (("--json", "nowhere/cost.json"), ("--json 'nowhere/cost.json' cannot be written", "does not exist")),
+        (("--plot", "nowhere/cost.png"), ("--plot 'nowhere/cost.png' cannot be written",)),
+        (("--plot", "cost.pdf"), ("must end in .png", "cost.pdf")),
+    ],
+)
+def test_bench__refuses_before_anything_is_timed(run: Run, options: tuple[str, ...], words: tuple[str, ...]) -> None:
+    fails(run(*options), *words)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--rounds", "0"), ("--batch", "0"), ("--imgsz", "16")])
+def test_bench__numbers_have_a_least_value(run: Run, option: str, value: str) -> None:
+    code, out, error = run(option, value)
+    assert code == 2
+    assert option in error
+    assert out == ""
+
+
+def test_bench__a_picture_that_cannot_be_written(run: Run) -> None:
+    Path("cost.png").mkdir()
+    code, _, error = run("--plot", "cost.png")
+    assert code == 2
+    assert "The picture cannot be written to 'cost.png'" in " ".join(error.split())
+
+
+def test_show__ratios_are_those_of_the_medians(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    bench.show(Console(width=80), report(scratch=("teacher",)))
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in lines[2:14])
+    cells = {line[:22].strip(): line[22:].split() for line in lines}
+    assert cells["mine"][-4:] == ["1.80", "1.20", "0.90", "30"]
+    assert cells["built-in distiller"][-3:] == ["2.00", "1.00", "20"]
+    assert cells["ikd forward (1 in 4)"][0] == "30.0"
+    assert cells["floor"] == ["150.0", "75.0", "1.50", "1.00"]
+    assert any("mine 1.20 × floor, 0.90 × built-in" in line for line in lines)
