@@ -4,6 +4,8 @@
     python benchmarks/study.py --plan final --out RUNS         five paired seeds, scored on the other half
     python benchmarks/study.py --plan control --out RUNS       the same with a warm-up that suits the baseline better
     python benchmarks/study.py --plan few --out RUNS           a tenth of the labels, plus unlabelled pictures
+    python benchmarks/study.py --plan methods_screening --out RUNS   gains for each method alone, trained student
+    python benchmarks/study.py --plan methods --out RUNS       each method alone, five paired seeds, trained student
 
 Prepares links to the pictures and the teacher once, then runs `yolokd compare` and writes `benchmarks/results/`.
 Finished runs are kept: the same command goes on where it was stopped; `--seeds 1` makes a first table of one seed.
@@ -35,6 +37,8 @@ PICTURES = {".jpg", ".jpeg", ".png"}
 COMMON = ["optimizer=AdamW", f"nbs={BATCH}", "cache=ram", "plots=false", "workers=0"]
 STUDENT = [*COMMON, "lr0=2e-3", "close_mosaic=10", "val=false"]
 NO_BIAS_WARMUP = [*STUDENT, "warmup_bias_lr=0"]  # as with Ultralytics' automatic optimizer; else biases start at 0.1
+# A trained student goes on as with Ultralytics' automatic optimizer, whose rate is 1.1e-3 for five classes.
+FINETUNE = [*COMMON, "lr0=1e-3", "close_mosaic=5", "val=false", "warmup_epochs=1", "warmup_bias_lr=0"]
 TEACHER = [*COMMON, "lr0=5e-4", "close_mosaic=5", "warmup_epochs=1", "warmup_bias_lr=0", "patience=0"]
 
 
@@ -57,6 +61,7 @@ class Plan:
     half: str  # of val: "tune" or "report"
     labels: float = 1.0  # share of the training pictures that keep their labels
     teacher_epochs: int = 20
+    student_epochs: int = 0  # of plain training before the comparison; all arms and seeds start from its weights
     settings: Sequence[str] = field(default_factory=lambda: STUDENT)
 
 
@@ -94,6 +99,23 @@ PLANS = {
         labels=0.1,
         teacher_epochs=60,
     ),
+    "methods_screening": Plan(
+        {
+            "bckd_8_32": bckd(8, 32),
+            "ssim_2": Arm("ssim"),
+            "ssim_20": Arm("ssim", ["losses.ssim.gain=20"]),
+            "samkd_2": Arm("samkd", ["losses.samkd.logits=2"]),
+            "samkd_10": Arm("samkd"),
+            "ikd": Arm("ikd"),
+            "aid_05": Arm("aid"),
+            "aid_20": Arm("aid", ["balance.share=0.2"]),
+        },
+        seeds=[9],
+        epochs=10,
+        half="tune",
+        student_epochs=100,
+        settings=FINETUNE,
+    ),
 }
 
 
@@ -111,7 +133,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     data = prepare_data(shared / "data" / "highway", out / "data", plan.labels)
     teacher = prepare_teacher(shared / "weights" / "yolov8n-coco.pt", data["tune"], plan, options.device, out)
-    student = make_student(out)
+    student = prepare_student(data["tune"], plan, options.device, out)
     arms = {name: plan.arms[name] for name in options.arms.split(",")} if options.arms else plan.arms
     recipes = [write_recipe(name, arm, shared, out) for name, arm in arms.items()]
     seeds = plan.seeds[: options.seeds or None]
@@ -155,23 +177,34 @@ def link(source: Path, target: Path) -> None:
 def prepare_teacher(weights: Path, data: Path, plan: Plan, device: str, out: Path) -> Path:
     """Fine-tune the COCO detector on the same labels that the students get."""
     name = f"teacher-{round(100 * plan.labels)}"
-    line = ["train", "--recipe", "baseline", "--student", str(weights), "--data", str(data), "--name", name]
-    line += ["--imgsz", str(SIZE), "--batch", str(BATCH), "--epochs", str(plan.teacher_epochs)]
-    line += ["--device", device.split(",")[0], "--seed", "0"]
+    return train(weights, data, name, plan.teacher_epochs, 0, TEACHER, device, out)
+
+
+def prepare_student(data: Path, plan: Plan, device: str, out: Path) -> Path:
+    """Return the student's description, or what plain training has made of it."""
+    from yolokd.engine.descriptions import write_yolov8
+
+    student = write_yolov8(out / "student-w0125.yaml", width=0.125)
+    if not plan.student_epochs:
+        return student
+    return train(student, data, f"start-{plan.student_epochs}", plan.student_epochs, 100, STUDENT, device, out)
+
+
+def train(
+    model: Path, data: Path, name: str, epochs: int, seed: int, values: Sequence[str], device: str, out: Path
+) -> Path:
+    """Train a model plainly, or go on with it; return its last weights."""
+    line = ["train", "--recipe", "baseline", "--student", str(model), "--data", str(data), "--name", name]
+    line += ["--imgsz", str(SIZE), "--batch", str(BATCH), "--epochs", str(epochs)]
+    line += ["--device", device.split(",")[0], "--seed", str(seed)]
     last = out / "runs" / name / "weights" / "last.pt"
     if last.exists() and not is_finished(last):
         yolokd(["train", "--resume", str(out / "runs" / name)], out)
     elif not last.exists():
         if last.parents[1].exists():
             last.parents[1].rename(last.parents[1].with_name(f"{name}-aborted-{os.getpid()}"))
-        yolokd([*line, *settings(TEACHER)], out)
+        yolokd([*line, *settings(values)], out)
     return last
-
-
-def make_student(out: Path) -> Path:
-    from yolokd.engine.descriptions import write_yolov8
-
-    return write_yolov8(out / "student-w0125.yaml", width=0.125)
 
 
 def write_recipe(name: str, arm: Arm, shared: Path, out: Path) -> Path:
@@ -234,9 +267,10 @@ def write_table(name: str, plan: Plan, found: dict[str, Any], out: Path) -> None
     target.mkdir(exist_ok=True)
     (target / f"study-{name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     budget = found["budget"]
+    start = f"after {plan.student_epochs} of plain training" if plan.student_epochs else "from scratch"
     rows = [
         f"Highway with {plan.labels:.0%} of the labels, {budget['imgsz']} px, batch {budget['batch']}, "
-        f"{budget['epochs']} epochs from scratch; last.pt on the {plan.half} half of val; COCO AP in percent; "
+        f"{budget['epochs']} epochs {start}; last.pt on the {plan.half} half of val; COCO AP in percent; "
         f"teacher {100 * teacher['AP']:.1f}.",
         "",
         f"    python benchmarks/study.py --plan {name} --out RUNS",

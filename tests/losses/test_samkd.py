@@ -21,6 +21,7 @@ from yolokd.losses.samkd import (
     cell_energy,
     channel_attention,
     gap_weight,
+    mix,
     spatial_attention,
     spread_pooled,
     top_mask,
@@ -37,6 +38,7 @@ def samkd(**changes: Any) -> SAMKD:
         "hide": "important",
         "channel": True,
         "scales": (1, 2, 4),
+        "generator": "conv",
         "seed": 0,
         "logits": 1.0,
         "logits_weight": "hard",
@@ -219,25 +221,62 @@ def test_gap_weight__lists_the_known_kinds() -> None:
 # Wiring
 
 
+@pytest.mark.parametrize("kind", ["conv", "separable"])
 @pytest.mark.parametrize("size", [(2, 2), (5, 4)])  # fewer and more cells than channels
 @pytest.mark.parametrize("hidden", [0, 4, 6])
-def test_without_hidden__equals_the_generator_on_zeroed_channels(size: tuple[int, int], hidden: int) -> None:
-    generator = generator_block(6).double()
+def test_without_hidden__equals_the_block_on_zeroed_channels(size: tuple[int, int], hidden: int, kind: str) -> None:
+    block = generator_block(6, kind).double()[0]
     feature = torch.randn(3, 6, *size, dtype=torch.float64, requires_grad=True)
     channels = torch.stack([(torch.randperm(6) >= hidden).double() for _ in range(3)])
     outcomes = []
-    for found in (without_hidden(generator, feature, channels), generator(feature * channels[..., None, None])):
-        leaves = [feature, *generator.parameters()]
+    for found in (without_hidden(block, feature, channels), block(feature * channels[..., None, None])):
+        leaves = [feature, *block.parameters()]
         outcomes.append((found, *torch.autograd.grad((found**2).sum(), leaves)))
     torch.testing.assert_close(*outcomes)
 
 
-def test_samkd__first_rung_is_mgd_exactly() -> None:
+@pytest.mark.parametrize("kind", ["conv", "separable"])
+def test_mix__equals_the_block_times_the_factor(kind: str) -> None:
+    block = generator_block(6, kind).double()[0]
+    feature, factor = random(2, 6, 5, 4).requires_grad_(), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    outcomes = []
+    for found in (mix(block, feature, factor=factor), factor * block(feature)):
+        outcomes.append((found, *torch.autograd.grad((found**2).sum(), [feature, factor, *block.parameters()])))
+    torch.testing.assert_close(*outcomes)
+
+
+@pytest.mark.parametrize("kind", ["conv", "separable"])
+@pytest.mark.parametrize("channel", [False, True])
+def test_samkd__features_follow_their_formula(kind: str, channel: bool) -> None:
+    """Blend, masks, scales and sum written out, with the generators called as plain modules."""
+    loss, step = samkd(generator=kind, channel=channel, scales=(1, 2)), make_step()
+    parts: Any = build(loss)
+    expected = 0.0
+    for level in loss.levels:
+        student, teacher = parts["adapter"][level](step.student[level]), step.teacher[level]
+        for scale in (1, 2):
+            seen, target = (F.max_pool2d(x, scale, ceil_mode=True) for x in (student, teacher))
+            cells = top_mask(target.abs().mean(1), 0.65).unsqueeze(1)
+            rebuilt = parts["spatial"][level](seen * cells)
+            if channel:
+                open_channels = top_mask(target.abs().mean((2, 3)), 0.65)[..., None, None]
+                blend = parts["blend"][level].sigmoid()
+                rebuilt = blend * rebuilt + (1 - blend) * parts["channel"][level](seen * open_channels)
+            expected = expected + scale**2 / 2 * (rebuilt - target).square().sum()
+    torch.testing.assert_close(loss.maps(step, parts, ["samkd"])["samkd"].sum(), expected)
+
+
+@pytest.mark.parametrize("kind", ["conv", "separable"])
+def test_samkd__first_rung_is_mgd_exactly(kind: str) -> None:
     step = make_step()
-    own, other = samkd(spatial="random", channel=False, scales=(1,), seed=3), MGD(config(ratio=0.65, seed=3))
+    own, other = (
+        samkd(spatial="random", channel=False, scales=(1,), seed=3, generator=kind),
+        MGD(config(ratio=0.65, seed=3, generator=kind)),
+    )
     own_parts, other_parts = build(own), build(other)
     for _ in range(2):
-        assert torch.equal(own.maps(step, own_parts, ["samkd"])["samkd"], other.maps(step, other_parts, ["mgd"])["mgd"])
+        found, expected = own.maps(step, own_parts, ["samkd"])["samkd"], other.maps(step, other_parts, ["mgd"])["mgd"]
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("changes", [{}, {"hide": "unimportant"}, {"channel": False}, {"spatial": "random"}])
