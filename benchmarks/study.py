@@ -70,6 +70,18 @@ def bckd(cls: float, box: float, *more: str) -> Arm:
     return Arm("bckd", [f"losses.bckd.cls={cls}", f"losses.bckd.box={box}", *more])
 
 
+METHODS = {
+    "ultralytics": Arm("ultralytics"),
+    "bckd_2_8": bckd(2, 8),
+    "bckd_8_32": bckd(8, 32),
+    "ssim_2": Arm("ssim"),
+    "ssim_20": Arm("ssim", ["losses.ssim.gain=20"]),
+    "samkd_2": Arm("samkd", ["losses.samkd.logits=2"]),
+    "samkd_10": Arm("samkd"),
+    "ikd": Arm("ikd"),
+    "aid_05": Arm("aid"),
+    "aid_20": Arm("aid", ["balance.share=0.2"]),
+}
 PLANS = {
     "screening": Plan(
         {
@@ -99,23 +111,8 @@ PLANS = {
         labels=0.1,
         teacher_epochs=60,
     ),
-    "methods_screening": Plan(
-        {
-            "bckd_8_32": bckd(8, 32),
-            "ssim_2": Arm("ssim"),
-            "ssim_20": Arm("ssim", ["losses.ssim.gain=20"]),
-            "samkd_2": Arm("samkd", ["losses.samkd.logits=2"]),
-            "samkd_10": Arm("samkd"),
-            "ikd": Arm("ikd"),
-            "aid_05": Arm("aid"),
-            "aid_20": Arm("aid", ["balance.share=0.2"]),
-        },
-        seeds=[9],
-        epochs=10,
-        half="tune",
-        student_epochs=100,
-        settings=FINETUNE,
-    ),
+    "methods_screening": Plan(METHODS, seeds=[9], epochs=10, half="tune", student_epochs=100, settings=FINETUNE),
+    "methods_few": Plan(METHODS, seeds=[9], epochs=60, half="tune", labels=0.1, teacher_epochs=60),
 }
 
 

@@ -20,6 +20,7 @@ from yolokd.losses.samkd import (
     bernoulli_kl_map,
     cell_energy,
     channel_attention,
+    channels_last,
     gap_weight,
     mix,
     spatial_attention,
@@ -243,6 +244,16 @@ def test_mix__equals_the_block_times_the_factor(kind: str) -> None:
     for found in (mix(block, feature, factor=factor), factor * block(feature)):
         outcomes.append((found, *torch.autograd.grad((found**2).sum(), [feature, factor, *block.parameters()])))
     torch.testing.assert_close(*outcomes)
+
+
+def test_channels_last__hands_back_the_gradient_as_the_feature_lies() -> None:
+    feature = random(2, 3, 4, 5).requires_grad_()
+    laid = channels_last(feature)
+    assert laid.is_contiguous(memory_format=torch.channels_last)
+    factors = random(2, 3, 4, 5, seed=1).to(memory_format=torch.channels_last)
+    (gradient,) = torch.autograd.grad((laid * factors).sum(), feature)
+    assert gradient.is_contiguous()
+    assert torch.equal(gradient, factors)
 
 
 @pytest.mark.parametrize("kind", ["conv", "separable"])

@@ -167,6 +167,17 @@ def without_hidden(block: nn.Module, feature: Tensor, channels: Tensor) -> Tenso
     return torch.stack([mix(block, one[seen], seen=seen) for one, seen in pairs])
 
 
+def channels_last(feature: Tensor) -> Tensor:
+    """Return a feature with its channels side by side in memory, in which separable convolutions are a third faster.
+
+    Its gradient comes back as the feature lies now, so that the student's own layers run as before.
+    """
+    result = feature.contiguous(memory_format=torch.channels_last)
+    if result.requires_grad:
+        result.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
+    return result
+
+
 def mix(block: nn.Module, feature: Tensor, *, seen: Tensor | None = None, factor: Tensor | float = 1.0) -> Tensor:
     """Return `factor` times what one part of a `generator_block` makes of a feature, (B, C, H, W).
 
@@ -231,8 +242,8 @@ class SAMKD(Loss):
     def _level(self, step: Step, parts: nn.ModuleDict, level: str, numbers: torch.Generator) -> Tensor:
         """Return the errors of all scales of one level on its cells, (B, H, W); each scale weighs k² / |K|."""
         feature, teacher = widen(step.student[level]), widen(step.teacher[level])
-        if self.config.generator == "separable" and feature.device.type == "cpu":  # a third faster there
-            feature, teacher = (x.contiguous(memory_format=torch.channels_last) for x in (feature, teacher))
+        if self.config.generator == "separable" and feature.device.type == "cpu":
+            feature, teacher = channels_last(feature), channels_last(teacher)
         student = parts.get_submodule(f"adapter.{level}")(feature)
         errors = []
         for scale in self.config.scales:
