@@ -81,6 +81,23 @@ METHODS = {
     "ikd": Arm("ikd"),
     "aid_05": Arm("aid"),
     "aid_20": Arm("aid", ["balance.share=0.2"]),
+    "ssim_05": Arm("ssim", ["losses.ssim.gain=0.5"]),
+    "ssim_early": Arm("ssim", ["schedule.until=0.5"]),
+    "ssim_late": Arm("ssim", ["schedule.warmup=40"]),
+    "ikd_3": Arm("ikd", ["losses.fgd.gain=3"]),
+    "aid_50": Arm("aid", ["balance.share=0.5"]),
+    "ikd_late": Arm("ikd", ["schedule.warmup=40"]),
+    "aid_late": Arm("aid", ["balance.share=0.2", "schedule.warmup=40"]),
+}
+INIT = "student.init=teacher"
+METHODS_INIT = {
+    "init": bckd(0, 0, INIT),
+    "bckd_8_32": bckd(8, 32, INIT),
+    "ssim_2": Arm("ssim", [INIT]),
+    "ssim_05": Arm("ssim", ["losses.ssim.gain=0.5", INIT]),
+    "samkd_2": Arm("samkd", ["losses.samkd.logits=2", INIT]),
+    "ikd": Arm("ikd", [INIT]),
+    "aid_05": Arm("aid", [INIT]),
 }
 PLANS = {
     "screening": Plan(
@@ -102,17 +119,46 @@ PLANS = {
         half="report",
         settings=NO_BIAS_WARMUP,
     ),
-    "control": Plan({"ultralytics": Arm("ultralytics"), "best": Arm("best")}, seeds=range(5), epochs=30, half="report"),
+    "control": Plan(
+        {"ultralytics": Arm("ultralytics"), "init": bckd(0, 0, INIT), "best": Arm("best")},
+        seeds=range(5),
+        epochs=30,
+        half="report",
+    ),
     "few": Plan(
-        {"best": Arm("best"), "best_unlabeled": Arm("best", unlabeled="streets")},
+        {"init": bckd(0, 0, INIT), "best": Arm("best"), "best_unlabeled": Arm("best", unlabeled="streets")},
         seeds=range(3),
         epochs=60,
         half="report",
         labels=0.1,
         teacher_epochs=60,
     ),
-    "methods_screening": Plan(METHODS, seeds=[9], epochs=10, half="tune", student_epochs=100, settings=FINETUNE),
-    "methods_few": Plan(METHODS, seeds=[9], epochs=60, half="tune", labels=0.1, teacher_epochs=60),
+    "trained_screening": Plan(METHODS, seeds=[9], epochs=10, half="tune", student_epochs=100, settings=FINETUNE),
+    "trained": Plan(
+        {"bckd_2_8": bckd(2, 8), "bckd_8_32": bckd(8, 32)},
+        seeds=range(3),
+        epochs=20,
+        half="report",
+        student_epochs=100,
+        settings=FINETUNE,
+    ),
+    "methods": Plan(
+        {
+            "ultralytics": Arm("ultralytics"),
+            "bckd": bckd(8, 32),
+            "ssim": Arm("ssim", ["schedule.warmup=40"]),
+            "samkd": Arm("samkd", ["losses.samkd.logits=2"]),
+            "ikd": Arm("ikd", ["schedule.warmup=40"]),
+            "aid": Arm("aid", ["balance.share=0.2"]),
+        },
+        seeds=range(5),
+        epochs=60,
+        half="report",
+        labels=0.1,
+        teacher_epochs=60,
+    ),
+    "methods_screening": Plan(METHODS, seeds=[9], epochs=60, half="tune", labels=0.1, teacher_epochs=60),
+    "methods_init": Plan(METHODS_INIT, seeds=[9], epochs=60, half="tune", labels=0.1, teacher_epochs=60),
 }
 
 
@@ -259,7 +305,8 @@ def write_table(name: str, plan: Plan, found: dict[str, Any], out: Path) -> None
     teacher = dict(found["teacher"])
     teacher["path"] = Path(teacher["path"]).relative_to(out).as_posix()
     found["teacher"] = teacher
-    found["recipes"] = {arm: [a.recipe, *a.changes] for arm, a in plan.arms.items()}
+    ran = {arm["recipe"] for arm in found["arms"]}
+    found["recipes"] = {arm: [a.recipe, *a.changes] for arm, a in plan.arms.items() if arm in ran}
     target = HERE / "results"
     target.mkdir(exist_ok=True)
     (target / f"study-{name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
