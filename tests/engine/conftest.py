@@ -76,7 +76,7 @@ class Pair:
 
         budget = {"data": str(self.data), "epochs": 3, "imgsz": 64, "batch": 8, "device": "cpu", **options}
         resolved = resolve_recipe(recipe, ["train.plots=false", *overrides], **budget)
-        teacher = self.teacher if resolved.terms() else None
+        teacher = self.teacher if resolved.needs_teacher else None
         return make_plan(teacher, self.student, resolved, runs=self.runs)
 
 

@@ -16,27 +16,30 @@ from tests.engine.conftest import Pair
 from tests.engine.models import detector, save
 from yolokd.engine.classes import match_classes
 from yolokd.engine.inheritance import UnfitTeacherError, inherit
-from yolokd.engine.plan import from_yaml
-from yolokd.engine.run import resolve_recipe, start
+from yolokd.engine.plan import from_yaml, make_plan
+from yolokd.engine.run import resolve_recipe, resume, start
 from yolokd.engine.trainer import DistillTrainer
 from yolokd.engine.weights import load_detector
-from yolokd.errors import RecipeError, RunError
+from yolokd.errors import RunError, UserError
 
 LAYER = "model.6.cv1.conv.weight"
 
 
-def before_training(pair: Pair, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> dict[str, Tensor]:
+def before_training(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, *overrides: str, recipe: str = "bckd_ssim"
+) -> dict[str, Tensor]:
     """Start a run and break it off before its first step; return the student's weights."""
     seen: dict[str, Tensor] = {}
 
     def stop(self: DistillTrainer) -> None:
-        seen.update({key: value.clone() for key, value in self.model.student_model.state_dict().items()})
+        student = getattr(self.model, "student_model", self.model)
+        seen.update({key: value.clone() for key, value in student.state_dict().items()})
         raise ValueError("stopped by the test")
 
     with monkeypatch.context() as patch:
         patch.setattr(DistillTrainer, "set_model_attributes", stop)
         with pytest.raises(RunError, match="stopped by the test"):
-            start(pair.plan(overrides=overrides, epochs=1))
+            start(pair.plan(recipe, overrides=overrides, epochs=1))
     return seen
 
 
@@ -92,6 +95,41 @@ def test_init__is_recorded(tiny_pair: Pair) -> None:
     assert provenance["student_initialisation"].startswith("a part of the teacher's weights")
 
 
-def test_init__needs_a_loss() -> None:
-    with pytest.raises(RecipeError, match=r"student\.init: needs a loss"):
-        resolve_recipe("baseline", ["student.init=teacher"])
+def test_init__without_losses_begins_alike(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = before_training(tiny_pair, monkeypatch, recipe="init")
+    beside = before_training(tiny_pair, monkeypatch, "student.init=auto")
+    assert all(torch.equal(alone[key], beside[key]) for key in beside)
+    plain = before_training(tiny_pair, monkeypatch, recipe="baseline")
+    assert not torch.allclose(alone[LAYER], plain[LAYER])
+
+
+def test_init__without_losses_trains_as_plain_training_does(tiny_pair: Pair) -> None:
+    plan = tiny_pair.plan("init", epochs=2)
+    assert plan.cost == 1
+    run = start(plan)
+    assert "kd_" not in (run / "results.csv").read_text()
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert provenance["teacher"] == str(tiny_pair.teacher)
+    assert provenance["student_initialisation"].startswith("a part of the teacher's weights")
+
+
+def test_init__without_losses_goes_on_where_it_stopped(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = start(tiny_pair.plan("init", ["train.name=whole"], epochs=2))
+
+    def stop(self: DistillTrainer) -> None:
+        if self.epoch == 1:
+            raise ValueError("stopped by the test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DistillTrainer, "_model_train", stop)
+        with pytest.raises(RunError, match="stopped by the test"):
+            start(tiny_pair.plan("init", ["train.name=parts"], epochs=2))
+    parts = resume(str(tiny_pair.runs / "parts"))
+    first, second = (load_detector(run / "weights" / "last.pt").float().state_dict() for run in (whole, parts))
+    torch.testing.assert_close(first, second, rtol=1e-2, atol=1e-3)  # checkpoints hold 16 bits
+
+
+def test_init__needs_a_teacher(tiny_pair: Pair) -> None:
+    recipe = resolve_recipe("init", data=str(tiny_pair.data), imgsz=64, device="cpu")
+    with pytest.raises(UserError, match=r"'init' starts from a teacher's weights and needs --teacher\."):
+        make_plan(None, tiny_pair.student, recipe, runs=tiny_pair.runs)

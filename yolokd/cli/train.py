@@ -103,8 +103,9 @@ def show_plan(console: Console, plan: Plan) -> None:
             table.add_row(*map(Text, _model_row(role, model)))
     console.print(table)
     if plan.teacher is not None:
-        _show_taps(console, plan, plan.teacher)
-        _show_terms(console, plan)
+        if plan.recipe.terms():
+            _show_taps(console, plan, plan.teacher)
+            _show_terms(console, plan)
         _show_classes(console, plan)
     counts = ", ".join(f"{split.pictures} {name}" for name, split in plan.report.splits.items())
     console.print(Text(f"data      {plan.data.yaml_path}: {counts} pictures, {len(plan.data.names)} classes"))

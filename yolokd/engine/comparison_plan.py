@@ -69,7 +69,7 @@ def plan_comparison(
     """Check a comparison in full, without writing anything.
 
     Args:
-        teacher: The teacher's checkpoint; None only if no recipe has losses.
+        teacher: The teacher's checkpoint; None only if no recipe needs one.
         students: Checkpoints, names or model YAMLs; each is compared with a baseline of its own.
         recipes: From `load_recipes`.
         seeds: Whole numbers from 0.
@@ -84,14 +84,14 @@ def plan_comparison(
     """
     _distinct("seeds", [str(seed) for seed in seeds])
     _distinct("students", [Path(student).stem for student in students])
-    if recipes[0].name != BASELINE or recipes[0].terms():
-        raise UserError(f"The recipe '{BASELINE}' of a comparison must have no losses.")
+    if recipes[0].name != BASELINE or recipes[0].needs_teacher:
+        raise UserError(f"The recipe '{BASELINE}' of a comparison must have no losses, and random first weights.")
     budget, classes = _budget(recipes), _classes(recipes)
-    master = teacher if any(recipe.terms() for recipe in recipes) else None
+    master = teacher if any(recipe.needs_teacher for recipe in recipes) else None
     together = ",".join(dict.fromkeys(device for device in devices if device is not None))
     plans = {
         (Path(student).stem, recipe.name): make_plan(
-            teacher if recipe.terms() else None,
+            teacher if recipe.needs_teacher else None,
             student,
             _on(recipe, together),
             allow_partial=allow_partial,

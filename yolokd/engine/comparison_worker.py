@@ -67,7 +67,7 @@ def train(comparison: Comparison, run: Run, device: str | None, *, keep_epochs: 
     if run.folder.exists():
         shutil.rmtree(run.folder)
     recipe = comparison.recipe_of(run, device)
-    teacher = comparison.teacher if recipe.terms() else None
+    teacher = comparison.teacher if recipe.needs_teacher else None
     _same_teacher(comparison, teacher)
     student = comparison.students[run.student].spec
     plan = make_plan(teacher, student, recipe, allow_partial=comparison.allow_partial, runs=run.folder.parent)

@@ -83,7 +83,7 @@ def make_plan(
     """Check a run in full.
 
     Args:
-        teacher: The teacher's checkpoint; None is allowed if the recipe has no losses.
+        teacher: The teacher's checkpoint; None is allowed if the recipe takes neither losses nor weights of it.
         student: Checkpoint, name or model YAML of the student.
         recipe: The resolved recipe, command line options included.
         allow_partial: Distil the common classes where the teacher lacks some of the data's.
@@ -100,10 +100,10 @@ def make_plan(
     if imgsz != asked:
         notes.append(f"imgsz {asked} is rounded to {imgsz}, a multiple of the largest stride 32")
     folder = _writable(run_folder(recipe, runs))
-    distils = bool(recipe.terms())
-    if distils and teacher is None:
-        raise UserError(f"The recipe '{recipe.name}' compares with a teacher ({_terms(recipe)}) and needs --teacher.")
-    if not distils and teacher is not None:
+    if recipe.needs_teacher and teacher is None:
+        why = f"compares with a teacher ({_terms(recipe)})" if recipe.terms() else "starts from a teacher's weights"
+        raise UserError(f"The recipe '{recipe.name}' {why} and needs --teacher.")
+    if not recipe.needs_teacher and teacher is not None:
         notes.append(f"the recipe '{recipe.name}' has no losses: the teacher is not used")
         teacher = None
     if not is_yaml(student):

@@ -95,7 +95,7 @@ def start(plan: Plan, *, allow_partial: bool = False, paired: bool = False) -> P
         "name": plan.folder.name,
         KEY: settings.to_dict(),
     }
-    if plan.teacher is not None:
+    if plan.teacher is not None and plan.recipe.terms():
         overrides["distill_model"] = settings.teacher
     return _run(lambda: DistillTrainer(overrides=overrides))
 
@@ -129,7 +129,7 @@ def resume(
         "resume": str(interrupted.checkpoint),
         "save_dir": str(interrupted.folder),
     }
-    if master is not None:
+    if master is not None and interrupted.settings.load_recipe().terms():
         overrides["distill_model"] = str(master.absolute())
     if device is not None:
         overrides["device"] = device

@@ -67,13 +67,14 @@ class DistillTrainer(DetectionTrainer):
 
     def setup_model(self) -> dict[str, Any] | None:
         """Build the student as Ultralytics does, then the teacher around it."""
-        if not self.recipe.terms():
+        if not self.resume or not self.recipe.terms():
+            wanted = self.recipe.student.init != "random" and not self.resume
+            inherits = wanted and from_scratch(self.model, self.args.pretrained)
             checkpoint: dict[str, Any] | None = super().setup_model()
-            return checkpoint
-        if not self.resume:
-            inherits = self.recipe.student.init != "random" and from_scratch(self.model, self.args.pretrained)
-            checkpoint = super().setup_model()
-            self.model = self._pair(self.model, inherits=inherits)
+            if self.recipe.terms():
+                self.model = self._pair(self.model, inherits=inherits)
+            elif inherits:
+                self._inherit(self._named(self.model), *self._teacher())
             return checkpoint
         saved, checkpoint = load(Path(self.model))
         if not isinstance(saved, DistillationModel):
@@ -84,10 +85,8 @@ class DistillTrainer(DetectionTrainer):
         return checkpoint
 
     def _pair(self, student: Any, *, inherits: bool = False) -> TeacherStudent:
-        student.args = self.args
-        student.nc, student.names = self.data["nc"], self.data["names"]
-        detector = load_detector(Path(self.args.distill_model))
-        match = match_classes(student.names, detector.names, self.recipe.teacher.classes)
+        student = self._named(student)
+        detector, match = self._teacher()
         if inherits:  # before the teacher's layers are folded
             self._inherit(student, detector, match)
         teacher = make_teacher(self.recipe, detector, self.device, half=self.args.amp not in {False, "fp32"})
@@ -95,6 +94,16 @@ class DistillTrainer(DetectionTrainer):
         with torch.random.fork_rng(devices=[]):  # the parts' first weights must not shift the student's random stream
             torch.default_generator.manual_seed(self.args.seed)  # of the CPU alone: forking spares no other device
             return TeacherStudent(student, teacher, distillation)
+
+    def _named(self, student: Any) -> Any:
+        student.args = self.args
+        student.nc, student.names = self.data["nc"], self.data["names"]
+        return student
+
+    def _teacher(self) -> tuple[Any, ClassMatch]:
+        """Load the teacher, and find its classes among the data's."""
+        detector = load_detector(Path(str(self.args.distill_model or self.settings.teacher)))
+        return detector, match_classes(self.data["names"], detector.names, self.recipe.teacher.classes)
 
     def _inherit(self, student: Any, teacher: Any, match: ClassMatch) -> None:
         """Start the student from a part of the teacher's weights, fitted on training pictures."""

@@ -101,16 +101,6 @@ class Recipe(Config):
         line = InitErrorDetails(type=problem, loc=("aid",), input=weighting.aid)
         raise ValidationError.from_exception_data(cls.__name__, [line])
 
-    @field_validator("student")
-    @classmethod
-    def _somebody_to_start_from(cls, student: Student, info: ValidationInfo) -> Student:
-        parts: list[Losses | Augment | None] = [info.data.get(key) for key in ("losses", "augment")]
-        if student.init == "random" or any(part is None or part.terms() for part in parts):
-            return student
-        problem = PydanticCustomError("combination", "needs a loss: a recipe without losses has no teacher")
-        line = InitErrorDetails(type=problem, loc=("init",), input=student.init)
-        raise ValidationError.from_exception_data(cls.__name__, [line])
-
     @field_validator("train", mode="before")
     @classmethod
     def _known_arguments(cls, train: object, info: ValidationInfo) -> object:
@@ -126,8 +116,13 @@ class Recipe(Config):
         return self._name
 
     def terms(self) -> dict[str, Gain]:
-        """Return the gains of all terms, the adversarial twin's included; a recipe without any needs no teacher."""
+        """Return the gains of all terms, the adversarial twin's included."""
         return self.losses.terms() | self.augment.terms()
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a teacher takes part: in the losses, or in the first weights alone."""
+        return bool(self.terms()) or self.student.init != "random"
 
     def schedule_of(self, term: str) -> Schedule:
         """Return the schedule of a term: its loss's own or else the recipe's; `ikd` ends with its `until`, if first.
