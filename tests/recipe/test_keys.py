@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -77,7 +78,10 @@ def test_key_table__knows_every_key_of_the_shipped_recipes() -> None:
         return {leaf for key, value in data.items() for leaf in paths(value, (*path, key))} or {".".join(path)}
 
     for name in list_recipes():
-        written = paths(load_recipe(name).to_dict(), ())
+        # a loss's own schedule has the keys of the recipe's
+        written = {
+            re.sub(r"^losses\.\w+\.schedule\.", "schedule.", path) for path in paths(load_recipe(name).to_dict(), ())
+        }
         assert {path for path in written if path not in known} <= {"losses", "weighting", "augment"}
 
 
