@@ -169,7 +169,8 @@ def _first_weights(
         UnfitTeacherError: They must come from there and cannot.
     """
     if not from_scratch(spec, recipe.train.get("pretrained", True)):
-        return None, "the student has trained weights and keeps them; student.init is not used"
+        note = "the student has trained weights and keeps them; student.init is not used"
+        return None, f"{note}, and for such a student no recipe has shown a gain yet: compare before you trust one"
     try:
         share = inherit(student, teacher, match).share
     except UnfitTeacherError as error:
