@@ -144,7 +144,6 @@ PLANS = {
     ),
     "methods": Plan(
         {
-            "ultralytics": Arm("ultralytics"),
             "bckd": bckd(8, 32),
             "ssim": Arm("ssim", ["schedule.warmup=40"]),
             "samkd": Arm("samkd", ["losses.samkd.logits=2"]),
