@@ -21,6 +21,7 @@ from yolokd.losses.samkd import (
     cell_energy,
     channel_attention,
     channels_last,
+    divergence_where,
     gap_weight,
     mix,
     spatial_attention,
@@ -212,6 +213,19 @@ def test_gap_weight__soft_sums_to_the_number_of_anchors() -> None:
     weight = gap_weight(gap, kind="soft", tau=0.1)
     torch.testing.assert_close(weight, torch.tensor([[0.5, 1.5]], dtype=torch.float64))
     assert not weight.requires_grad
+
+
+def test_divergence_where__equals_the_whole_map_where_it_counts() -> None:
+    student, teacher = random(2, 9, 4).requires_grad_(), random(2, 9, 4, seed=1)
+    weight = (random(2, 9, seed=2) > 0.3).double() * 2
+    assert 0 < int((weight != 0).sum()) < weight.numel()
+    outcomes = []
+    for found in (divergence_where(weight, student, teacher), bernoulli_kl_map(student, teacher)):
+        outcomes.append((found * weight, *torch.autograd.grad((found * weight).sum(), student)))
+    torch.testing.assert_close(*outcomes)
+    nowhere = divergence_where(torch.zeros(2, 9, dtype=torch.float64), student, teacher)
+    assert not nowhere.any()
+    assert not torch.autograd.grad(nowhere.sum(), student)[0].any()
 
 
 def test_gap_weight__lists_the_known_kinds() -> None:

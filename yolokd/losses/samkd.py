@@ -114,6 +114,18 @@ def bernoulli_kl_map(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return (present + absent).sum(-1)
 
 
+def divergence_where(weight: Tensor, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Return `bernoulli_kl_map` where the weight (B, A) is not 0; elsewhere anything finite.
+
+    On a CPU it is 0 elsewhere and costs nothing there; a GPU would have to wait for the count of places.
+    """
+    if weight.device.type != "cpu":
+        return bernoulli_kl_map(student_logits, teacher_logits)
+    seen = weight != 0
+    values = bernoulli_kl_map(student_logits[seen].unsqueeze(0), teacher_logits[seen].unsqueeze(0))
+    return torch.zeros_like(weight, dtype=values.dtype).masked_scatter(seen, values)
+
+
 @without_autocast
 def gap_weight(gap: Tensor, *, kind: str = "hard", ratio: float = 0.1, tau: float = 0.1) -> Tensor:
     """Return how much each anchor's logits count, from the gap between the two models' scores, (B, A), no gradient.
@@ -279,4 +291,4 @@ class SAMKD(Loss):
             score_gap(student, teacher), kind=config.logits_weight, ratio=config.logits_ratio, tau=config.logits_tau
         )
         total = mean_over_ranks(weight.sum()).clamp(min=1)
-        return bernoulli_kl_map(student, teacher) * weight * (branch.weight * len(weight) / total)
+        return divergence_where(weight, student, teacher) * weight * (branch.weight * len(weight) / total)
