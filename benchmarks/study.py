@@ -3,9 +3,12 @@
     python benchmarks/study.py --plan screening --out RUNS     short budget, many variants, scored on one half of val
     python benchmarks/study.py --plan final --out RUNS         five paired seeds, scored on the other half
     python benchmarks/study.py --plan control --out RUNS       the same with a warm-up that suits the baseline better
+    python benchmarks/study.py --plan long --out RUNS          100 epochs, three seeds
     python benchmarks/study.py --plan few --out RUNS           a tenth of the labels, plus unlabelled pictures
-    python benchmarks/study.py --plan methods_screening --out RUNS   gains for each method alone, trained student
-    python benchmarks/study.py --plan methods --out RUNS       each method alone, five paired seeds, trained student
+    python benchmarks/study.py --plan methods --out RUNS       each method alone, a tenth of the labels, five seeds
+    python benchmarks/study.py --plan trained --out RUNS       a student that 100 epochs of plain training have made
+
+methods_screening, methods_init and trained_screening are the one-seed trials behind those two.
 
 Prepares links to the pictures and the teacher once, then runs `yolokd compare` and writes `benchmarks/results/`.
 Finished runs are kept: the same command goes on where it was stopped; `--seeds 1` makes a first table of one seed.
@@ -125,6 +128,7 @@ PLANS = {
         epochs=30,
         half="report",
     ),
+    "long": Plan({"init": bckd(0, 0, INIT), "best": Arm("best")}, seeds=range(3), epochs=100, half="report"),
     "few": Plan(
         {"init": bckd(0, 0, INIT), "best": Arm("best"), "best_unlabeled": Arm("best", unlabeled="streets")},
         seeds=range(3),
