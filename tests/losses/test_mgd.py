@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -130,7 +132,8 @@ def test_mgd__value_is_the_papers_sum_over_the_batch_size() -> None:
 
 def test_generator_block__separable_is_depthwise_then_pointwise() -> None:
     block = generator_block(5, "separable").double()
-    depthwise, pointwise = block[0]
+    first: Any = block[0]
+    depthwise, pointwise = first
     feature = torch.randn(1, 5, 3, 3, dtype=torch.float64)
     found = block[0](feature)[0, :, 1, 1]
     by_channel = (depthwise.weight[:, 0] * feature[0]).sum((1, 2))  # the middle cell sees all nine
