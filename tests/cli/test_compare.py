@@ -19,19 +19,17 @@ import torch
 import yaml
 from rich.console import Console
 
+from tests.cli.calling import Run, call, flat
 from tests.engine.comparing import APS, Imitation
 from tests.engine.conftest import make_data
 from tests.engine.models import CONFIGS, detector, save
 from tests.engine.unlabeled import make_pictures
 from yolokd.cli.compare import show_results
-from yolokd.cli.main import main
 from yolokd.engine import comparison_run
 from yolokd.engine.comparison import read
 from yolokd.engine.comparison_results import results
 from yolokd.engine.settings import KEY
 from yolokd.engine.weights import load
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -73,19 +71,12 @@ def run(
     """Run `yolokd compare` in an empty folder, with the small comparison's options changed as given; None: left out."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*words: str, **changes: str | None) -> tuple[int, str, str]:
+    def run_with(*words: str, **changes: str | None) -> tuple[int, str, str]:
         given = {**options, **{f"--{key}": value for key, value in changes.items()}}
         pairs = [word for key, value in given.items() if value is not None for word in (key, value)]
-        with pytest.raises(SystemExit) as end:
-            main(["compare", *pairs, *words])
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
+        return call(capsys, "compare", *pairs, *words)
 
-    return call
-
-
-def flat(text: str) -> str:
-    return " ".join(text.split())
+    return run_with
 
 
 def test_compare__prints_a_table_and_goes_on_where_it_was(run: Run, imitation: Imitation) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,12 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.cli.calling import Result, Run, call, fails, filled
 from tests.engine.conftest import make_data
 from tests.engine.models import CONFIGS, detector, save
 from yolokd.cli.inspect import file_names
-from yolokd.cli.main import main
 from yolokd.engine.inspection import Inspector
 
-Run = Callable[..., tuple[int, str, str]]
 COLUMN = 4.1 * 130  # pixels
 
 
@@ -37,23 +35,16 @@ def run(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     """Run `yolokd inspect` in an empty folder, with the good files wherever an option is not given."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*options: str, without: str = "") -> tuple[int, str, str]:
+    def run_with(*options: str, without: str = "") -> tuple[int, str, str]:
         standard = {
             "--teacher": str(files / "teacher.pt"),
             "--student": str(files / "student.pt"),
             "--recipe": "bckd",
             "--device": "cpu",
         }
-        line = ["inspect", *options]
-        for option, value in standard.items():
-            if option not in options and option != without:
-                line += [option, value]
-        with pytest.raises(SystemExit) as end:
-            main(line)
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
+        return call(capsys, "inspect", *filled(options, standard, [without]))
 
-    return call
+    return run_with
 
 
 @pytest.fixture
@@ -61,16 +52,10 @@ def pictures(files: Path) -> Path:
     return files / "data" / "images" / "val"
 
 
-def fails(result: tuple[int, str, str], *words: str, code: int = 2) -> None:
-    """One short error with these words, no traceback, nothing written."""
-    got, out, error = result
-    assert got == code, error
-    assert error.startswith("Error: ")
-    flat = " ".join(error.split())
-    for word in words:
-        assert word in flat
-    assert "Traceback" not in error
-    assert out == ""
+def refuses(result: Result, *words: str, code: int = 2) -> None:
+    """One short error with these words, and nothing written."""
+    fails(result, *words, code=code)
+    assert result[1] == ""
     assert not Path("runs").exists()
 
 
@@ -120,7 +105,7 @@ def test_inspect__a_student_from_scratch(run: Run, files: Path, pictures: Path, 
     del description["scales"]
     Path("small.yaml").write_text(yaml.safe_dump(description))
     scratch = (str(pictures / "000.png"), "--student", "small.yaml", "--imgsz", "64")
-    fails(run(*scratch), "small.yaml", "knows no class names: give --data")
+    refuses(run(*scratch), "small.yaml", "knows no class names: give --data")
     code, out, _ = run(*scratch, "--data", str(files / "data" / "data.yaml"))
     assert code == 0, out
 
@@ -152,12 +137,12 @@ def test_wrong_words__are_named(run: Run, pictures: Path, options: tuple[str, ..
     for name in ("good.png", "labelled.png"):
         shutil.copy(pictures / "000.png", name)
     Path("labelled.txt").write_text("7 .5 .5 .1 .1")
-    fails(run(*options), *words)
+    refuses(run(*options), *words)
 
 
 @pytest.mark.parametrize("option", ["--teacher", "--student", "--recipe"])
 def test_missing_options__say_what_to_give(run: Run, pictures: Path, option: str) -> None:
-    fails(run(str(pictures), without=option), f"Give {option}")
+    refuses(run(str(pictures), without=option), f"Give {option}")
 
 
 def test_classes__that_do_not_match_are_shown_as_a_table(run: Run, pictures: Path, tmp_path: Path) -> None:
@@ -165,7 +150,7 @@ def test_classes__that_do_not_match_are_shown_as_a_table(run: Run, pictures: Pat
     teacher.names = {0: "class0", 1: "[bold]x[/bold]", 2: "other"}
     save(teacher, tmp_path / "partial.pt")
     one = str(pictures / "000.png")
-    fails(run(one, "--teacher", "partial.pt"), "1 of the data's 3 classes", "class1 - missing -", "--allow-partial")
+    refuses(run(one, "--teacher", "partial.pt"), "1 of the data's 3 classes", "class1 - missing -", "--allow-partial")
     assert run(one, "--teacher", "partial.pt", "--allow-partial")[0] == 0
     mapped = "teacher.classes={'[bold]x[/bold]': class1, other: class2}"
     assert run(one, "--teacher", "partial.pt", "--set", mapped)[0] == 0
@@ -178,7 +163,7 @@ def test_inspect__what_fails_on_the_way_is_a_failed_run(
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(Inspector, "inspect", fail)
-    fails(run(str(pictures), "--out", "figures"), "000.png' failed: out of memory", code=1)
+    refuses(run(str(pictures), "--out", "figures"), "000.png' failed: out of memory", code=1)
     assert not list(Path("figures").iterdir())
 
 

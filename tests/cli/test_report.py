@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.cli.calling import Run, call, flat
 from tests.evaluation import tiny
 from tests.report.making import checkpoint, make_run
-from yolokd.cli.main import main
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -21,17 +18,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Run `yolokd report` in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*words: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main(["report", *words])
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
+    def run_with(*words: str) -> tuple[int, str, str]:
+        return call(capsys, "report", *words)
 
-    return call
-
-
-def flat(text: str) -> str:
-    return " ".join(text.split())
+    return run_with
 
 
 def test_report__two_runs_on_two_real_networks(run: Run, tmp_path: Path) -> None:

@@ -11,13 +11,11 @@ import torch
 import yaml
 from ultralytics.nn.tasks import DetectionModel, SegmentationModel
 
+from tests.cli.calling import Result, Run, call, fails, filled
 from tests.engine.conftest import make_data
 from tests.engine.models import CONFIGS, detector, save
 from tests.engine.test_weights import Attack
 from tests.engine.unlabeled import make_pictures, state_of
-from yolokd.cli.main import main
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +36,7 @@ def run(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     """Run `yolokd train` in an empty folder, with the good files wherever an option is not given."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*options: str, dry: bool = True, without: Sequence[str] = ()) -> tuple[int, str, str]:
+    def run_with(*options: str, dry: bool = True, without: Sequence[str] = ()) -> tuple[int, str, str]:
         standard = {
             "--teacher": str(files / "teacher.pt"),
             "--student": str(files / "student.yaml"),
@@ -47,27 +45,14 @@ def run(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
             "--imgsz": "64",
             "--device": "cpu",
         }
-        line = ["train", *options]
-        for option, value in standard.items():
-            if option not in options and option not in without:
-                line += [option, value]
-        with pytest.raises(SystemExit) as end:
-            main([*line, "--dry-run"] if dry else line)
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
+        return call(capsys, "train", *filled(options, standard, without), *(["--dry-run"] if dry else []))
 
-    return call
+    return run_with
 
 
-def fails(result: tuple[int, str, str], *words: str, code: int = 2) -> None:
-    """One short error with these words, no traceback, nothing written."""
-    got, _, error = result
-    assert got == code, error
-    assert error.startswith(("Error: ", "Usage: ")) or "Usage: " in error
-    flat = " ".join(error.split())
-    for word in words:
-        assert word in flat
-    assert "Traceback" not in error
+def refuses(result: Result, *words: str, code: int = 2) -> None:
+    """One short error with these words, and nothing written."""
+    fails(result, *words, code=code)
     assert not Path("runs").exists()
 
 
@@ -99,11 +84,11 @@ def test_recipe__left_out_is_best_and_needs_a_teacher(run: Run) -> None:
     assert code == 0
     assert "Plan: best" in out
     assert "of its parameters taken from the teacher" in " ".join(out.split())
-    fails(run(without=("--recipe", "--teacher")), "--teacher yolov8l", "--recipe baseline")
+    refuses(run(without=("--recipe", "--teacher")), "--teacher yolov8l", "--recipe baseline")
 
 
 def test_options__go_through_the_recipe_and_all_problems_come_at_once(run: Run) -> None:
-    fails(
+    refuses(
         run("--epochs", "0", "--batch", "0", "--imgsz", "20", "--set", "losses.ssim.windov=3"),
         "train.epochs", "train.batch", "train.imgsz", "losses.ssim.windov", "window",
     )  # fmt: skip
@@ -131,7 +116,7 @@ def test_options__go_through_the_recipe_and_all_problems_come_at_once(run: Run) 
     ],
 )
 def test_wrong_words__are_named(run: Run, options: tuple[str, ...], words: tuple[str, ...]) -> None:
-    fails(run(*options), *words)
+    refuses(run(*options), *words)
 
 
 def test_unlabeled__stands_in_the_plan_and_nothing_is_written(run: Run, files: Path, tmp_path: Path) -> None:
@@ -153,31 +138,31 @@ def test_unlabeled__stands_in_the_plan_and_nothing_is_written(run: Run, files: P
 
 
 def test_unlabeled__wrong_ones_are_named(run: Run, files: Path) -> None:
-    fails(run("--unlabeled", "missing"), "no unlabelled pictures", "missing")
-    fails(run("--unlabeled", str(files / "data" / "labels")), "holds no pictures")
-    fails(run("--unlabeled", str(files / "data")), "2 of the unlabelled pictures", "val split", "001.png")
-    fails(run("--unlabeled", str(files / "data" / "images" / "train"), "--recipe", "baseline"), "has no losses")
-    fails(run("--unlabeled", "x", "--resume", "runs/kd", dry=False), "leave out", "--unlabeled")
+    refuses(run("--unlabeled", "missing"), "no unlabelled pictures", "missing")
+    refuses(run("--unlabeled", str(files / "data" / "labels")), "holds no pictures")
+    refuses(run("--unlabeled", str(files / "data")), "2 of the unlabelled pictures", "val split", "001.png")
+    refuses(run("--unlabeled", str(files / "data" / "images" / "train"), "--recipe", "baseline"), "has no losses")
+    refuses(run("--unlabeled", "x", "--resume", "runs/kd", dry=False), "leave out", "--unlabeled")
 
 
 def test_missing_options__say_what_to_give(run: Run) -> None:
-    fails(run(without=("--student",)), "--student yolov8n")
-    fails(run(without=("--teacher",)), "needs --teacher")
+    refuses(run(without=("--student",)), "--student yolov8n")
+    refuses(run(without=("--teacher",)), "needs --teacher")
 
 
 def test_teacher__of_another_task_or_unreadable(run: Run, tmp_path: Path) -> None:
     Path("broken.pt").write_bytes(b"not a checkpoint")
     result = run("--teacher", "broken.pt")
-    fails(result, "broken.pt", "cannot be read")
+    refuses(result, "broken.pt", "cannot be read")
     model = SegmentationModel(str(CONFIGS / "v8/yolov8-seg.yaml"), nc=2, verbose=False)
     model.args = {"task": "segment"}
     save(model, tmp_path / "segment.pt")
-    fails(run("--teacher", "segment.pt"), "not a YOLO detector", "Segmentation")
+    refuses(run("--teacher", "segment.pt"), "not a YOLO detector", "Segmentation")
 
 
 def test_teacher__that_would_run_code_is_refused_before_it_does(run: Run, tmp_path: Path) -> None:
     torch.save({"model": Attack(tmp_path / "ran"), "epoch": -1}, tmp_path / "attack.pt")
-    fails(run("--teacher", "attack.pt"), "attack.pt", "could run code", "--trust-checkpoint")
+    refuses(run("--teacher", "attack.pt"), "attack.pt", "could run code", "--trust-checkpoint")
     assert not (tmp_path / "ran").exists()
 
 
@@ -187,11 +172,11 @@ def test_levels__other_than_p3_to_p5_are_refused(run: Run, tmp_path: Path, name:
     description.update(depth_multiple=0.33, width_multiple=0.125)
     del description["scales"]
     (tmp_path / "levels.yaml").write_text(yaml.safe_dump(description))
-    fails(run("--student", "levels.yaml"), "strides", "8, 16, 32")
+    refuses(run("--student", "levels.yaml"), "strides", "8, 16, 32")
     model = DetectionModel(str(tmp_path / "levels.yaml"), nc=3, verbose=False)
     model.args = {"task": "detect"}
     save(model, tmp_path / "levels.pt")
-    fails(run("--teacher", "levels.pt"), "The teacher has detection levels")
+    refuses(run("--teacher", "levels.pt"), "The teacher has detection levels")
 
 
 def test_classes__that_do_not_match_are_shown_as_a_table(run: Run, tmp_path: Path) -> None:
@@ -199,7 +184,7 @@ def test_classes__that_do_not_match_are_shown_as_a_table(run: Run, tmp_path: Pat
     teacher.names = {0: "class0", 1: "[bold]x[/bold]", 2: "other"}
     save(teacher, tmp_path / "partial.pt")
     result = run("--teacher", "partial.pt")
-    fails(result, "1 of the data's 3 classes", "class1 - missing -", "--recipe baseline", "--allow-partial")
+    refuses(result, "1 of the data's 3 classes", "class1 - missing -", "--recipe baseline", "--allow-partial")
     assert run("--teacher", "partial.pt", "--recipe", "ssim")[0] == 0
     code, out, _ = run("--teacher", "partial.pt", "--allow-partial")
     assert code == 0
@@ -208,7 +193,7 @@ def test_classes__that_do_not_match_are_shown_as_a_table(run: Run, tmp_path: Pat
     code, out, _ = run("--teacher", "partial.pt", *mapped)
     assert code == 0
     assert "[bold]x[/bold]" in out
-    fails(run("--teacher", "partial.pt", "--set", "teacher.classes.nobody=class1"), "no class 'nobody'")
+    refuses(run("--teacher", "partial.pt", "--set", "teacher.classes.nobody=class1"), "no class 'nobody'")
 
 
 def test_classes__a_shipped_map_distils_the_classes_that_it_knows(run: Run, tmp_path: Path) -> None:
@@ -220,7 +205,7 @@ def test_classes__a_shipped_map_distils_the_classes_that_it_knows(run: Run, tmp_
         data.read_text().replace("class0", "Car").replace("class1", "Pedestrian").replace("class2", "Cyclist")
     )
     given = ["--teacher", "coco.pt", "--data", str(data)]
-    fails(run(*given), "1 of the data's 3 classes", "--set teacher.classes=coco-to-kitti")
+    refuses(run(*given), "1 of the data's 3 classes", "--set teacher.classes=coco-to-kitti")
     code, out, _ = run(*given, "--set", "teacher.classes=coco-to-kitti")
     assert code == 0
     words = " ".join(out.split())
@@ -229,8 +214,10 @@ def test_classes__a_shipped_map_distils_the_classes_that_it_knows(run: Run, tmp_
     code, out, _ = run(*given, "--set", "teacher.classes={bus: Car, person: Pedestrian, bicycle: Cyclist}")
     assert code == 0
     assert "Car car + bus Pedestrian person Cyclist bicycle" in " ".join(out.split())
-    fails(run(*given, "--set", "teacher.classes=coco-to-kity"), "did you mean coco-to-kitti?")
-    fails(run("--set", "teacher.classes=coco-to-kitti"), "coco-to-kitti is for data with Car, Truck, Pedestrian, Tram")
+    refuses(run(*given, "--set", "teacher.classes=coco-to-kity"), "did you mean coco-to-kitti?")
+    refuses(
+        run("--set", "teacher.classes=coco-to-kitti"), "coco-to-kitti is for data with Car, Truck, Pedestrian, Tram"
+    )
 
 
 @pytest.mark.parametrize(
@@ -253,7 +240,7 @@ def test_data__wrong_in_one_way(
 ) -> None:
     shutil.copytree(files / "data", tmp_path / "data", ignore=shutil.ignore_patterns("*.cache"))
     change(tmp_path / "data")
-    fails(run("--data", "data/data.yaml"), *words)
+    refuses(run("--data", "data/data.yaml"), *words)
 
 
 def test_data__a_download_script_is_refused_and_does_not_run(run: Run, tmp_path: Path) -> None:
@@ -261,20 +248,20 @@ def test_data__a_download_script_is_refused_and_does_not_run(run: Run, tmp_path:
     (tmp_path / "evil.yaml").write_text(
         f"path: nowhere\ntrain: a\nval: b\nnames: [x]\ndownload: |\n  open({str(marker)!r}, 'w')\n"
     )
-    fails(run("--data", "evil.yaml"), "evil.yaml", "download")
+    refuses(run("--data", "evil.yaml"), "evil.yaml", "download")
     assert not marker.exists()
 
 
 def test_folder__that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    fails(run("--set", "train.project=file"), "cannot be written", "file")
+    refuses(run("--set", "train.project=file"), "cannot be written", "file")
 
 
 def test_resume__of_what_is_no_run(run: Run, tmp_path: Path, files: Path) -> None:
     bare = ("--teacher", "--student", "--recipe", "--data", "--imgsz", "--device")
-    fails(run("--resume", "nowhere", dry=False, without=bare), "no run 'nowhere'")
-    fails(run("--resume", str(files / "teacher.pt"), dry=False, without=bare), "not an interrupted yolokd run")
-    fails(run("--resume", "nowhere", "--epochs", "4", dry=False, without=bare), "leave out --epochs")
+    refuses(run("--resume", "nowhere", dry=False, without=bare), "no run 'nowhere'")
+    refuses(run("--resume", str(files / "teacher.pt"), dry=False, without=bare), "not an interrupted yolokd run")
+    refuses(run("--resume", "nowhere", "--epochs", "4", dry=False, without=bare), "leave out --epochs")
 
 
 def test_debug__shows_the_traceback(run: Run) -> None:

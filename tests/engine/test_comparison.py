@@ -104,9 +104,9 @@ def test_load_recipes__overrides_hold_for_all_or_are_refused() -> None:
 
 
 def test_load_recipes__the_same_name_twice(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="recipes of a comparison need different names; given twice: bckd"):
+    with pytest.raises(UserError, match="recipes need different names; given twice: bckd"):
         load("bckd", write(tmp_path, "bckd", "losses: {}\n"))
-    with pytest.raises(UserError, match="needs recipes; none"):
+    with pytest.raises(UserError, match="no recipes to compare"):
         load()
 
 

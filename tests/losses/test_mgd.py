@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
@@ -9,7 +7,7 @@ from torch import nn
 from tests.losses.pairs import LEVELS, build, check_maps, check_optimum, config, equal_step
 from tests.losses.steps import GRID, TEACHER_CHANNELS, make_step
 from yolokd.errors import ShapeError
-from yolokd.losses.mgd import MGD, MaskStream, generator_block, random_mask, reconstruction_map
+from yolokd.losses.mgd import MGD, MaskStream, random_mask, reconstruction_map
 
 CPU = torch.device("cpu")
 
@@ -128,27 +126,6 @@ def test_mgd__value_is_the_papers_sum_over_the_batch_size() -> None:
         rebuilt = parts.get_submodule(f"generator.{level}")(student * hidden)
         total += nn.functional.mse_loss(rebuilt, step.teacher[level], reduction="sum") / 3
     torch.testing.assert_close(values.sum(1).mean(0), total)
-
-
-def test_generator_block__separable_is_depthwise_then_pointwise() -> None:
-    block = generator_block(5, "separable").double()
-    first: Any = block[0]
-    depthwise, pointwise = first
-    feature = torch.randn(1, 5, 3, 3, dtype=torch.float64)
-    found = block[0](feature)[0, :, 1, 1]
-    by_channel = (depthwise.weight[:, 0] * feature[0]).sum((1, 2))  # the middle cell sees all nine
-    torch.testing.assert_close(found, pointwise.weight[:, :, 0, 0] @ by_channel + pointwise.bias)
-    assert block(feature).shape == feature.shape
-    # The middle cell reaches two cells away, as through two 3x3 convolutions.
-    wide = torch.randn(1, 5, 7, 7, dtype=torch.float64, requires_grad=True)
-    block(wide)[0, :, 3, 3].sum().backward()
-    assert wide.grad is not None
-    assert wide.grad[0].abs().sum(0).nonzero().aminmax()[0].item() == 1
-
-
-def test_generator_block__lists_the_known_kinds() -> None:
-    with pytest.raises(ValueError, match="kind must be one of 'conv', 'separable', got 'odd'"):
-        generator_block(4, "odd")
 
 
 def test_mgd__maps() -> None:

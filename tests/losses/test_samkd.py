@@ -14,20 +14,17 @@ from tests.losses.steps import GRID, TEACHER_CHANNELS, make_step
 from tests.losses.test_mgd import identity_generators
 from yolokd.errors import RunError, ShapeError
 from yolokd.losses.bckd import score_gap
-from yolokd.losses.mgd import MGD, generator_block
+from yolokd.losses.mgd import MGD
 from yolokd.losses.samkd import (
     SAMKD,
     bernoulli_kl_map,
     cell_energy,
     channel_attention,
-    channels_last,
     divergence_where,
     gap_weight,
-    mix,
     spatial_attention,
     spread_pooled,
     top_mask,
-    without_hidden,
 )
 
 EXAMPLE = torch.tensor([[1, 2, 0, 0], [3, 4, 0, 0], [0, 0, 5, 6], [0, 0, 7, 8]], dtype=torch.float64).view(1, 1, 4, 4)
@@ -234,40 +231,6 @@ def test_gap_weight__lists_the_known_kinds() -> None:
 
 
 # Wiring
-
-
-@pytest.mark.parametrize("kind", ["conv", "separable"])
-@pytest.mark.parametrize("size", [(2, 2), (5, 4)])  # fewer and more cells than channels
-@pytest.mark.parametrize("hidden", [0, 4, 6])
-def test_without_hidden__equals_the_block_on_zeroed_channels(size: tuple[int, int], hidden: int, kind: str) -> None:
-    block = generator_block(6, kind).double()[0]
-    feature = torch.randn(3, 6, *size, dtype=torch.float64, requires_grad=True)
-    channels = torch.stack([(torch.randperm(6) >= hidden).double() for _ in range(3)])
-    outcomes = []
-    for found in (without_hidden(block, feature, channels), block(feature * channels[..., None, None])):
-        leaves = [feature, *block.parameters()]
-        outcomes.append((found, *torch.autograd.grad((found**2).sum(), leaves)))
-    torch.testing.assert_close(*outcomes)
-
-
-@pytest.mark.parametrize("kind", ["conv", "separable"])
-def test_mix__equals_the_block_times_the_factor(kind: str) -> None:
-    block = generator_block(6, kind).double()[0]
-    feature, factor = random(2, 6, 5, 4).requires_grad_(), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-    outcomes = []
-    for found in (mix(block, feature, factor=factor), factor * block(feature)):
-        outcomes.append((found, *torch.autograd.grad((found**2).sum(), [feature, factor, *block.parameters()])))
-    torch.testing.assert_close(*outcomes)
-
-
-def test_channels_last__hands_back_the_gradient_as_the_feature_lies() -> None:
-    feature = random(2, 3, 4, 5).requires_grad_()
-    laid = channels_last(feature)
-    assert laid.is_contiguous(memory_format=torch.channels_last)
-    factors = random(2, 3, 4, 5, seed=1).to(memory_format=torch.channels_last)
-    (gradient,) = torch.autograd.grad((laid * factors).sum(), feature)
-    assert gradient.is_contiguous()
-    assert torch.equal(gradient, factors)
 
 
 @pytest.mark.parametrize("kind", ["conv", "separable"])

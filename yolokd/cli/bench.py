@@ -13,14 +13,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from yolokd.cli.compare import words_of
 from yolokd.cli.evaluate import write_json
 from yolokd.errors import UserError
 
 if TYPE_CHECKING:
     from yolokd.engine.bench_report import Cost, RecipeCost, Report
     from yolokd.recipe import Recipe
-
-EVERY_RECIPE = ("train.", "teacher.")  # keys that --set may change in several recipes at once
 
 
 def bench(
@@ -105,24 +104,15 @@ class _Progress:
 def load_recipes(
     names: str, overrides: Sequence[str], *, imgsz: int | None, batch: int | None, device: str | None
 ) -> list[Recipe]:
-    """Load the recipes that are named with commas between.
-
-    Raises:
-        UserError: An empty or repeated name, or an override that does not suit several recipes.
-        RecipeError: A recipe that is wrong or does not exist.
-    """
+    """Load the recipes that are named with commas between; a single one takes any override. Errors: `load_alike`."""
+    from yolokd.engine.comparison_plan import load_alike
     from yolokd.engine.run import resolve_recipe
 
-    words = [name.strip() for name in names.split(",")]
-    if not all(words):
-        raise UserError(f"--recipe expects names with commas between, got '{names}'.")
-    if len(words) > 1 and (wrong := [path for path in overrides if not path.startswith(EVERY_RECIPE)]):
-        raise UserError(f"--set {wrong[0]} belongs to one recipe; with several, set only train.* and teacher.*.")
-    recipes = [resolve_recipe(word, overrides, imgsz=imgsz, batch=batch, device=device) for word in words]
-    found = [recipe.name for recipe in recipes]
-    if double := [name for name in found if found.count(name) > 1]:
-        raise UserError(f"--recipe names '{double[0]}' twice; recipes are told apart by the names of their files.")
-    return recipes
+    words = words_of(names, "--recipe")
+    options = {"imgsz": imgsz, "batch": batch, "device": device}
+    if len(words) == 1:
+        return [resolve_recipe(words[0], overrides, **options)]
+    return load_alike(words, overrides, **options)
 
 
 def write_plot(file: str, report: Report) -> None:

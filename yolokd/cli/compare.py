@@ -69,10 +69,10 @@ def compare(
     added to it later.
     """
     os.environ.setdefault("YOLO_VERBOSE", "false")
-    names, numbers = _words(recipes, "--recipes"), _seeds(seeds)
+    names, numbers = words_of(recipes, "--recipes"), _seeds(seeds)
     if json_file not in {None, "-"} and not Path(str(json_file)).absolute().parent.is_dir():
         raise UserError(f"The results cannot be written to '{json_file}': its folder does not exist.")
-    places: list[str | None] = [*_words(device, "--device")] if device is not None else [None]
+    places: list[str | None] = [*words_of(device, "--device")] if device is not None else [None]
     from yolokd.engine.comparison import BASELINE, opened
     from yolokd.engine.comparison_plan import load_recipes, plan_comparison
     from yolokd.engine.comparison_results import results
@@ -98,7 +98,8 @@ def compare(
         raise RunError(_failed(failures, comparison))
 
 
-def _words(text: str, option: str) -> list[str]:
+def words_of(text: str, option: str) -> list[str]:
+    """Return the words of an option that takes several, with commas between; `UserError` if one is empty."""
     words = [word.strip() for word in text.split(",")]
     if not all(words):
         raise UserError(f"{option} expects words with commas between, got '{text}'.")
@@ -106,7 +107,7 @@ def _words(text: str, option: str) -> list[str]:
 
 
 def _seeds(text: str) -> list[int]:
-    words = _words(text, "--seeds")
+    words = words_of(text, "--seeds")
     if wrong := [word for word in words if not (word.isascii() and word.isdigit())]:
         raise UserError(f"--seeds expects whole numbers from 0 with commas between, such as 0,1,2, got '{wrong[0]}'.")
     return [int(word) for word in words]

@@ -31,10 +31,8 @@ NEUTRAL = frozenset((
 ))  # fmt: skip
 
 
-def load_recipes(names: Sequence[str | Path], overrides: Sequence[str] = (), **options: Any) -> list[Recipe]:
-    """Load the recipes with the same options and overrides applied to each, the baseline first.
-
-    A baseline that is not among them is added with the training arguments of the first recipe.
+def load_alike(names: Sequence[str | Path], overrides: Sequence[str] = (), **options: Any) -> list[Recipe]:
+    """Load recipes to set side by side, with the same options and overrides applied to each.
 
     Raises:
         UserError: No recipes, the same name twice, or an override that would change some recipes and not others.
@@ -43,11 +41,20 @@ def load_recipes(names: Sequence[str | Path], overrides: Sequence[str] = (), **o
     special = [override for override in overrides if not override.strip().startswith(COMMON)]
     if special:
         raise UserError(
-            f"--set holds for all recipes of a comparison, so it takes train.* and teacher.* only, got "
-            f"'{special[0]}'. Write a recipe file to compare another gain."
+            f"--set holds for all recipes that are set side by side, so it takes train.* and teacher.* only, got "
+            f"'{special[0]}'. Write a recipe file to change another key."
         )
     recipes = [resolve_recipe(name, overrides, **options) for name in names]
     _distinct("recipes", [recipe.name for recipe in recipes])
+    return recipes
+
+
+def load_recipes(names: Sequence[str | Path], overrides: Sequence[str] = (), **options: Any) -> list[Recipe]:
+    """Load the recipes of a comparison, the baseline first.
+
+    A baseline that is not among them is added with the training arguments of the first recipe. Errors: `load_alike`.
+    """
+    recipes = load_alike(names, overrides, **options)
     if all(recipe.name != BASELINE for recipe in recipes):
         plain = {"losses": {}, "train": recipes[0].train, "teacher": recipes[0].teacher.model_dump()}
         recipes.append(Recipe.from_dict(plain, name=BASELINE))
@@ -174,10 +181,10 @@ def _classes(recipes: Sequence[Recipe]) -> ClassMap:
 
 def _distinct(what: str, names: Sequence[str]) -> None:
     if not names:
-        raise UserError(f"A comparison needs {what}; none were given.")
+        raise UserError(f"There are no {what} to compare; give at least one.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UserError(f"The {what} of a comparison need different names; given twice: {', '.join(twice)}.")
+        raise UserError(f"The {what} need different names; given twice: {', '.join(twice)}.")
 
 
 def _absolute(spec: Spec) -> str:

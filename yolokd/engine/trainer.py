@@ -67,15 +67,20 @@ class DistillTrainer(DetectionTrainer):
 
     def setup_model(self) -> dict[str, Any] | None:
         """Build the student as Ultralytics does, then the teacher around it."""
-        if not self.resume or not self.recipe.terms():
-            wanted = self.recipe.student.init != "random" and not self.resume
-            inherits = wanted and from_scratch(self.model, self.args.pretrained)
-            checkpoint: dict[str, Any] | None = super().setup_model()
-            if self.recipe.terms():
-                self.model = self._pair(self.model, inherits=inherits)
-            elif inherits:
-                self._inherit(self._named(self.model), *self._teacher())
-            return checkpoint
+        if self.resume and self.recipe.terms():
+            return self._resumed_model()
+        inherits = (
+            not self.resume and self.recipe.student.init != "random" and from_scratch(self.model, self.args.pretrained)
+        )
+        checkpoint: dict[str, Any] | None = super().setup_model()
+        if self.recipe.terms():
+            self.model = self._pair(self.model, inherits=inherits)
+        elif inherits:
+            self._inherit(self._named(self.model), *self._teacher())
+        return checkpoint
+
+    def _resumed_model(self) -> dict[str, Any]:
+        """Build the pair that the checkpoint of an interrupted run describes."""
         saved, checkpoint = load(Path(self.model))
         if not isinstance(saved, DistillationModel):
             raise TypeError(f"{self.model} does not hold a student under distillation")

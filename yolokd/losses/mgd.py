@@ -6,15 +6,15 @@ Differs: returned per cell instead of summed, so that instance weights apply; ma
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from yolokd.losses._tensors import as_pair, known, rank_and_ranks, widen, without_autocast
+from yolokd.losses._tensors import as_pair, rank_and_ranks, widen, without_autocast
 from yolokd.losses.base import Loss, Step, adapters
+from yolokd.losses.generators import generators
 
 if TYPE_CHECKING:
     from yolokd.recipe import MGDConfig
@@ -71,36 +71,6 @@ def share(ratio: float) -> None:
     """Raise `ValueError` unless `ratio` lies in [0, 1]."""
     if not 0 <= ratio <= 1:
         raise ValueError(f"ratio must lie between 0 and 1, got {ratio}")
-
-
-def generator_block(channels: int, kind: str = "conv") -> nn.Sequential:
-    """Return the small network that fills the holes: 3×3 convolution, ReLU, 3×3 convolution.
-
-    Args:
-        channels: C, in and out.
-        kind: "conv", as published; "separable" has a depthwise 3×3 and a 1×1 convolution in place of each 3×3 one
-            (Howard et al., "MobileNets", 2017) and half as many channels in between: the same reach at about a
-            sixteenth of the products.
-
-    Raises:
-        ValueError: An unknown kind.
-    """
-    known(kind, ("conv", "separable"), "kind")
-    between = channels if kind == "conv" else math.ceil(channels / 2)
-    return nn.Sequential(mixing(channels, between, kind), nn.ReLU(inplace=True), mixing(between, channels, kind))
-
-
-def mixing(inputs: int, outputs: int, kind: str) -> nn.Module:
-    """Return what mixes the 3×3 cells around each and all channels; a depthwise bias would be one too many."""
-    if kind == "conv":
-        return nn.Conv2d(inputs, outputs, 3, padding=1)
-    depthwise = nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False)
-    return nn.Sequential(depthwise, nn.Conv2d(inputs, outputs, 1))
-
-
-def generators(levels: Sequence[str], teacher: Mapping[str, int], kind: str) -> nn.ModuleDict:
-    """Return a `generator_block` per level, as wide as the teacher."""
-    return nn.ModuleDict({level: generator_block(teacher[level], kind) for level in levels})
 
 
 class MaskStream:

@@ -22,7 +22,8 @@ from yolokd.errors import RunError, ShapeError
 from yolokd.losses._tensors import as_pair, known, mean_over_ranks, widen, without_autocast
 from yolokd.losses.base import Branch, Loss, Step, adapters
 from yolokd.losses.bckd import score_gap
-from yolokd.losses.mgd import MaskStream, generators, own_random_mask, reconstruction_map, share
+from yolokd.losses.generators import channels_last, generators, mix, without_hidden
+from yolokd.losses.mgd import MaskStream, own_random_mask, reconstruction_map, share
 
 if TYPE_CHECKING:
     from yolokd.recipe import SAMKDConfig
@@ -159,56 +160,6 @@ def spread_pooled(pooled: Tensor, scale: int, size: tuple[int, int]) -> Tensor:
     )  # cells that a window covers along each axis, (h,) and (w,)
     each = pooled / (rows.unsqueeze(1) * columns)
     return each.repeat_interleave(scale, 1).repeat_interleave(scale, 2)[:, :height, :width]
-
-
-def without_hidden(block: nn.Module, feature: Tensor, channels: Tensor) -> Tensor:
-    """Return what the first part of a `generator_block` makes of a feature with hidden channels, (B, C, H, W).
-
-    A hidden channel needs no product. On a CPU it is left out, picture by picture, where a map has so many cells that
-    this costs less than picking the weights.
-
-    Args:
-        block: First part of a `generator_block`.
-        feature: (B, C, H, W).
-        channels: 1 for channels that are seen, 0 for hidden ones, (B, C).
-    """
-    cells, width = feature[0, 0].numel(), feature.shape[1]
-    if feature.device.type != "cpu" or cells < width or not bool(channels.any(1).all()):
-        return mix(block, feature * channels[..., None, None])
-    pairs = zip(feature, channels.bool(), strict=True)
-    return torch.stack([mix(block, one[seen], seen=seen) for one, seen in pairs])
-
-
-def channels_last(feature: Tensor) -> Tensor:
-    """Return a feature with its channels side by side in memory, in which separable convolutions are a third faster.
-
-    Its gradient comes back as the feature lies now, so that the student's own layers run as before.
-    """
-    result = feature.contiguous(memory_format=torch.channels_last)
-    if result.requires_grad:
-        result.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
-    return result
-
-
-def mix(block: nn.Module, feature: Tensor, *, seen: Tensor | None = None, factor: Tensor | float = 1.0) -> Tensor:
-    """Return `factor` times what one part of a `generator_block` makes of a feature, (B, C, H, W).
-
-    The factor multiplies the weights, which are fewer than the cells.
-
-    Args:
-        block: First or last part of a `generator_block`.
-        feature: (B, C, H, W) or (C, H, W), or the seen channels of it.
-        seen: Which channels those are, (C,) of bool; None for all.
-        factor: A scalar.
-    """
-    last: Any = block
-    if isinstance(block, nn.Sequential):
-        first: Any
-        first, last = block
-        weight = first.weight if seen is None else first.weight[seen]
-        feature = F.conv2d(feature, weight, padding=first.padding, groups=len(weight))
-    weight = last.weight if seen is None else last.weight[:, seen]
-    return F.conv2d(feature, weight * factor, last.bias * factor, padding=last.padding)
 
 
 class SAMKD(Loss):
