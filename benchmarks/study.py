@@ -5,6 +5,7 @@
     python benchmarks/study.py --plan control --out RUNS       the same with a warm-up that suits the baseline better
     python benchmarks/study.py --plan long --out RUNS          100 epochs, three seeds
     python benchmarks/study.py --plan few --out RUNS           a tenth of the labels, plus unlabelled pictures
+    python benchmarks/study.py --plan quarter --out RUNS       a quarter of them
     python benchmarks/study.py --plan methods --out RUNS       each method alone, a tenth of the labels, five seeds
     python benchmarks/study.py --plan trained --out RUNS       a student that 100 epochs of plain training have made
 
@@ -51,7 +52,7 @@ class Arm:
 
     recipe: str
     changes: Sequence[str] = ()
-    unlabeled: str | None = None  # which pictures come without labels
+    unlabeled: str | None = None  # which pictures come without labels: "streets", or the "rest" of the labelled ones
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,12 @@ METHODS_INIT = {
     "ikd": Arm("ikd", [INIT]),
     "aid_05": Arm("aid", [INIT]),
 }
+UNLABELED = {
+    "init": bckd(0, 0, INIT),
+    "best": Arm("best"),
+    "best_unlabeled": Arm("best", unlabeled="streets"),
+    "best_rest": Arm("best", unlabeled="rest"),
+}
 PLANS = {
     "screening": Plan(
         {
@@ -123,19 +130,36 @@ PLANS = {
         settings=NO_BIAS_WARMUP,
     ),
     "control": Plan(
-        {"ultralytics": Arm("ultralytics"), "init": bckd(0, 0, INIT), "best": Arm("best")},
+        {
+            "ultralytics": Arm("ultralytics"),
+            "init": bckd(0, 0, INIT),
+            "best": Arm("best"),
+            "bckd": bckd(8, 32),
+            "ssim": Arm("ssim", ["schedule.warmup=20"]),
+            "samkd": Arm("samkd"),
+            "ikd": Arm("ikd", ["schedule.warmup=20"]),
+            "aid": Arm("aid"),
+        },
         seeds=range(5),
         epochs=30,
         half="report",
     ),
     "long": Plan({"init": bckd(0, 0, INIT), "best": Arm("best")}, seeds=range(3), epochs=100, half="report"),
     "few": Plan(
-        {"init": bckd(0, 0, INIT), "best": Arm("best"), "best_unlabeled": Arm("best", unlabeled="streets")},
+        UNLABELED,
         seeds=range(3),
         epochs=60,
         half="report",
         labels=0.1,
         teacher_epochs=60,
+    ),
+    "quarter": Plan(
+        UNLABELED,
+        seeds=range(3),
+        epochs=60,
+        half="report",
+        labels=0.25,
+        teacher_epochs=40,
     ),
     "trained_screening": Plan(METHODS, seeds=[9], epochs=10, half="tune", student_epochs=100, settings=FINETUNE),
     "trained": Plan(
@@ -181,7 +205,8 @@ def main() -> None:
     teacher = prepare_teacher(shared / "weights" / "yolov8n-coco.pt", data["tune"], plan, options.device, out)
     student = prepare_student(data["tune"], plan, options.device, out)
     arms = {name: plan.arms[name] for name in options.arms.split(",")} if options.arms else plan.arms
-    recipes = [write_recipe(name, arm, shared, out) for name, arm in arms.items()]
+    unlabeled = {"streets": shared / "data" / "unlabeled", "rest": data["tune"].parent / "images" / "rest"}
+    recipes = [write_recipe(name, arm, unlabeled, out) for name, arm in arms.items()]
     seeds = plan.seeds[: options.seeds or None]
     compare(options.plan, plan, seeds, data[plan.half], teacher, student, recipes, options.device, out)
 
@@ -253,14 +278,13 @@ def train(
     return last
 
 
-def write_recipe(name: str, arm: Arm, shared: Path, out: Path) -> Path:
+def write_recipe(name: str, arm: Arm, unlabeled: Mapping[str, Path], out: Path) -> Path:
     """Write the arm as a recipe file of its own."""
     from yolokd import load_recipe
 
     changes = list(arm.changes)
     if arm.unlabeled is not None:
-        folder = {"streets": shared / "data" / "unlabeled", "rest": out / "data" / "highway-10" / "images" / "rest"}
-        changes.append(f"train.unlabeled={json.dumps(str(folder[arm.unlabeled]))}")
+        changes.append(f"train.unlabeled={json.dumps(str(unlabeled[arm.unlabeled]))}")
     path = out / "recipes" / f"{name}.yaml"
     path.parent.mkdir(exist_ok=True)
     path.write_text(load_recipe(arm.recipe, changes).to_yaml(), encoding="utf-8")
