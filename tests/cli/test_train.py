@@ -63,6 +63,8 @@ def test_dry_run__prints_the_plan_and_writes_nothing(run: Run, tmp_path: Path) -
         assert word in out
     for word in ("64 px, 7 epochs", "the same 3 on both sides", "× plain training", "GFLOPs", "runs/bckd_ssim"):
         assert word in out
+    for word in ("warm-up 0 epochs", "warm-up 65% of the run"):
+        assert word in out
     assert not list(tmp_path.iterdir())
 
 

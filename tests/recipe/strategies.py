@@ -28,7 +28,7 @@ def maybe(**methods: Plain) -> Plain:
 
 
 SCHEDULE = some(
-    warmup=st.floats(0, 1000),
+    warmup=st.floats(0, 1000) | st.floats(0, 100).map(lambda share: f"{share:.2f}%".replace("100.00%", "100%")),
     shape=st.sampled_from(["constant", "linear", "cosine"]),
     until=SHARES,
 )

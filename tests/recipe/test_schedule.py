@@ -26,6 +26,13 @@ def test_factor__warmup_rises_in_a_line_from_above_zero_to_one() -> None:
     assert rise == pytest.approx([0.25, 0.5, 0.75, 1, 1], abs=1e-15)
 
 
+@pytest.mark.parametrize(("share", "epochs", "same"), [("65%", 100, 65), ("12.5%", 8, 1), ("0%", 9, 0), ("100%", 7, 7)])
+def test_factor__warmup_as_a_share_of_the_epochs(share: str, epochs: int, same: float) -> None:
+    times = range(epochs)
+    rise = [Schedule(warmup=share).factor(p, epochs) for p in times]
+    assert rise == pytest.approx([Schedule(warmup=same).factor(p, epochs) for p in times], abs=1e-15)
+
+
 def test_factor__warmup_multiplies_the_shape() -> None:
     schedule = Schedule(warmup=3, shape="linear")
     assert schedule.factor(1, 10) == pytest.approx(0.5 * 0.9, abs=1e-15)

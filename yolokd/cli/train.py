@@ -143,7 +143,8 @@ def _show_terms(console: Console, plan: Plan) -> None:
     table.add_column("schedule")
     for term, gain in plan.recipe.terms().items():
         schedule = plan.recipe.schedule_of(term)
-        when = f"{schedule.shape}, warm-up {schedule.warmup:g} epochs, until {schedule.until:.0%} of the run"
+        rise = f"{schedule.warmup:g} epochs" if isinstance(schedule.warmup, float) else f"{schedule.warmup} of the run"
+        when = f"{schedule.shape}, warm-up {rise}, until {schedule.until:.0%} of the run"
         table.add_row(f"kd_{term}", gain if gain == "auto" else f"{gain:g}", when if gain else "off")
     console.print(table)
 

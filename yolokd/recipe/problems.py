@@ -107,7 +107,8 @@ def _remedy(value: object, node: Mapping[str, Any], schema: Mapping[str, Any]) -
     gain = {"type": "number", "minimum": 0}.items()
     if value is False and any(gain <= member.items() and "maximum" not in member for member in alternatives):
         return "; 0 switches it off"  # YAML reads `off` as false
-    return "; put it in quotes" if isinstance(value, bool | int | float) and "string" in free else ""
+    quoted = "string" in free and not free & {"number", "integer"}
+    return "; put it in quotes" if quoted and isinstance(value, bool | int | float) else ""
 
 
 def _numeric(text: str) -> bool:
@@ -208,6 +209,8 @@ def _alternatives(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[st
         words.append(
             f"of {node['minItems']}" + ("" if most == node["minItems"] else f" to {most}" if most else " or more")
         )
+    if "examples" in node:
+        words.append(f"such as {node['examples'][0]}")
     if "items" in node:
         words.append(f"(each item {allowed(node['items'], schema)})")
     return [" ".join(filter(None, words))]

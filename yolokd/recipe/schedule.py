@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from yolokd.recipe._config import Config
 
+Warmup = (
+    Annotated[float, Field(ge=0)]
+    | Annotated[str, Field(pattern=r"^(100|\d{1,2}(\.\d+)?)%$", json_schema_extra={"examples": ["65%"]})]
+)
+
 
 class Schedule(Config):
     """How the strength of distillation losses runs over the training."""
 
-    warmup: float = Field(default=0.0, ge=0, description="Epochs over which the losses rise linearly to full strength.")
+    warmup: Warmup = Field(
+        default=0.0,
+        description="Epochs over which the losses rise linearly to full strength; 65% is that share of all epochs.",
+    )
     shape: Literal["constant", "linear", "cosine"] = Field(
         default="constant", description="Course of the strength: constant, or falling to 0 in a line or half a cosine."
     )
@@ -30,7 +38,7 @@ class Schedule(Config):
 
         Returns:
             0 from `until` · `epochs` on. The warm-up rises from 1 / (`warmup` + 1) at the start, since a factor of
-            exactly 0 would mean "off", to 1 at `warmup` epochs.
+            exactly 0 would mean "off", to 1 at `warmup` epochs, or at that share of `epochs`.
 
         Raises:
             ValueError: `progress` is negative or `epochs` below 1.
@@ -40,7 +48,8 @@ class Schedule(Config):
         end = self.until * epochs
         if progress >= end:
             return 0.0
-        rise = min(1.0, (progress + 1) / (self.warmup + 1))
+        warmup = self.warmup if isinstance(self.warmup, float) else float(self.warmup[:-1]) / 100 * epochs
+        rise = min(1.0, (progress + 1) / (warmup + 1))
         if self.shape == "linear":
             return rise * (1 - progress / end)
         if self.shape == "cosine":
