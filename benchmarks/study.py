@@ -8,6 +8,7 @@
     python benchmarks/study.py --plan quarter --out RUNS       a quarter of them
     python benchmarks/study.py --plan methods --out RUNS       each method alone, a tenth of the labels, five seeds
     python benchmarks/study.py --plan trained --out RUNS       a student that 100 epochs of plain training have made
+    python benchmarks/study.py --plan trained_few --out RUNS   the same with a tenth of the labels
 
 methods_screening, methods_init and trained_screening are the one-seed trials behind those two.
 
@@ -170,6 +171,16 @@ PLANS = {
         student_epochs=100,
         settings=FINETUNE,
     ),
+    "trained_few": Plan(
+        {"bckd": bckd(8, 32), "bckd_rest": Arm("bckd", bckd(8, 32).changes, unlabeled="rest")},
+        seeds=range(3),
+        epochs=60,
+        half="report",
+        labels=0.1,
+        teacher_epochs=60,
+        student_epochs=600,
+        settings=FINETUNE,
+    ),
     "methods": Plan(
         {
             "bckd": bckd(8, 32),
@@ -258,7 +269,8 @@ def prepare_student(data: Path, plan: Plan, device: str, out: Path) -> Path:
     student = write_yolov8(out / "student-w0125.yaml", width=0.125)
     if not plan.student_epochs:
         return student
-    return train(student, data, f"start-{plan.student_epochs}", plan.student_epochs, 100, STUDENT, device, out)
+    name = f"start-{plan.student_epochs}" + (f"-{round(100 * plan.labels)}" if plan.labels < 1 else "")
+    return train(student, data, name, plan.student_epochs, 100, STUDENT, device, out)
 
 
 def train(

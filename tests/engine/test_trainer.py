@@ -16,13 +16,15 @@ from typing import Any
 import pytest
 import torch
 from ultralytics import YOLO
+from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
 
 from tests.engine.conftest import Pair
 from tests.engine.models import detector, save
+from yolokd.engine.locks import locked
 from yolokd.engine.run import resolve_recipe, resume, start
 from yolokd.engine.settings import KEY
-from yolokd.engine.trainer import DistillTrainer
+from yolokd.engine.trainer import LOCK, DistillTrainer
 from yolokd.engine.weights import load, load_detector, plain_copy, sha256
 from yolokd.errors import RunError, UserError
 
@@ -339,6 +341,27 @@ def test_nan__in_the_student_is_left_to_ultralytics_recovery(tiny_pair: Pair, mo
         run = start(plan)
     assert broken
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_start__looks_through_the_pictures_while_no_other_run_does(
+    tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = []
+    monkeypatch.setattr("yolokd.engine.trainer.USER_CONFIG_DIR", tmp_path)  # other tests run at the same time
+
+    def build(trainer: DetectionTrainer, *_: Any) -> None:
+        with pytest.raises(BlockingIOError), locked(tmp_path / LOCK, wait=False):
+            pass
+        found.append(type(trainer))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DetectionTrainer, "get_dataloader", build)
+    with pytest.raises(KeyboardInterrupt):
+        start(tiny_pair.plan())
+    assert found == [DistillTrainer]
+    with locked(tmp_path / LOCK, wait=False):
+        pass
 
 
 def test_start__a_frozen_neck_and_numbered_checkpoints(tiny_pair: Pair) -> None:

@@ -9,13 +9,13 @@ students may be added. `yolokd.engine.comparison_plan` makes the plan, `comparis
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from yolokd.engine.locks import locked
 from yolokd.errors import UserError
 from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import OWN, arguments
@@ -200,15 +200,10 @@ def _essence(recipe: Mapping[str, Any]) -> Recipe:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from running the same comparison; where the system has no such locks, do nothing."""
-    if os.name == "nt":
-        yield
-        return
-    import fcntl
-
-    with (folder / LOCK).open("w") as file:
+    """Keep other processes from running the same comparison."""
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            stack.enter_context(locked(folder / LOCK, wait=False))
+        except BlockingIOError as error:
             raise UserError(f"The comparison in '{folder}' is being run by another process.") from error
         yield

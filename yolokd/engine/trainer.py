@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.distill_model import DistillationModel
-from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK
+from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK, USER_CONFIG_DIR
 from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zero_first, unwrap_model
 
 from yolokd.engine import records
@@ -25,6 +25,7 @@ from yolokd.engine.augmentation import augment_loader
 from yolokd.engine.classes import ClassMatch, match_classes
 from yolokd.engine.distillation import Distillation, make_teacher, wire
 from yolokd.engine.inheritance import UnfitTeacherError, inherit
+from yolokd.engine.locks import locked
 from yolokd.engine.model import PREFIX, TeacherStudent
 from yolokd.engine.pairing import pair_loader
 from yolokd.engine.plots import plot_results
@@ -35,6 +36,7 @@ from yolokd.engine.unlabeled_stream import UnlabeledStream, stream_beside
 from yolokd.engine.weight_records import WeightRecords
 from yolokd.engine.weights import from_scratch, load, load_detector, register_own_classes
 
+LOCK = "yolokd-data.lock"  # in Ultralytics' settings folder
 PULL_LIMIT = 10  # times the detection loss's gradient at the neck, above which a term is warned of
 
 
@@ -131,7 +133,16 @@ class DistillTrainer(DetectionTrainer):
             student.nc, student.names, student.args = self.model.nc, self.model.names, self.args
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """Return the loader; IKD changes the training pictures, and paired runs fix their order and augmentation."""
+        """Return the loader; IKD changes the training pictures, and paired runs fix their order and augmentation.
+
+        Runs that start at the same time look through their pictures one after the other: Ultralytics writes what it
+        finds beside the labels, and fails where another process does so at once.
+        """
+        first = RANK in {-1, 0}  # the other processes of a run wait for this one
+        with locked(USER_CONFIG_DIR / LOCK, wait=True) if first else nullcontext():
+            return self._loader(dataset_path, batch_size, rank, mode)
+
+    def _loader(self, dataset_path: str, batch_size: int, rank: int, mode: str) -> Any:
         loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
         ikd = self.recipe.augment.ikd
 
