@@ -12,7 +12,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from tests.losses.steps import STRIDES, STUDENT_CHANNELS, TEACHER_CHANNELS, cast, doubled, gradient, make_step, moves
 from yolokd.errors import ShapeError
 from yolokd.losses.base import Grid, Step
-from yolokd.losses.ssim import SSIM, _blur_matrix, _blur_of, _factors, ssim_loss_map, ssim_map
+from yolokd.losses.ssim import SSIM, _blur_matrix, _blur_of, ssim_loss_map, ssim_map
 from yolokd.recipe import SSIMConfig
 
 SCOPES = ["image", "channel", "level", None]
@@ -229,14 +229,13 @@ def test_ssim_loss_map__float32_is_close_to_float64(contrast: float) -> None:
 
 
 def test_ssim_loss_map__stays_in_range_far_outside_of_it() -> None:
+    # there rounding is far larger than the variances and their constant, yet the denominator stays positive
     student, teacher = 1000 + uniform(2, 1, 4, 12, 12, dtype=torch.float32)
-    loss = ssim_loss_map(student, teacher, normalize=None)
+    loss = ssim_loss_map(student.requires_grad_(), teacher, normalize=None)
     assert loss.min() >= 0
     assert loss.max() <= 1
-    # there rounding is far larger than the variances and their constant, yet the denominator stays positive
-    assert _factors(student, teacher, _blur_of(student, 11, 1.5), 1e-4, 9e-4).variances.min().item() == pytest.approx(
-        4.5e-4
-    )
+    assert gradient(loss, student).isfinite().all()
+    assert ssim_map(student, teacher).isfinite().all()
 
 
 @pytest.mark.parametrize("normalize", SCOPES)

@@ -50,8 +50,14 @@ def ssim_map(
     """
     student, teacher = as_pair(student, teacher, rank=4)
     blur = _blur_of(student, window, sigma)
-    factors = _factors(student, teacher, blur, *_constants(data_range))
-    return factors.luminance * factors.structure / (factors.squares * factors.variances + DENOMINATOR_EPS)
+    c1, c2 = _constants(data_range)
+    mean_s, mean_t = blur.of(student), blur.of(teacher)
+    squares = mean_s**2 + mean_t**2
+    luminance = 2 * mean_s * mean_t + c1
+    structure = 2 * (blur.of(student * teacher) - mean_s * mean_t) + c2
+    # rounding may take a variance below 0; the floor keeps the denominator positive
+    variances = (blur.of(student**2 + teacher**2) - squares).clamp_min(-c2 / 2) + c2
+    return luminance * structure / ((squares + c1) * variances + DENOMINATOR_EPS)
 
 
 @without_autocast
@@ -94,9 +100,6 @@ class _Range(NamedTuple):
     low: Tensor
     span: Tensor
 
-    def unit(self, x: Tensor) -> Tensor:
-        return (x - self.low).div_(self.span)
-
     def of(self, pictures: slice) -> _Range:
         """The range of some pictures of the batch."""
         return self if len(self.low) == 1 else _Range(self.low[pictures], self.span[pictures])
@@ -123,10 +126,17 @@ class _Blur(NamedTuple):
             return (x.flatten(2) @ self.cells.mT).view_as(x)
         return self.rows @ (x @ self.columns.mT)
 
-    def adjoint(self, x: Tensor) -> Tensor:
+    def into(self, out: Tensor, x: Tensor, scratch: Tensor, *, adjoint: bool = False) -> Tensor:
+        """Write what the filter, or its adjoint, makes of maps into `out`; all contiguous (n, C, H, W)."""
+        h, w = x.shape[2:]
         if self.cells is not None:
-            return (x.flatten(2) @ self.cells).view_as(x)
-        return self.rows.mT @ (x @ self.columns)
+            torch.mm(x.view(-1, h * w), self.cells if adjoint else self.cells.mT, out=out.view(-1, h * w))
+            return out
+        rows, columns = (self.rows.mT, self.columns) if adjoint else (self.rows, self.columns.mT)
+        torch.mm(x.view(-1, w), columns, out=scratch.view(-1, w))
+        lines = scratch.view(-1, h, w)
+        torch.bmm(rows.expand(len(lines), h, h), lines, out=out.view(-1, h, w))
+        return out
 
 
 def _blur_of(x: Tensor, window: int, sigma: float) -> _Blur:
@@ -158,44 +168,26 @@ def _constants(data_range: float) -> tuple[float, float]:
     return (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
 
 
-class _Factors(NamedTuple):
-    """SSIM = luminance · structure / (squares · variances), each (B, C, H, W), and the blurred maps themselves."""
-
-    mean_s: Tensor
-    mean_t: Tensor
-    luminance: Tensor  # 2 · mean_s · mean_t + c1
-    structure: Tensor  # 2 · covariance + c2
-    squares: Tensor  # mean_s² + mean_t² + c1
-    variances: Tensor  # both variances + c2
-
-
-def _factors(student: Tensor, teacher: Tensor, blur: _Blur, c1: float, c2: float) -> _Factors:
-    """Blur four moments, s, t, s² + t² and s · t: enough, since only the sum of both variances occurs."""
-    mean_s, mean_t = blur.of(student), blur.of(teacher)
-    mean_st = mean_s * mean_t
-    squares = (mean_s * mean_s).add_(mean_t * mean_t)  # two roundings as in 2 · mean_st, so that equal maps cancel
-    # rounding may take a variance below 0; the floor keeps the denominator positive, and identical maps still cancel
-    energy = (student * student).add_(teacher * teacher)
-    variances = blur.of(energy).sub_(squares).clamp_min_(-c2 / 2).add_(c2)
-    structure = blur.of(student * teacher).sub_(mean_st).mul_(2).add_(c2)
-    return _Factors(mean_s, mean_t, mean_st.mul_(2).add_(c1), structure, squares.add_(c1), variances)
-
-
 class _Dissimilarity(torch.autograd.Function):
     """1 − SSIM averaged over channels, (B, H, W), of maps that ranges bring to [0, 1]; its gradient by hand.
 
-    Five tensors of the maps' size are kept for the backward pass, of which two, the maps themselves, exist anyway.
+    Five tensors of the maps' size are kept for the backward pass, of which two, the maps themselves, exist anyway. What
+    is made on the way lies in a few buffers: on a CPU, asking for memory anew costs more than the arithmetic.
     """
 
     @staticmethod
     def forward(
         ctx: Any, student: Tensor, teacher: Tensor, own: _Range | None, other: _Range | None, blur: _Blur
     ) -> Tensor:
-        kept = [torch.empty_like(student) for _ in range(3)] if ctx.needs_input_grad[0] else []
+        kept = [_dense(student) for _ in range(3)] if ctx.needs_input_grad[0] else []
         loss = student.new_empty(len(student), *student.shape[2:])
-        for part in portions(student):
-            s, t = _unit(student, own, part), _unit(teacher, other, part)
-            torch.mean(_dissimilarity(s, t, blur, [slope[part] for slope in kept]), 1, out=loss[part])
+        parts = portions(student)
+        buffers = [_dense(student[parts[0]]) for _ in range(9)]
+        for part in parts:
+            s, t, *work = (buffer[: len(loss[part])] for buffer in buffers)
+            _unit(s, student, own, part)
+            _unit(t, teacher, other, part)
+            torch.mean(_dissimilarity(s, t, blur, work, [slope[part] for slope in kept]), 1, out=loss[part])
         if kept:
             ctx.save_for_backward(student, teacher, *kept)
             ctx.own, ctx.other, ctx.blur = own, other, blur
@@ -206,43 +198,73 @@ class _Dissimilarity(torch.autograd.Function):
     @without_autocast
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         student, teacher, *kept = ctx.saved_tensors
-        result = torch.empty_like(student)
-        for part in portions(student):
+        result = _dense(student)
+        parts = portions(student)
+        buffers = [_dense(student[parts[0]]) for _ in range(3)]
+        for part in parts:
+            x, y, scratch = (buffer[: len(result[part])] for buffer in buffers)
             each = gradient[part].unsqueeze(1) * (2 / student.shape[1])
-            by_mean, by_squares, by_product = (ctx.blur.adjoint(slope[part] * each) for slope in kept)
-            by_mean += by_squares.mul_(_unit(student, ctx.own, part))
-            torch.sub(by_mean, by_product.mul_(_unit(teacher, ctx.other, part)), out=result[part])
+            by_mean, by_squares, by_product = (slope[part] for slope in kept)
+            ctx.blur.into(result[part], torch.mul(by_mean, each, out=x), scratch, adjoint=True)
+            ctx.blur.into(y, torch.mul(by_squares, each, out=x), scratch, adjoint=True)
+            result[part].addcmul_(y, _unit(x, student, ctx.own, part))
+            ctx.blur.into(y, torch.mul(by_product, each, out=x), scratch, adjoint=True)
+            result[part].addcmul_(y, _unit(x, teacher, ctx.other, part), value=-1)
             if ctx.own is not None:
-                result[part] /= ctx.own.of(part).span
+                result[part].div_(ctx.own.of(part).span)
         return result, None, None, None, None
 
 
-def _unit(x: Tensor, span: _Range | None, part: slice) -> Tensor:
-    return x[part] if span is None else span.of(part).unit(x[part])
+def _dense(like: Tensor) -> Tensor:
+    return like.new_empty(like.shape)
 
 
-def _dissimilarity(student: Tensor, teacher: Tensor, blur: _Blur, slopes: Sequence[Tensor]) -> Tensor:
-    """Return 1 − SSIM of every channel at every cell, (B, C, H, W).
+def _unit(out: Tensor, x: Tensor, span: _Range | None, part: slice) -> Tensor:
+    """Write some pictures of the maps, brought to [0, 1], into `out`."""
+    if span is None:
+        return out.copy_(x[part])
+    span = span.of(part)
+    return torch.sub(x[part], span.low, out=out).div_(span.span)
+
+
+def _dissimilarity(s: Tensor, t: Tensor, blur: _Blur, work: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:
+    """Return 1 − SSIM of every channel at every cell, (B, C, H, W), in one of the buffers.
+
+    With d = s − t, and the blurred map for the mean: the luminance of SSIM is 1 − a, a = mean(d)² / (mean(s)² +
+    mean(t)² + c1), the rest of it 1 − b, b = var(d) / (var(s) + var(t) + c2). So 1 − SSIM = a + b · (1 − a), exactly 0
+    for equal maps, however the rest is rounded.
 
     Args:
-        student: Maps in [0, 1], (B, C, H, W).
-        teacher: The same of the teacher.
+        s: Maps in [0, 1], contiguous; is written over.
+        t: The same of the teacher; is written over.
         blur: The window.
-        slopes: Empty, or three tensors of the maps' shape to be filled with half the slopes by the blurred student, by
-            its blurred square, and by the blurred product with the teacher, the last one with the sign changed.
+        work: Seven buffers of the maps' shape.
+        slopes: Empty, or three tensors of the maps' shape to be filled with the slopes by mean(s), halved, by mean(s²),
+            and by mean(s · t), halved and with the sign changed.
     """
-    mean_s, mean_t, luminance, structure, squares, variances = _factors(student, teacher, blur, *_constants(1.0))
-    denominator = squares * variances
-    # not 1 − numerator / denominator: the epsilon would charge up to 1e-5 for identical dark areas
-    loss = denominator - luminance * structure
-    scale = denominator.add_(DENOMINATOR_EPS).reciprocal_()
-    loss *= scale
+    mean_s, mean_t, squares, variances, between, other, scratch = work
+    c1, c2 = _constants(1.0)
+    one = s.new_ones(())
+    blur.into(mean_s, s, scratch)
+    blur.into(mean_t, t, scratch)
+    torch.mul(mean_s, mean_s, out=squares).addcmul_(mean_t, mean_t).add_(c1)
+    difference = torch.sub(mean_s, mean_t, out=mean_t)
+    blur.into(variances, torch.mul(s, s, out=other).addcmul_(t, t), scratch)
+    # rounding may take a variance below 0; the floor keeps the denominator positive
+    variances.sub_(squares).clamp_min_(-c1 - c2 / 2).add_(c1 + c2)
+    blur.into(between, torch.sub(s, t, out=other).square_(), scratch)
+    b = between.addcmul_(difference, difference, value=-1).div_(variances)
+    a = torch.mul(difference, difference, out=s).div_(squares)
+    rest = torch.sub(one, a, out=t)
+    loss = torch.addcmul(a, b, rest, out=scratch)
     if slopes:
-        by_denominator = (1 - loss).mul_(scale)
-        by_mean = (variances - squares).mul_(mean_s).mul_(by_denominator)
-        torch.sub(by_mean, structure.sub_(luminance).mul_(mean_t).mul_(scale), out=slopes[0])
-        torch.mul(squares, by_denominator, out=slopes[1])
-        torch.mul(luminance, scale, out=slopes[2])
+        by_mean, by_squares, by_product = slopes
+        torch.div(rest, variances, out=by_product)
+        torch.sub(one, b, out=other)
+        torch.mul(by_product, other, out=by_squares)
+        other.div_(squares)
+        b.mul_(by_product).addcmul_(a, other, value=-1).mul_(mean_s)
+        torch.addcmul(b, difference, other.sub_(by_product), out=by_mean)
     return loss
 
 
