@@ -94,7 +94,7 @@ class Head:
             distances = widen(self.raw)  # (B, A, 4)
         else:
             bins = torch.arange(self.bins, dtype=self.distribution.dtype, device=self.raw.device)
-            distances = self.distribution.softmax(-1) @ bins  # (B, A, 4)
+            distances = (bins @ self.distribution.permute(0, 2, 3, 1).softmax(2)).mT  # as it lies in memory; (B, A, 4)
         left_top, right_bottom = (distances * strides).chunk(2, -1)
         return torch.cat((points - left_top, points + right_bottom), -1)
 

@@ -83,18 +83,22 @@ class _WeightedBCE(torch.autograd.Function):
     def forward(ctx: Any, student: Tensor, teacher: Tensor, beta: float, detach_weight: bool) -> tuple[Tensor, Tensor]:
         slope = torch.empty_like(student) if ctx.needs_input_grad[0] else None
         values, gaps = student.new_empty(student.shape[:2]), student.new_empty(student.shape[:2])  # (B, A) each
-        for part in portions(student):
-            p_student, p_teacher = student[part].sigmoid(), teacher[part].sigmoid()
-            bce = F.binary_cross_entropy_with_logits(student[part], p_teacher, reduction="none")
-            gap = p_student - p_teacher
-            size = gap.abs()
-            torch.amax(size, -1, out=gaps[part])
-            weight = size.pow_(beta)  # (B, A, K)
+        parts = portions(student)
+        buffers = [torch.empty_like(student[parts[0]]) for _ in range(4)]  # asking for memory anew costs a CPU more
+        for part in parts:
+            p_student, p_teacher, gap, weight = (buffer[: len(values[part])] for buffer in buffers)
+            torch.sigmoid(student[part], out=p_student)
+            torch.sigmoid(teacher[part], out=p_teacher)
+            bce = F.softplus(student[part], threshold=80).addcmul_(student[part], p_teacher, value=-1)
+            torch.abs(torch.sub(p_student, p_teacher, out=gap), out=weight)
+            torch.amax(weight, -1, out=gaps[part])
+            weight.pow_(beta)  # (B, A, K)
             if slope is not None:
                 torch.mul(weight, gap, out=slope[part])  # w · dBCE/dz
                 if not detach_weight:
-                    slope_of_weight = (weight / gap).mul_(beta).masked_fill_(gap == 0, 0)  # dw/dp_s
-                    slope[part] += slope_of_weight.mul_(bce).mul_(p_student).mul_(1 - p_student)
+                    slope_of_weight = torch.div(weight, gap, out=gap).nan_to_num_(0, 0, 0).mul_(beta)  # dw/dp_s
+                    dp_dz = p_student.addcmul_(p_student, p_student, value=-1)
+                    slope[part] += slope_of_weight.mul_(bce).mul_(dp_dz)
             torch.sum(bce.mul_(weight), -1, out=values[part])
         ctx.save_for_backward(slope)
         ctx.mark_non_differentiable(gaps)
