@@ -11,6 +11,7 @@ from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import ONLINE
 
 from yolokd.data.check import load_yaml, refuse_script
+from yolokd.data.label_cache import refuse_code
 from yolokd.errors import DataError
 
 PACKAGED = Path(ultralytics.__file__).parent / "cfg" / "datasets"
@@ -34,7 +35,8 @@ def resolve(data: str) -> Dataset:
         data: `streets`, the path of a data YAML (or of a folder that holds one), or a name that Ultralytics packages.
 
     Raises:
-        DataError: Missing, malformed, without pictures, or it would execute a download script of its own.
+        DataError: Missing, malformed, without pictures, or it would execute a script of its own, be it for the download
+            or in a label cache.
     """
     path = locate(data)
     raw = load_yaml(path)
@@ -50,6 +52,8 @@ def resolve(data: str) -> Dataset:
         for source in splits.get(split, []):
             if not source.exists():
                 raise DataError(f"'{path}' names {split} pictures at '{source}', which does not exist.")
+    for sources in splits.values():
+        refuse_code(sources)
     return Dataset(path, dict(checked["names"]), splits, int(checked.get("channels", 3)))
 
 
