@@ -114,8 +114,9 @@ def test_portions__cover_each_picture_once(pictures: int, values: int, sizes: li
     assert torch.equal(torch.cat([rows[part] for part in portions(x)]), rows)
 
 
-def test_portions__take_all_at_once_off_the_processor() -> None:
-    assert portions(torch.empty(6, 2**19, device="meta")) == [slice(0, 6)]
+def test_portions__are_larger_off_the_processor() -> None:
+    assert portions(torch.empty(6, 2**19, device="meta")) == [slice(0, 64)]
+    assert portions(torch.empty(6, 2**23, device="meta")) == [slice(0, 4), slice(4, 8)]
 
 
 def test_rank_and_ranks__one_process_is_the_first_of_one() -> None:
