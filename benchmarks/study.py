@@ -173,7 +173,7 @@ PLANS = {
     ),
     "trained_few": Plan(
         {"bckd": bckd(8, 32), "bckd_rest": Arm("bckd", bckd(8, 32).changes, unlabeled="rest")},
-        seeds=range(3),
+        seeds=range(5),
         epochs=60,
         half="report",
         labels=0.1,
