@@ -8,6 +8,7 @@
     python benchmarks/study.py --plan quarter --out RUNS       a quarter of them
     python benchmarks/study.py --plan methods --out RUNS       each method alone, a tenth of the labels, five seeds
     python benchmarks/study.py --plan trained --out RUNS       a student that 100 epochs of plain training have made
+    python benchmarks/study.py --plan trained_long --out RUNS  the same, longer
     python benchmarks/study.py --plan trained_few --out RUNS   the same with a tenth of the labels
 
 methods_screening, methods_init and trained_screening are the one-seed trials behind those two.
@@ -167,6 +168,14 @@ PLANS = {
         {"bckd_2_8": bckd(2, 8), "bckd_8_32": bckd(8, 32)},
         seeds=range(3),
         epochs=20,
+        half="report",
+        student_epochs=100,
+        settings=FINETUNE,
+    ),
+    "trained_long": Plan(
+        {"bckd": bckd(8, 32)},
+        seeds=range(3),
+        epochs=60,
         half="report",
         student_epochs=100,
         settings=FINETUNE,
