@@ -72,7 +72,9 @@ def test_init__a_trained_student_keeps_its_weights(
     pair = replace(tiny_pair, student=save(detector("v8", seed=5), tmp_path / "trained.pt"))
     plan = pair.plan(overrides=["student.init=teacher"])
     assert plan.inherited is None
-    assert any("keeps them; student.init is not used" in note for note in plan.notes)
+    assert any("keeps them; student.init is not used, and for such" in note for note in plan.notes)
+    unlabeled = pair.plan(overrides=["student.init=teacher", f"train.unlabeled={pair.data.parent}"])
+    assert any(note.endswith("keeps them; student.init is not used") for note in unlabeled.notes)
     kept = before_training(pair, monkeypatch, "student.init=teacher")
     torch.testing.assert_close(kept[LAYER], load_detector(pair.student).float().state_dict()[LAYER])
 

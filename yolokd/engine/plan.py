@@ -170,7 +170,9 @@ def _first_weights(
     """
     if not from_scratch(spec, recipe.train.get("pretrained", True)):
         note = "the student has trained weights and keeps them; student.init is not used"
-        return None, f"{note}, and for such a student no recipe has shown a gain yet: compare before you trust one"
+        if not recipe.train.get("unlabeled"):
+            note += ", and for such a student only --unlabeled has shown a gain: compare before you trust a recipe"
+        return None, note
     try:
         share = inherit(student, teacher, match).share
     except UnfitTeacherError as error:
