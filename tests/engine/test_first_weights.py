@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tests.engine.conftest import Pair
 from tests.engine.models import detector, save
+from tests.engine.unlabeled import make_pictures
 from yolokd.engine.classes import match_classes
 from yolokd.engine.inheritance import UnfitTeacherError, inherit
 from yolokd.engine.plan import from_yaml, make_plan
@@ -73,7 +74,7 @@ def test_init__a_trained_student_keeps_its_weights(
     plan = pair.plan(overrides=["student.init=teacher"])
     assert plan.inherited is None
     assert any("keeps them; student.init is not used, and for such" in note for note in plan.notes)
-    unlabeled = pair.plan(overrides=["student.init=teacher", f"train.unlabeled={pair.data.parent}"])
+    unlabeled = pair.plan(overrides=["student.init=teacher", f"train.unlabeled={make_pictures(tmp_path / 'free', 2)}"])
     assert any(note.endswith("keeps them; student.init is not used") for note in unlabeled.notes)
     kept = before_training(pair, monkeypatch, "student.init=teacher")
     torch.testing.assert_close(kept[LAYER], load_detector(pair.student).float().state_dict()[LAYER])
