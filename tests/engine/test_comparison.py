@@ -242,7 +242,7 @@ def test_opened__changed_recipes_and_students_are_named(plan: Comparison) -> Non
     changed = load_recipes(["bckd"], data=plan.data, **BUDGET)[1].to_dict()
     changed["losses"]["bckd"]["box"] = 8.0
     with (
-        pytest.raises(UserError, match=r"another recipe 'bckd' \(losses.bckd.box: 8.0 here, 4.0 there\)"),
+        pytest.raises(UserError, match=r"another recipe 'bckd' \(losses.bckd.box: 8.0 here, 32.0 there\)"),
         opened(replace(plan, recipes={**plan.recipes, "bckd": changed})),
     ):
         pass

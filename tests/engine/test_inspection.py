@@ -136,7 +136,7 @@ def test_inspect__automatic_gains_stay_auto_and_zero_gains_are_left_out(
 ) -> None:
     changes = ("losses.ssim.gain=auto", "losses.bckd.box=0", "train.device=cpu")
     view = opened(teacher_pt, student_pt, "bckd_ssim", changes).inspect(photo)
-    assert {term.name: term.gain for term in view.terms} == {"bckd_cls": 1.0, "ssim": "auto"}
+    assert {term.name: term.gain for term in view.terms} == {"bckd_cls": 8.0, "ssim": "auto"}
     assert view.weights is None
     assert view.twin is None
     assert view.frequencies is None

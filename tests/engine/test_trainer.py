@@ -155,7 +155,7 @@ def test_resume__projector_and_schedule_come_back(interrupted: Path, monkeypatch
         resume(str(interrupted))
     assert saved
     assert all(torch.equal(v, seen["projector"][k]) for k, v in saved.items())
-    assert seen["gains"] == {"bckd_cls": 1.0, "bckd_box": 4.0, "ssim": 2.0}
+    assert seen["gains"] == {"bckd_cls": 8.0, "bckd_box": 32.0, "ssim": 2.0}
     assert seen["epoch"] == 2
 
 
@@ -282,7 +282,7 @@ def test_distributed__workers_rebuild_recipe_and_teacher(tiny_pair: Pair, monkey
     finally:
         ddp_cleanup(made[0], script)
     assert done.returncode == 0, done.stderr
-    expected = f"TeacherStudent {{'bckd_cls': 1.0, 'bckd_box': 4.0, 'ssim': 3.0}} 2 True {sha256(tiny_pair.teacher)}"
+    expected = f"TeacherStudent {{'bckd_cls': 8.0, 'bckd_box': 32.0, 'ssim': 3.0}} 2 True {sha256(tiny_pair.teacher)}"
     assert expected in done.stdout
 
 

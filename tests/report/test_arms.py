@@ -85,10 +85,10 @@ def test_gather__a_recipe_changed_by_hand_is_another_arm(
 ) -> None:
     changed = make_run(tmp_path / "mine", odd_data, "bckd", 1, teacher=teacher)
     text = (changed / "recipe.yaml").read_text()
-    (changed / "recipe.yaml").write_text(text.replace("box: 4.0", "box: 8.0"))
+    (changed / "recipe.yaml").write_text(text.replace("box: 32.0", "box: 8.0"))
     arms, _ = sum_up(*runs, changed)
     assert [arm.label for arm in arms.arms] == ["baseline", "bckd (bckd-0)", "bckd (mine)"]
-    (changed / "recipe.yaml").write_text("losses: {bckd: {cls: 1.0, box: 4.0}}\n")  # the same, without defaults
+    (changed / "recipe.yaml").write_text("losses: {bckd: {cls: 8.0, box: 32.0}}\n")  # the same, without defaults
     (runs[3] / "provenance.json").unlink()
     arms, _ = sum_up(runs[0], runs[1], runs[2], changed)
     assert [list(arm.runs) for arm in arms.arms] == [["plain-0", "plain-1"], ["bckd-0", "mine"]]
