@@ -28,7 +28,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,15 @@ UNLABELED = {
     "best_unlabeled": Arm("best", unlabeled="streets"),
     "best_rest": Arm("best", unlabeled="rest"),
 }
+FEW = Plan(UNLABELED, seeds=range(3), epochs=60, half="report", labels=0.1, teacher_epochs=60)
+TRAINED = Plan(
+    {"bckd_2_8": bckd(2, 8), "bckd_8_32": bckd(8, 32)},
+    seeds=range(3),
+    epochs=20,
+    half="report",
+    student_epochs=100,
+    settings=FINETUNE,
+)
 PLANS = {
     "screening": Plan(
         {
@@ -147,51 +156,21 @@ PLANS = {
         half="report",
     ),
     "long": Plan({"init": bckd(0, 0, INIT), "best": Arm("best")}, seeds=range(3), epochs=100, half="report"),
-    "few": Plan(
-        UNLABELED,
-        seeds=range(3),
-        epochs=60,
-        half="report",
-        labels=0.1,
-        teacher_epochs=60,
-    ),
-    "quarter": Plan(
-        UNLABELED,
-        seeds=range(3),
-        epochs=60,
-        half="report",
-        labels=0.25,
-        teacher_epochs=40,
-    ),
-    "trained_screening": Plan(METHODS, seeds=[9], epochs=10, half="tune", student_epochs=100, settings=FINETUNE),
-    "trained": Plan(
-        {"bckd_2_8": bckd(2, 8), "bckd_8_32": bckd(8, 32)},
-        seeds=range(3),
-        epochs=20,
-        half="report",
-        student_epochs=100,
-        settings=FINETUNE,
-    ),
-    "trained_long": Plan(
-        {"bckd": bckd(8, 32)},
-        seeds=range(3),
-        epochs=60,
-        half="report",
-        student_epochs=100,
-        settings=FINETUNE,
-    ),
-    "trained_few": Plan(
-        {"bckd": bckd(8, 32), "bckd_rest": Arm("bckd", bckd(8, 32).changes, unlabeled="rest")},
+    "few": FEW,
+    "quarter": replace(FEW, labels=0.25, teacher_epochs=40),
+    "trained_screening": replace(TRAINED, arms=METHODS, seeds=[9], epochs=10, half="tune"),
+    "trained": TRAINED,
+    "trained_long": replace(TRAINED, arms={"bckd": bckd(8, 32)}, epochs=60),
+    "trained_few": replace(
+        FEW,
+        arms={"bckd": bckd(8, 32), "bckd_rest": Arm("bckd", bckd(8, 32).changes, unlabeled="rest")},
         seeds=range(5),
-        epochs=60,
-        half="report",
-        labels=0.1,
-        teacher_epochs=60,
         student_epochs=600,
         settings=FINETUNE,
     ),
-    "methods": Plan(
-        {
+    "methods": replace(
+        FEW,
+        arms={
             "bckd": bckd(8, 32),
             "ssim": Arm("ssim", ["schedule.warmup=40"]),
             "samkd": Arm("samkd", ["losses.samkd.logits=2"]),
@@ -199,13 +178,9 @@ PLANS = {
             "aid": Arm("aid", ["balance.share=0.2"]),
         },
         seeds=range(5),
-        epochs=60,
-        half="report",
-        labels=0.1,
-        teacher_epochs=60,
     ),
-    "methods_screening": Plan(METHODS, seeds=[9], epochs=60, half="tune", labels=0.1, teacher_epochs=60),
-    "methods_init": Plan(METHODS_INIT, seeds=[9], epochs=60, half="tune", labels=0.1, teacher_epochs=60),
+    "methods_screening": replace(FEW, arms=METHODS, seeds=[9], half="tune"),
+    "methods_init": replace(FEW, arms=METHODS_INIT, seeds=[9], half="tune"),
 }
 
 
