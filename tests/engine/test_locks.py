@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,3 +45,16 @@ def test_locked__ends_with_a_process_that_is_killed(file: Path, holder: subproce
     holder.wait()
     with locked(file, wait=False):
         assert file.exists()
+
+
+def test_locked__does_nothing_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with locked(tmp_path / "missing" / "lock", wait=True):
+        assert not (tmp_path / "missing").exists()
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with locked(tmp_path / "lock", wait=False), pytest.raises(FileNotFoundError), locked(tmp_path / "lock", wait=False):
+        (tmp_path / "nothing").read_text()  # what goes wrong inside is not taken for a missing lock

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 
 @contextmanager
 def locked(file: Path, *, wait: bool) -> Iterator[None]:
-    """Hold a lock that nobody else holds at the same time; where the system has no such locks, do nothing.
+    """Hold a lock that nobody else holds at the same time; where there can be none, do nothing.
+
+    Windows has no such locks, nor have some network folders, and a folder may not be writable.
 
     Args:
         file: Is made if it does not exist, and stays; a process that ends, even by a kill, lets go.
@@ -24,6 +26,12 @@ def locked(file: Path, *, wait: bool) -> Iterator[None]:
         return
     import fcntl
 
-    with file.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    with ExitStack() as stack:
+        try:
+            handle = stack.enter_context(file.open("w"))
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass
         yield
