@@ -69,7 +69,6 @@ def training_batches(options: Any) -> list[dict[str, Any]]:
 
 def measure(recipe: Any, batches: Sequence[dict[str, Any]], options: Any) -> dict[str, dict[str, float]]:
     """Mean pull and cosine of each term of a recipe over the batches."""
-    from yolokd.engine.distillation import reduce_map
     from yolokd.engine.inspection_setup import open_pair
 
     pair = open_pair(options.teacher, options.student, recipe, data=options.data).pair
@@ -84,8 +83,7 @@ def measure(recipe: Any, batches: Sequence[dict[str, Any]], options: Any) -> dic
         places: list[tuple[str, list[Tensor]]] = [("neck", list(seen.features.values())), ("backbone", backbone)]
         detection = seen.detection.sum() / len(batch["img"])
         base = {place: gradient(detection, leaves) for place, leaves in places}
-        for term, values in seen.maps.items():
-            value = reduce_map(values, seen.grid).sum()
+        for term, value in seen.values.items():
             gain = recipe.terms()[term]
             found = sums.setdefault(term, [0.0] * 4)
             for place, (name, leaves) in enumerate(places):

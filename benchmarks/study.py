@@ -76,20 +76,25 @@ def bckd(cls: float, box: float, *more: str) -> Arm:
     return Arm("bckd", [f"losses.bckd.cls={cls}", f"losses.bckd.box={box}", *more])
 
 
+def ssim(*more: str) -> Arm:
+    """SSIM without the warm-up that this study found for it."""
+    return Arm("ssim", ["losses.ssim.schedule.warmup=0", *more])
+
+
 METHODS = {
     "ultralytics": Arm("ultralytics"),
     "bckd_2_8": bckd(2, 8),
     "bckd_8_32": bckd(8, 32),
-    "ssim_2": Arm("ssim"),
-    "ssim_20": Arm("ssim", ["losses.ssim.gain=20"]),
+    "ssim_2": ssim(),
+    "ssim_20": ssim("losses.ssim.gain=20"),
     "samkd_2": Arm("samkd", ["losses.samkd.logits=2"]),
-    "samkd_10": Arm("samkd"),
+    "samkd_10": Arm("samkd", ["losses.samkd.logits=10"]),
     "ikd": Arm("ikd"),
     "aid_05": Arm("aid"),
     "aid_20": Arm("aid", ["balance.share=0.2"]),
-    "ssim_05": Arm("ssim", ["losses.ssim.gain=0.5"]),
-    "ssim_early": Arm("ssim", ["schedule.until=0.5"]),
-    "ssim_late": Arm("ssim", ["schedule.warmup=40"]),
+    "ssim_05": ssim("losses.ssim.gain=0.5"),
+    "ssim_early": ssim("schedule.until=0.5"),
+    "ssim_late": ssim("schedule.warmup=40"),
     "ikd_3": Arm("ikd", ["losses.fgd.gain=3"]),
     "aid_50": Arm("aid", ["balance.share=0.5"]),
     "ikd_late": Arm("ikd", ["schedule.warmup=40"]),
@@ -99,8 +104,8 @@ INIT = "student.init=teacher"
 METHODS_INIT = {
     "init": bckd(0, 0, INIT),
     "bckd_8_32": bckd(8, 32, INIT),
-    "ssim_2": Arm("ssim", [INIT]),
-    "ssim_05": Arm("ssim", ["losses.ssim.gain=0.5", INIT]),
+    "ssim_2": ssim(INIT),
+    "ssim_05": ssim("losses.ssim.gain=0.5", INIT),
     "samkd_2": Arm("samkd", ["losses.samkd.logits=2", INIT]),
     "ikd": Arm("ikd", [INIT]),
     "aid_05": Arm("aid", [INIT]),
@@ -146,10 +151,12 @@ PLANS = {
             "init": bckd(0, 0, INIT),
             "best": Arm("best"),
             "bckd": bckd(8, 32),
-            "ssim": Arm("ssim", ["schedule.warmup=20"]),
+            "ssim": Arm("ssim"),
             "samkd": Arm("samkd"),
             "ikd": Arm("ikd", ["schedule.warmup=20"]),
             "aid": Arm("aid"),
+            "bckd_aid": bckd(8, 32, "weighting.aid.alpha=0.1"),
+            "best_unlabeled": Arm("best", unlabeled="streets"),
         },
         seeds=range(5),
         epochs=30,
@@ -172,7 +179,7 @@ PLANS = {
         FEW,
         arms={
             "bckd": bckd(8, 32),
-            "ssim": Arm("ssim", ["schedule.warmup=40"]),
+            "ssim": ssim("schedule.warmup=40"),
             "samkd": Arm("samkd", ["losses.samkd.logits=2"]),
             "ikd": Arm("ikd", ["schedule.warmup=40"]),
             "aid": Arm("aid", ["balance.share=0.2"]),
@@ -354,7 +361,7 @@ def row(arm: dict[str, Any], arms: Sequence[dict[str, Any]]) -> str:
     from yolokd.evaluation.statistics import paired_difference
 
     scores = arm["scores"]["AP"]
-    built_in = next((other["scores"]["AP"] for other in arms if other["recipe"] == "ultralytics"), {})
+    built_in: dict[int, float] = next((other["scores"]["AP"] for other in arms if other["recipe"] == "ultralytics"), {})
     against = None
     if built_in and arm["recipe"] not in {"ultralytics", "baseline"}:
         against = paired_difference(scores, built_in)

@@ -6,24 +6,25 @@ teacher is frozen, kept out of the moving average and of checkpoints, and the fi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.tasks import DetectionModel
-from ultralytics.utils.ops import xywh2xyxy
 from ultralytics.utils.torch_utils import copy_attr
 
-from yolokd.engine.assignment import Assigned, branch_criteria, watch
+from yolokd.engine.assignment import branch_criteria, watch
 from yolokd.engine.distillation import Distillation, reduce_map
-from yolokd.engine.heads import as_head, grid_of, neck_features, read_head, split_branches
+from yolokd.engine.gathering import gather
+from yolokd.engine.heads import grid_of, neck_features, read_head
+from yolokd.engine.tally import Tally
 from yolokd.engine.teacher import Teacher, TeacherOutput
 from yolokd.engine.unlabeled import files_of, first_rows, join
 from yolokd.engine.weighting import Weights
-from yolokd.losses.base import Branch, Grid, Loss, Step
+from yolokd.losses.base import Grid, Loss, Step
 
 PREFIX = "kd_"  # of a term's column in results.csv and in the progress line
 
@@ -35,7 +36,8 @@ class Look:
     detection: Tensor  # the student's detection loss, times the batch size
     items: dict[str, Tensor]  # the same, to be logged
     features: dict[str, Tensor]  # level → the student's neck features, (B, C, H, W)
-    maps: dict[str, Tensor]  # active term → its loss map under the weights, (B, A), or (B,) without a place
+    maps: dict[str, Tensor]  # active term → its loss map under the weights, (B, A), or (B,) without a place; detached
+    values: dict[str, Tensor]  # active term → the value of that map, (), with gradient
     weights: Weights | None  # None if nothing is weighed
     twins: Tensor | None  # adversarial twins of the pictures, (B, 3, H, W); None on a step without
 
@@ -100,11 +102,10 @@ class TeacherStudent(DistillationModel):
         if not seen.maps:
             return self._join(seen.detection, seen.items, zeros, len(images))
         levels = {term: reduce_map(values, seen.grid) for term, values in seen.maps.items()}
-        values = {term: parts.sum() for term, parts in levels.items()}
         run.alarms.record(levels, batch, seen.detection.sum())
-        self._measure(seen.detection.sum() / len(images), values, seen.features)
-        strengths = {term: run.strength(term, active[term]) for term in values}
-        weighted = torch.stack([values[t] * strengths[t] if t in values else zeros[0] for t in self.terms])
+        self._measure(seen.detection.sum() / len(images), seen.values, seen.features)
+        strengths = {term: run.strength(term, active[term]) for term in seen.values}
+        weighted = torch.stack([seen.values[t] * strengths[t] if t in strengths else zeros[0] for t in self.terms])
         return self._join(seen.detection, seen.items, weighted, len(images))
 
     def look(self, batch: dict[str, Any], active: Mapping[str, float]) -> Look:
@@ -120,14 +121,20 @@ class TeacherStudent(DistillationModel):
         with watch(self.student_model.criterion) as assigned:
             detection, items = self.student_model.loss(batch, first_rows(raw, labelled))
         features = neck_features(raw)
-        weights = None if taught is None else self._weigh(batch, taught, grid_of(features))
-        maps = {} if taught is None else self._maps(batch, raw, features, taught, assigned, active)
-        maps |= self._twin_map(twins)
-        if weights is not None:
-            heads = {term for loss in self._run().losses.values() for term in loss.head_terms}
-            for term, values in maps.items():  # twins are made of the labelled pictures, the first rows
-                maps[term] = values * weights.of(values.ndim, head=term in heads)[: len(values)]
-        return Look(detection, items, features, maps, weights, twins)
+        grid = grid_of(features)
+        weights = None if taught is None else self._weigh(batch, taught, grid)
+        run = self._run()
+        tally = Tally(grid, weights, {term for loss in run.losses.values() for term in loss.head_terms})
+        if taught is not None:
+            with torch.autocast(images.device.type, enabled=False):
+                shares = {name: share for name, (_, share) in branch_criteria(self.student_model.criterion).items()}
+                losses = run.losses_of(active).values()
+                step = gather(batch, raw, taught, assigned, shares, losses, run.common_classes)
+                self._compare(step, active, tally)
+        if run.twin is not None and twins is not None:
+            part: Any = self.projector[run.twin.term]
+            tally.add({run.twin.term: run.twin.map(self.student_model, self.teacher_model, part, twins)})
+        return Look(detection, items, features, tally.maps, tally.values, weights, twins)
 
     def _join(
         self, detection: Tensor, items: dict[str, Tensor], weighted: Tensor, batch_size: int
@@ -165,73 +172,19 @@ class TeacherStudent(DistillationModel):
         if clean and run.balance.due(list(clean)):
             run.balance.measure(detection, clean, list(features.values()))
 
-    def _branches(
-        self, raw: Mapping[str, Any], taught: Mapping[str, Any], assigned: Mapping[str, Assigned], grid: Grid
-    ) -> tuple[Branch, ...]:
-        own, other = split_branches(raw), split_branches(taught)
-        count = len(own["one2many"]["scores"])
-        pick, pick_other = self._run().common_classes(own["one2many"]["scores"].device)
-        return tuple(
-            Branch(
-                name=name,
-                weight=weight,
-                student=as_head(own[name], grid, pick),
-                teacher=as_head(other[name], grid, pick_other),
-                positives=_padded(assigned[name].positives, count),
-                target_scores_sum=assigned[name].target_scores_sum,
-                labelled=len(assigned[name].positives) / count,
-            )
-            for name, (_, weight) in branch_criteria(self.student_model.criterion).items()
-            if name in own and name in other
-        )
-
-    def _maps(
-        self,
-        batch: dict[str, Any],
-        raw: Mapping[str, Any],
-        features: dict[str, Tensor],
-        taught: TeacherOutput,
-        assigned: Mapping[str, Assigned],
-        active: Mapping[str, float],
-    ) -> dict[str, Tensor]:
-        """Return the map of each active term of a loss, (B, A) or (B,)."""
-        parts: Any = self.projector
-        losses = self._run().losses_of(active)
-        maps: dict[str, Tensor] = {}
-        with torch.autocast(features["p3"].device.type, enabled=False):
-            step = self._step(batch, raw, features, taught, assigned, losses.values())
-            for name, loss in losses.items():
-                maps |= loss.maps(step, parts[name], [term for term in loss.terms if term in active])
-        return maps
-
-    def _twin_map(self, twins: Tensor | None) -> dict[str, Tensor]:
-        run, parts = self._run(), self.projector
-        if run.twin is None or twins is None:
-            return {}
-        part: Any = parts[run.twin.term]
-        return {run.twin.term: run.twin.map(self.student_model, self.teacher_model, part, twins)}
-
-    def _step(
-        self,
-        batch: dict[str, Any],
-        raw: Mapping[str, Any],
-        features: dict[str, Tensor],
-        taught: TeacherOutput,
-        assigned: Mapping[str, Assigned],
-        losses: Collection[Loss],
-    ) -> Step:
-        """Gather what these losses look at, and nothing that none of them needs."""
-        grid = grid_of(features)
-        scores = taught.raw is not None and any(loss.needs_scores for loss in losses)
-        heads = taught.raw is not None and any(loss.needs_head for loss in losses)
-        return Step(
-            student=features,
-            teacher=taught.features,
-            grid=grid,
-            branches=self._branches(raw, taught.raw or {}, assigned, grid) if heads else (),
-            teacher_scores=teacher_scores(taught.raw or {}) if scores else None,
-            boxes_xyxy_px=boxes_of(batch, len(features["p3"])) if any(loss.needs_boxes for loss in losses) else (),
-        )
+    def _compare(self, step: Step, active: Mapping[str, float], tally: Tally) -> None:
+        """Add the terms of all losses. Those on features are settled, the largest first, with few gradients held."""
+        losses, modules = self._run().losses_of(active), self.projector
+        size = {name: sum(p.numel() for p in modules.get_submodule(name).parameters()) for name in losses}
+        leaves = {level: x.detach().requires_grad_(x.requires_grad) for level, x in step.student.items()}
+        pairs = [(leaves[level], x) for level, x in step.student.items()]  # levels build on each other
+        step = replace(step, student=leaves)
+        for name in sorted(losses, key=lambda name: (not losses[name].levels, -size[name])):
+            loss: Loss = losses[name]
+            parts: Any = modules[name]
+            inputs = [*pairs, *((p, p) for p in parts.parameters())]
+            for piece in loss.pieces(step, parts, [term for term in loss.terms if term in active]):
+                tally.add(piece, () if loss.head_terms & piece.keys() else inputs)
 
     def _weigh(self, batch: Mapping[str, Any], taught: TeacherOutput, grid: Grid) -> Weights | None:
         run = self._run()
@@ -240,28 +193,3 @@ class TeacherStudent(DistillationModel):
         weights = run.weighting(taught.raw, batch, grid)
         run.weight_records.record(weights, files_of(batch))
         return weights
-
-
-def _padded(positives: Tensor, pictures: int) -> Tensor:
-    """Return the positives with rows of False for the pictures without labels, which come last."""
-    return torch.cat([positives, positives.new_zeros(pictures - len(positives), positives.shape[1])])
-
-
-def teacher_scores(raw: Mapping[str, Any]) -> Tensor:
-    """Return the teacher's largest score at each anchor, (B, A), over its own classes.
-
-    A dual head's two branches are averaged before the sigmoid, as in Ultralytics' built-in distiller.
-    """
-    logits = [branch["scores"].float() for branch in split_branches(raw).values()]
-    mean: Tensor = logits[0] if len(logits) == 1 else torch.stack(logits).mean(0)
-    return mean.amax(1).sigmoid()
-
-
-def boxes_of(batch: Mapping[str, Any], pictures: int) -> tuple[Tensor, ...]:
-    """Return the ground-truth boxes of each picture, (N, 4) xyxy in pixels; none where pictures have no labels."""
-    height, width = batch["img"].shape[-2:]
-    shares: Tensor = batch["bboxes"]
-    boxes: Tensor = xywh2xyxy(shares) * torch.stack([shares.new_full((), side) for side in (width, height)] * 2)
-    index: Tensor = batch["batch_idx"].long()
-    counts = index.bincount(minlength=pictures).tolist()  # one wait for the device, not one per picture
-    return tuple(boxes[index.argsort(stable=True)].split_with_sizes(counts))

@@ -10,7 +10,7 @@ Nothing here is saved with a model: trainable parts are plain torch modules that
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -148,6 +148,38 @@ class Loss(ABC):
     @abstractmethod
     def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
         """Return the map of each active term: (B, A), or (B,) for a loss without a place."""
+
+    def pieces(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> Iterator[dict[str, Tensor]]:
+        """Give `maps` in pieces that add up to it; the caller may be done with one before it asks for the next."""
+        yield self.maps(step, parts, active)
+
+
+class FeatureLoss(Loss):
+    """A loss that compares neck features, each level by itself."""
+
+    @abstractmethod
+    def level_maps(self, step: Step, parts: nn.ModuleDict, level: str, active: Collection[str]) -> dict[str, Tensor]:
+        """Return what one level adds to each active term on features: (B, H, W), or (B,) for one without a place."""
+
+    def pieces(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> Iterator[dict[str, Tensor]]:
+        """Give one level after the other, so that only one at a time takes memory."""
+        for level in self.levels:
+            maps = self.level_maps(step, parts, level, active)
+            yield {term: m if m.ndim == 1 else step.grid.spread({level: m}) for term, m in maps.items()}
+
+    @without_autocast
+    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
+        """Return the map of each active term: (B, A), or (B,) for a term without a place."""
+        maps: dict[str, Tensor] = {}
+        for piece in self.pieces(step, parts, active):
+            add(maps, piece)
+        return maps
+
+
+def add(sums: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
+    """Add to each sum by name, in place of it."""
+    for name, value in more.items():
+        sums[name] = sums[name] + value if name in sums else value
 
 
 def adapters(levels: Collection[str], student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from yolokd.losses._tensors import as_pair, widen, without_autocast
-from yolokd.losses.base import Loss, Step, adapters
+from yolokd.losses.base import FeatureLoss, Step, adapters
 
 if TYPE_CHECKING:
     from yolokd.recipe import CWDConfig
@@ -57,7 +57,7 @@ def log_distributions(student: Tensor, teacher: Tensor, tau: float) -> tuple[Ten
     return (student.flatten(2) / tau).log_softmax(-1), (teacher.flatten(2) / tau).log_softmax(-1)
 
 
-class CWD(Loss):
+class CWD(FeatureLoss):
     """Sum over levels of `cwd_map`, with cells that are never negative.
 
     The cells of a KL divergence balance each other: weighted one by one, their sum could be lowered by moving away
@@ -75,11 +75,7 @@ class CWD(Loss):
         """Return an adapter per level."""
         return adapters(self.levels, student, teacher)
 
-    @without_autocast
-    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
-        """Return {"cwd": (B, A)}."""
-        levels = {}
-        for level in self.levels:
-            pair = parts[level](widen(step.student[level])), step.teacher[level]
-            levels[level] = cwd_map(*pair, tau=self.tau) + mass_gap_map(*pair, tau=self.tau)
-        return {"cwd": step.grid.spread(levels)}
+    def level_maps(self, step: Step, parts: nn.ModuleDict, level: str, active: Collection[str]) -> dict[str, Tensor]:
+        """Return {"cwd": (B, H, W)}."""
+        pair = parts[level](widen(step.student[level])), step.teacher[level]
+        return {"cwd": cwd_map(*pair, tau=self.tau) + mass_gap_map(*pair, tau=self.tau)}

@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolokd.losses._tensors import as_pair, widen, without_autocast
-from yolokd.losses.base import Loss, Step, adapters
+from yolokd.losses.base import FeatureLoss, Step, adapters
 from yolokd.losses.samkd import spatial_attention
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def attended_norm_map(student: Tensor, adapted: Tensor, teacher: Tensor, *, tau:
     return norm_map((adapted - teacher).square().sum(1) * mask)
 
 
-class FBKD(Loss):
+class FBKD(FeatureLoss):
     """Norms of the errors of features, spatial means, non-local relations, and channel means; the last per image."""
 
     terms = ("fbkd_feature", "fbkd_spatial", "fbkd_relation", "fbkd_channel")
@@ -122,18 +121,14 @@ class FBKD(Loss):
             }
         )
 
-    @without_autocast
-    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
-        """Return the active terms: "fbkd_channel" is (B,), the others are (B, A)."""
-        terms: dict[str, dict[str, Tensor]] = {term: {} for term in self.terms if term in active}
-        for level in self.levels:
-            student, teacher = widen(step.student[level]), widen(step.teacher[level].detach())
-            own = {name: parts.get_submodule(f"{name}.{level}") for name in parts}
-            for term, values in terms.items():
-                values[level] = self._term(term.removeprefix("fbkd_"), student, teacher, own, POOLING[level])
+    def level_maps(self, step: Step, parts: nn.ModuleDict, level: str, active: Collection[str]) -> dict[str, Tensor]:
+        """Return the active terms: "fbkd_channel" is (B,), the others are (B, H, W)."""
+        student, teacher = widen(step.student[level]), widen(step.teacher[level].detach())
+        own = {name: parts.get_submodule(f"{name}.{level}") for name in parts}
         return {
-            term: torch.stack(list(values.values())).sum(0) if term == "fbkd_channel" else step.grid.spread(values)
-            for term, values in terms.items()
+            term: self._term(term.removeprefix("fbkd_"), student, teacher, own, POOLING[level])
+            for term in self.terms
+            if term in active
         }
 
     def _term(self, term: str, student: Tensor, teacher: Tensor, own: dict[str, Any], pooling: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from yolokd.errors import RunError, ShapeError
 from yolokd.losses._tensors import as_pair, widen, without_autocast
-from yolokd.losses.base import Loss, Step, adapters
+from yolokd.losses.base import FeatureLoss, Step, adapters
 from yolokd.losses.samkd import channel_attention, spatial_attention
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def context_block(channels: int) -> nn.ModuleDict:
     return nn.ModuleDict({"attend": attend, "transform": transform})
 
 
-class FGD(Loss):
+class FGD(FeatureLoss):
     """Per cell: objects and background, spatial attention and global context; per image: channel attention."""
 
     terms = ("fgd", "fgd_channel")
@@ -113,30 +113,21 @@ class FGD(Loss):
         }
         return nn.ModuleDict({"adapter": adapters(self.levels, student, teacher), **blocks})
 
-    @without_autocast
-    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
-        """Return the active ones of "fgd", (B, A), and "fgd_channel", (B,).
+    def level_maps(self, step: Step, parts: nn.ModuleDict, level: str, active: Collection[str]) -> dict[str, Tensor]:
+        """Return the active ones of "fgd", (B, H, W), and "fgd_channel", (B,).
 
         Raises:
             RunError: The step does not carry the boxes of every picture.
         """
-        pairs = {
-            level: (
-                parts.get_submodule(f"adapter.{level}")(widen(step.student[level])),
-                widen(step.teacher[level].detach()),
-            )
-            for level in self.levels
-        }
+        student = parts.get_submodule(f"adapter.{level}")(widen(step.student[level]))
+        teacher = widen(step.teacher[level].detach())
         maps = {}
         if "fgd" in active:
-            maps["fgd"] = step.grid.spread({level: self._cells(step, parts, level, *pairs[level]) for level in pairs})
+            maps["fgd"] = self._cells(step, parts, level, student, teacher)
         if "fgd_channel" in active:
             tau = self.config.tau
-            gaps = [
-                (channel_attention(student, tau=tau) - channel_attention(teacher, tau=tau)).abs().sum(1)
-                for student, teacher in pairs.values()
-            ]
-            maps["fgd_channel"] = torch.stack(gaps).sum(0) * self.config.attention
+            gap = (channel_attention(student, tau=tau) - channel_attention(teacher, tau=tau)).abs().sum(1)
+            maps["fgd_channel"] = gap * self.config.attention
         return maps
 
     def _cells(self, step: Step, parts: nn.ModuleDict, level: str, student: Tensor, teacher: Tensor) -> Tensor:

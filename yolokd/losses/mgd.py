@@ -6,14 +6,14 @@ Differs: returned per cell instead of summed, so that instance weights apply; ma
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from yolokd.losses._tensors import as_pair, rank_and_ranks, widen, without_autocast
-from yolokd.losses.base import Loss, Step, adapters
+from yolokd.losses.base import FeatureLoss, Step, adapters
 from yolokd.losses.generators import generators
 
 if TYPE_CHECKING:
@@ -82,15 +82,16 @@ class MaskStream:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.step = 0
+        self.numbers = torch.Generator()
 
     def advance(self, device: torch.device) -> torch.Generator:
-        """Return the generator of the next step."""
-        generator = torch.Generator(device).manual_seed(self.seed * SEED_STRIDE + self.step)
+        """Make `numbers` those of the next step, and return them."""
+        self.numbers = torch.Generator(device).manual_seed(self.seed * SEED_STRIDE + self.step)
         self.step += 1
-        return generator
+        return self.numbers
 
 
-class MGD(Loss):
+class MGD(FeatureLoss):
     """Sum over levels of the squared error between the rebuilt student and the teacher."""
 
     terms = ("mgd",)
@@ -110,15 +111,15 @@ class MGD(Loss):
             }
         )
 
-    @without_autocast
-    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
-        """Return {"mgd": (B, A)}."""
-        levels = {}
-        numbers = self.masks.advance(step.student[self.levels[0]].device)
-        for level in self.levels:
-            student = parts.get_submodule(f"adapter.{level}")(widen(step.student[level]))
-            batch, _, height, width = student.shape
-            holes = own_random_mask((batch, height, width), self.ratio, generator=numbers)
-            rebuilt = parts.get_submodule(f"generator.{level}")(student * holes)
-            levels[level] = reconstruction_map(rebuilt, step.teacher[level])
-        return {"mgd": step.grid.spread(levels)}
+    def pieces(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> Iterator[dict[str, Tensor]]:
+        """Give one level after the other, under masks of this step."""
+        self.masks.advance(step.student[self.levels[0]].device)
+        yield from super().pieces(step, parts, active)
+
+    def level_maps(self, step: Step, parts: nn.ModuleDict, level: str, active: Collection[str]) -> dict[str, Tensor]:
+        """Return {"mgd": (B, H, W)}."""
+        student = parts.get_submodule(f"adapter.{level}")(widen(step.student[level]))
+        batch, _, height, width = student.shape
+        holes = own_random_mask((batch, height, width), self.ratio, generator=self.masks.numbers)
+        rebuilt = parts.get_submodule(f"generator.{level}")(student * holes)
+        return {"mgd": reconstruction_map(rebuilt, step.teacher[level])}

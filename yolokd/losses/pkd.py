@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from yolokd.errors import ShapeError
 from yolokd.losses._tensors import as_pair, widen, without_autocast
-from yolokd.losses.base import Loss, Step, adapters
+from yolokd.losses.base import FeatureLoss, Step, adapters
 
 if TYPE_CHECKING:
     from yolokd.recipe import PKDConfig
@@ -50,7 +50,7 @@ def pkd_map(student: Tensor, teacher: Tensor) -> Tensor:
     return (standardise(student) - standardise(teacher)).square().mean(1) / 2
 
 
-class PKD(Loss):
+class PKD(FeatureLoss):
     """Sum over levels of the mean of `pkd_map`."""
 
     terms = ("pkd",)
@@ -62,11 +62,7 @@ class PKD(Loss):
         """Return an adapter per level."""
         return adapters(self.levels, student, teacher)
 
-    @without_autocast
-    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
-        """Return {"pkd": (B, A)}."""
-        levels = {}
-        for level in self.levels:
-            error = pkd_map(parts[level](widen(step.student[level])), step.teacher[level])
-            levels[level] = error / error[0].numel()
-        return {"pkd": step.grid.spread(levels)}
+    def level_maps(self, step: Step, parts: nn.ModuleDict, level: str, active: Collection[str]) -> dict[str, Tensor]:
+        """Return {"pkd": (B, H, W)}."""
+        error = pkd_map(parts[level](widen(step.student[level])), step.teacher[level])
+        return {"pkd": error / error[0].numel()}

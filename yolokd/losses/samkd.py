@@ -11,7 +11,7 @@ attention, a second branch with channel masks, more scales, masked logits.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from yolokd.errors import RunError, ShapeError
 from yolokd.losses._tensors import as_pair, known, mean_over_ranks, widen, without_autocast
-from yolokd.losses.base import Branch, Loss, Step, adapters
+from yolokd.losses.base import Branch, FeatureLoss, Step, adapters
 from yolokd.losses.bckd import score_gap
 from yolokd.losses.generators import channels_last, generators, mix, without_hidden
 from yolokd.losses.mgd import MaskStream, own_random_mask, reconstruction_map, share
@@ -162,7 +162,7 @@ def spread_pooled(pooled: Tensor, scale: int, size: tuple[int, int]) -> Tensor:
     return each.repeat_interleave(scale, 1).repeat_interleave(scale, 2)[:, :height, :width]
 
 
-class SAMKD(Loss):
+class SAMKD(FeatureLoss):
     """Rebuilt features at every scale, and masked logits."""
 
     terms = ("samkd", "samkd_logits")
@@ -185,25 +185,22 @@ class SAMKD(Loss):
             parts["blend"] = nn.ParameterDict({level: nn.Parameter(torch.zeros(())) for level in self.levels})
         return parts
 
-    @without_autocast
-    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
-        """Return the active ones of "samkd" and "samkd_logits", (B, A) each.
+    def pieces(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> Iterator[dict[str, Tensor]]:
+        """Give "samkd" one level after the other, then "samkd_logits", (B, A) each; what is active of them.
 
         Raises:
             RunError: The logits are wanted, but the step carries no branch that both heads have.
         """
-        maps = {}
         if "samkd" in active:
-            numbers = self.masks.advance(step.student[self.levels[0]].device)
-            maps["samkd"] = step.grid.spread({level: self._level(step, parts, level, numbers) for level in self.levels})
+            self.masks.advance(step.student[self.levels[0]].device)
+            yield from super().pieces(step, parts, active)
         if "samkd_logits" in active:
             if not step.branches:
                 raise RunError("the loss `samkd` compares logits, but no branch of the two heads was captured")
-            maps["samkd_logits"] = torch.stack([self._logits(branch) for branch in step.branches]).sum(0)
-        return maps
+            yield {"samkd_logits": torch.stack([self._logits(branch) for branch in step.branches]).sum(0)}
 
-    def _level(self, step: Step, parts: nn.ModuleDict, level: str, numbers: torch.Generator) -> Tensor:
-        """Return the errors of all scales of one level on its cells, (B, H, W); each scale weighs k² / |K|."""
+    def level_maps(self, step: Step, parts: nn.ModuleDict, level: str, active: Collection[str]) -> dict[str, Tensor]:
+        """Return {"samkd": (B, H, W)}, the errors of all scales on the cells; each scale weighs k² / |K|."""
         feature, teacher = widen(step.student[level]), widen(step.teacher[level])
         if self.config.generator == "separable" and feature.device.type == "cpu":
             feature, teacher = channels_last(feature), channels_last(teacher)
@@ -211,19 +208,17 @@ class SAMKD(Loss):
         errors = []
         for scale in self.config.scales:
             coarse, target = (x if scale == 1 else F.max_pool2d(x, scale, ceil_mode=True) for x in (student, teacher))
-            error = reconstruction_map(self._rebuild(coarse, target, parts, level, numbers), target)
+            error = reconstruction_map(self._rebuild(coarse, target, parts, level), target)
             errors.append(scale**2 * spread_pooled(error, scale, step.grid.shapes[level]))
-        return torch.stack(errors).mean(0)
+        return {"samkd": torch.stack(errors).mean(0)}
 
-    def _rebuild(
-        self, student: Tensor, teacher: Tensor, parts: nn.ModuleDict, level: str, numbers: torch.Generator
-    ) -> Tensor:
+    def _rebuild(self, student: Tensor, teacher: Tensor, parts: nn.ModuleDict, level: str) -> Tensor:
         """Return what the generators make of the masked student, (B, C, h, w)."""
         config = self.config
         sign = 1 if config.hide == "important" else -1
         if config.spatial == "random":
             batch, _, height, width = student.shape
-            cells = own_random_mask((batch, height, width), config.ratio, generator=numbers)
+            cells = own_random_mask((batch, height, width), config.ratio, generator=self.masks.numbers)
         else:  # the largest energy is the largest attention, whatever its temperature
             cells = top_mask(sign * cell_energy(teacher), config.ratio).unsqueeze(1)
         spatial: Any = parts.get_submodule(f"spatial.{level}")
@@ -234,7 +229,7 @@ class SAMKD(Loss):
         channelwise: Any = parts.get_submodule(f"channel.{level}")
         rebuilt = mix(spatial[2], spatial[:2](student * cells), factor=blend)
         begun = spatial[1](without_hidden(channelwise[0], student, channels))
-        return rebuilt + mix(channelwise[2], begun, factor=1 - blend)
+        return rebuilt.add_(mix(channelwise[2], begun, factor=1 - blend))
 
     def _logits(self, branch: Branch) -> Tensor:
         config, student, teacher = self.config, branch.student.logits, branch.teacher.logits

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from yolokd.losses._tensors import as_pair, known, portions, widen, without_autocast
-from yolokd.losses.base import Loss, Step, adapters
+from yolokd.losses.base import FeatureLoss, Step, adapters
 
 if TYPE_CHECKING:
     from yolokd.recipe import SSIMConfig
@@ -268,7 +268,7 @@ def _dissimilarity(s: Tensor, t: Tensor, blur: _Blur, work: Sequence[Tensor], sl
     return loss
 
 
-class SSIM(Loss):
+class SSIM(FeatureLoss):
     """(1 − SSIM)/2 averaged over the cells of each level, levels summed; 1×1 adapters where channels differ."""
 
     terms = ("ssim",)
@@ -281,18 +281,14 @@ class SSIM(Loss):
         """Make an adapter for each level of the recipe."""
         return adapters(self.levels, student, teacher)
 
-    @without_autocast
-    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
-        """Return {"ssim": (B, A)}; on small levels the window shrinks to the largest one that their border allows."""
-        maps = {}
-        for level in self.levels:
-            h, w = step.grid.shapes[level]
-            loss = ssim_loss_map(
-                parts[level](widen(step.student[level])),
-                step.teacher[level],
-                window=min(self.config.window, 2 * min(h, w) - 1),
-                sigma=self.config.sigma,
-                normalize=self.config.normalize,
-            )
-            maps[level] = loss / (h * w)
-        return {"ssim": step.grid.spread(maps)}
+    def level_maps(self, step: Step, parts: nn.ModuleDict, level: str, active: Collection[str]) -> dict[str, Tensor]:
+        """Return {"ssim": (B, H, W)}; on small levels the window shrinks to the largest that their border allows."""
+        h, w = step.grid.shapes[level]
+        loss = ssim_loss_map(
+            parts[level](widen(step.student[level])),
+            step.teacher[level],
+            window=min(self.config.window, 2 * min(h, w) - 1),
+            sigma=self.config.sigma,
+            normalize=self.config.normalize,
+        )
+        return {"ssim": loss / (h * w)}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from yolokd.errors import RunError
 from yolokd.losses._tensors import as_pair, same_shape, widen, without_autocast
-from yolokd.losses.base import LEVELS, Loss, Step
+from yolokd.losses.base import LEVELS, FeatureLoss, Step
 
 if TYPE_CHECKING:
     from yolokd.recipe import UltralyticsConfig
@@ -41,7 +41,7 @@ def score_weighted_l2_map(student: Tensor, teacher: Tensor, teacher_score: Tenso
     return (student - teacher).square().sum(1) * score * (batch / (channels * score.sum() + 1e-9))
 
 
-class Ultralytics(Loss):
+class Ultralytics(FeatureLoss):
     """The built-in loss on all levels, each student level behind a projector of two 1×1 convolutions."""
 
     terms = ("ultralytics",)
@@ -64,19 +64,15 @@ class Ultralytics(Loss):
             }
         )
 
-    @without_autocast
-    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
-        """Return {"ultralytics": (B, A)}, whose sum over anchors and mean over the batch is the built-in's value.
+    def level_maps(self, step: Step, parts: nn.ModuleDict, level: str, active: Collection[str]) -> dict[str, Tensor]:
+        """Return {"ultralytics": (B, H, W)}, whose sum over cells and mean over the batch is the built-in's value.
 
         Raises:
             RunError: The step carries no scores of the teacher.
         """
         if step.teacher_scores is None:
             raise RunError("the loss `ultralytics` needs the teacher's class scores, but none were computed")
-        maps = {}
-        for level in self.levels:
-            score = step.teacher_scores[:, step.grid.places(level)]
-            score = score.reshape(-1, *step.grid.shapes[level])  # (B, H, W)
-            projected = parts[level](widen(step.student[level]))
-            maps[level] = score_weighted_l2_map(projected, step.teacher[level], score)
-        return {"ultralytics": step.grid.spread(maps)}
+        score = step.teacher_scores[:, step.grid.places(level)]
+        score = score.reshape(-1, *step.grid.shapes[level])  # (B, H, W)
+        projected = parts[level](widen(step.student[level]))
+        return {"ultralytics": score_weighted_l2_map(projected, step.teacher[level], score)}

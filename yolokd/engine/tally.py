@@ -1,0 +1,86 @@
+"""Adds up loss maps, under their weights; takes gradients at once, so that one loss's memory is freed for the next."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yolokd.engine.distillation import reduce_map
+from yolokd.engine.weighting import Weights
+from yolokd.losses.base import Grid, add
+
+
+class Tally:
+    """The distillation terms of one step.
+
+    Args:
+        grid: Where the anchors lie.
+        weights: Weights of the places; None weighs everything 1.
+        head_terms: Terms that compare head outputs, whose weights are others than those of features.
+
+    Attributes:
+        maps: Term → its loss map under the weights, (B, A), or (B,) without a place; no gradient.
+        values: Term → the value of that map, (), with gradient.
+    """
+
+    def __init__(self, grid: Grid, weights: Weights | None, head_terms: Collection[str]) -> None:
+        self.grid, self.weights, self.head_terms = grid, weights, head_terms
+        self.maps: dict[str, Tensor] = {}
+        self.values: dict[str, Tensor] = {}
+
+    def add(self, maps: Mapping[str, Tensor], inputs: Sequence[tuple[Tensor, Tensor]] = ()) -> None:
+        """Add maps, or pieces of them.
+
+        Args:
+            maps: Of some terms. Fewer rows than weights belong to the first pictures, as those of twins do.
+            inputs: What to settle the values for, see `settle`; none keeps their graph.
+        """
+        if self.weights is not None:
+            weights = {t: self.weights.of(m.ndim, head=t in self.head_terms) for t, m in maps.items()}
+            maps = {term: values * weights[term][: len(values)] for term, values in maps.items()}
+        values = {term: reduce_map(values, self.grid).sum() for term, values in maps.items()}
+        add(self.maps, {term: values.detach() for term, values in maps.items()})
+        add(self.values, settle(values, inputs) if inputs else values)
+
+
+def settle(values: Mapping[str, Tensor], inputs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Return equal values that hold their gradients instead of all that it takes to compute them.
+
+    The sum of many losses then needs the memory of the largest, not of all.
+
+    Args:
+        values: Scalars by name.
+        inputs: All leaves that they depend on and that may need a gradient, each with the tensor that is to get it: its
+            origin, or itself. In float32, since gradients are taken here before a scaler could keep those of half
+            precision from vanishing.
+    """
+    leaves = [leaf for leaf, _ in inputs if leaf.requires_grad]
+    origins = [origin for leaf, origin in inputs if leaf.requires_grad]
+    settled, left = {}, len(values)
+    for name, value in values.items():
+        left -= 1
+        if not value.requires_grad:
+            settled[name] = value
+            continue
+        found = torch.autograd.grad(value, leaves, retain_graph=left > 0, allow_unused=True)
+        held = [(gradient, x) for gradient, x in zip(found, origins, strict=True) if gradient is not None]
+        settled[name] = _Held.apply(value.detach(), [g for g, _ in held], *[x for _, x in held])
+    return settled
+
+
+class _Held(torch.autograd.Function):
+    """A value with the gradients that it has."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: list[Tensor], *inputs: Tensor) -> Tensor:
+        """Keep the gradients with respect to the inputs."""
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        """Return them, times the gradient of what the value went into."""
+        return None, None, *(gradient * outer for gradient in ctx.gradients)
