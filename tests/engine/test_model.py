@@ -14,6 +14,7 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils.loss import E2ELoss
 
 from tests.engine.models import DUAL, FAMILIES, batch, detector
+from yolokd.engine.bench_clock import peak_bytes
 from yolokd.engine.classes import match_classes
 from yolokd.engine.distillation import wire
 from yolokd.engine.model import TeacherStudent
@@ -297,6 +298,18 @@ def test_twin__column_is_zero_between_the_steps_that_have_twins() -> None:
     model = pair_of(recipe, detector("v8"), detector("v8", width=0.25, seed=1))
     values = [float(model(batch())[1]["kd_ikd"]) for _ in range(4)]
     assert [value > 0 for value in values] == [True, False, True, False]
+
+
+def test_twin__a_step_with_twins_holds_no_second_graph() -> None:
+    recipe = load_recipe("ikd", ["augment.ikd.adversarial.every=2", "augment.ikd.adversarial.steps=2"])
+    model, data = pair_of(recipe, detector("v8"), detector("v8", width=0.25, seed=1)), batch(8, imgsz=160)
+
+    def peak() -> int:
+        model.zero_grad(set_to_none=True)
+        return peak_bytes(lambda: model(data)[0].sum().backward(), torch.device("cpu"))
+
+    with_twins, without = peak(), peak()
+    assert without < with_twins < 1.25 * without
 
 
 def batch_norms(module: torch.nn.Module) -> list[Any]:

@@ -10,6 +10,7 @@ YOLO, keeps its running statistics out of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 from ultralytics.nn.tasks import DetectionModel
 
 from yolokd.augment.ikd import adversarial
@@ -54,9 +56,10 @@ def extra_passes(config: Any) -> Passes:
     """Estimate the cost of `adversarial`: `steps` and `every`.
 
     Each step of the attack goes forward and, for the gradient of the images alone, backward; then the teacher's
-    features of the twins are needed, and the student's with their gradient. Heads that are left out still count.
+    features of the twins are needed, and the student's twice, the second time with their gradient. Heads that are left
+    out still count.
     """
-    return Passes(teacher=(2 * config.steps + 1) / config.every, student=3 / config.every)
+    return Passes(teacher=(2 * config.steps + 1) / config.every, student=4 / config.every)
 
 
 def teacher_precision(asked: str) -> str:
@@ -126,8 +129,11 @@ class Twin:
             raise ValueError(f"an attack takes a teacher in single precision, got {teacher.dtype}")
         if step_number % self.config.every:
             return None
-        images, eps, step, steps = batch["img"], self.config.eps, self.config.step, self.config.steps
-        return adversarial(images, self.attack_loss(teacher, batch), eps=eps, step=step, steps=steps)
+        eps, step, steps = self.config.eps, self.config.step, self.config.steps
+        parts = quarters(batch)
+        return torch.cat(
+            [adversarial(p["img"], self.attack_loss(teacher, p), eps=eps, step=step, steps=steps) for p in parts]
+        )
 
     def attack_loss(self, teacher: Teacher, batch: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
         """Return what the twins shall raise: the teacher's classification loss of each image, as a function of images.
@@ -151,11 +157,20 @@ class Twin:
 
         `map.sum(1).mean(0)` is the paper's Σ over levels of ‖φ(S(x)) − T(x)‖² / B. The gradient reaches the parts and
         the student up to its neck; no running statistics change.
+
+        Call it before the student's clean pass. A backward pass then reaches it last, when the memory of the clean pass
+        is free again: it is computed anew there, instead of being held beside it.
         """
         goal = teacher(twin_images, head=False, levels=LEVELS).features
-        with frozen_statistics(student):
-            own = neck_pass(student, twin_images)
-        return grid_of(own).spread({level: feature_gap(adapt(parts[level], own[level]), goal[level]) for level in own})
+
+        def gaps(images: Tensor) -> Tensor:
+            with frozen_statistics(student):
+                own = neck_pass(student, images)
+            maps = {level: feature_gap(adapt(parts[level], own[level]), goal[level]) for level in own}
+            return grid_of(own).spread(maps)
+
+        result: Tensor = checkpoint(gaps, twin_images, use_reentrant=False, preserve_rng_state=False)
+        return result
 
     def _head(self, teacher: Teacher, images: Tensor) -> Head:
         raw: Any = teacher.run(images, head=True).raw
@@ -177,6 +192,18 @@ def adapt(adapter: nn.Module, feature: Tensor) -> Tensor:
     """Return a student's feature in the teacher's width, float32 or wider."""
     adapted: Tensor = adapter(widen(feature))
     return adapted
+
+
+def quarters(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return at most four parts of a batch with their labels, as the graph of a large teacher takes much memory."""
+    images, index = batch["img"], batch["batch_idx"].flatten()
+    size = math.ceil(len(images) / 4)
+    parts = []
+    for start in range(0, len(images), size):
+        own = (index >= start) & (index < start + size)
+        labels = {"batch_idx": index[own] - start, "cls": batch["cls"][own], "bboxes": batch["bboxes"][own]}
+        parts.append({"img": images[start : start + size], **labels})
+    return parts
 
 
 @contextmanager

@@ -115,6 +115,7 @@ class TeacherStudent(DistillationModel):
         if taught is None:  # pictures without labels take part in nothing else
             images = images[:labelled]
         twins = self._twins(batch, active)
+        twin_maps = self._twin_maps(twins)
         if getattr(self.student_model, "criterion", None) is None:
             self.student_model.criterion = self.student_model.init_criterion()
         raw = self.student_model(images)
@@ -131,9 +132,7 @@ class TeacherStudent(DistillationModel):
                 losses = run.losses_of(active).values()
                 step = gather(batch, raw, taught, assigned, shares, losses, run.common_classes)
                 self._compare(step, active, tally)
-        if run.twin is not None and twins is not None:
-            part: Any = self.projector[run.twin.term]
-            tally.add({run.twin.term: run.twin.map(self.student_model, self.teacher_model, part, twins)})
+        tally.add(twin_maps)
         return Look(detection, items, features, tally.maps, tally.values, weights, twins)
 
     def _join(
@@ -164,6 +163,13 @@ class TeacherStudent(DistillationModel):
         if run.twin is None or run.twin.term not in active:
             return None
         return run.twin.make(self.teacher_model, batch, run.step)
+
+    def _twin_maps(self, twins: Tensor | None) -> dict[str, Tensor]:
+        run = self._run()
+        if run.twin is None or twins is None:
+            return {}
+        part: Any = self.projector[run.twin.term]
+        return {run.twin.term: run.twin.map(self.student_model, self.teacher_model, part, twins)}
 
     def _measure(self, detection: Tensor, values: Mapping[str, Tensor], features: Mapping[str, Tensor]) -> None:
         """Measure, now and then, how hard each term pulls at the neck; twins do not depend on these features."""
