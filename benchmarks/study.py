@@ -11,7 +11,7 @@
     python benchmarks/study.py --plan trained_long --out RUNS  the same, longer
     python benchmarks/study.py --plan trained_few --out RUNS   the same with a tenth of the labels
 
-methods_screening, methods_init and trained_screening are the one-seed trials behind those two.
+control_screening, methods_screening, methods_init and trained_screening are one-seed trials behind those.
 
 Prepares links to the pictures and the teacher once, then runs `yolokd compare` and writes `benchmarks/results/`.
 Finished runs are kept: the same command goes on where it was stopped; `--seeds 1` makes a first table of one seed.
@@ -78,7 +78,7 @@ def bckd(cls: float, box: float, *more: str) -> Arm:
 
 def ssim(*more: str) -> Arm:
     """SSIM without the warm-up that this study found for it."""
-    return Arm("ssim", ["losses.ssim.schedule.warmup=0", *more])
+    return Arm("ssim", ["losses.ssim.schedule=null", *more])
 
 
 METHODS = {
@@ -125,6 +125,24 @@ TRAINED = Plan(
     student_epochs=100,
     settings=FINETUNE,
 )
+CONTROL = Plan(
+    {
+        "ultralytics": Arm("ultralytics"),
+        "init": bckd(0, 0, INIT),
+        "best": Arm("best"),
+        "bckd": bckd(8, 32),
+        "ssim": Arm("ssim"),
+        "samkd": Arm("samkd"),
+        "ikd": Arm("ikd", ["schedule.warmup=20"]),
+        "aid": Arm("aid"),
+        "bckd_ssim": Arm("bckd_ssim"),
+        "bckd_aid": bckd(8, 32, "weighting.aid.alpha=0.1"),
+        "best_unlabeled": Arm("best", unlabeled="streets"),
+    },
+    seeds=range(5),
+    epochs=30,
+    half="report",
+)
 PLANS = {
     "screening": Plan(
         {
@@ -145,22 +163,12 @@ PLANS = {
         half="report",
         settings=NO_BIAS_WARMUP,
     ),
-    "control": Plan(
-        {
-            "ultralytics": Arm("ultralytics"),
-            "init": bckd(0, 0, INIT),
-            "best": Arm("best"),
-            "bckd": bckd(8, 32),
-            "ssim": Arm("ssim"),
-            "samkd": Arm("samkd"),
-            "ikd": Arm("ikd", ["schedule.warmup=20"]),
-            "aid": Arm("aid"),
-            "bckd_aid": bckd(8, 32, "weighting.aid.alpha=0.1"),
-            "best_unlabeled": Arm("best", unlabeled="streets"),
-        },
-        seeds=range(5),
-        epochs=30,
-        half="report",
+    "control": CONTROL,
+    "control_screening": replace(
+        CONTROL,
+        arms={name: METHODS[name] for name in ("ssim_2", "ssim_20", "aid_20", "ikd_3")},
+        seeds=[9],
+        half="tune",
     ),
     "long": Plan({"init": bckd(0, 0, INIT), "best": Arm("best")}, seeds=range(3), epochs=100, half="report"),
     "few": FEW,
