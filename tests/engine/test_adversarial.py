@@ -362,6 +362,22 @@ def test_map__gradient_reaches_backbone_neck_and_parts_but_not_the_head(family: 
     assert all(m.weight.grad is not None for m in norms)
 
 
+def test_map__gradient_is_that_of_a_pass_after_the_clean_one() -> None:
+    teacher, images = make_teacher(), batch(3)["img"]
+    twin = make_twin(teacher)
+
+    def gradients(*, before: bool) -> list[Tensor]:
+        student = detector("v8").train()
+        parts = make_parts(twin, student, teacher)
+        ahead = twin.map(student, teacher, parts, images.flip(0)) if before else None
+        student(images)  # updates the running statistics
+        value = ahead if ahead is not None else twin.map(student, teacher, parts, images.flip(0))
+        return list(torch.autograd.grad(value.sum(), [p for p in parts.parameters() if p.requires_grad]))
+
+    for ahead, after in zip(gradients(before=True), gradients(before=False), strict=True):
+        torch.testing.assert_close(ahead, after)
+
+
 def test_map__is_in_single_precision_under_autocast() -> None:
     student, teacher = detector("v8").train(), make_teacher()
     twin = make_twin(teacher)

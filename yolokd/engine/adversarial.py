@@ -159,7 +159,8 @@ class Twin:
         the student up to its neck; no running statistics change.
 
         Call it before the student's clean pass. A backward pass then reaches it last, when the memory of the clean pass
-        is free again: it is computed anew there, instead of being held beside it.
+        is free again: it is computed anew there, instead of being held beside it. The gradient is that of this second
+        time, with running statistics that the clean pass has updated; the value is that of the first.
         """
         goal = teacher(twin_images, head=False, levels=LEVELS).features
 

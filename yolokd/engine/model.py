@@ -190,7 +190,8 @@ class TeacherStudent(DistillationModel):
             parts: Any = modules[name]
             inputs = [*pairs, *((p, p) for p in parts.parameters())]
             for piece in loss.pieces(step, parts, [term for term in loss.terms if term in active]):
-                tally.add(piece, () if loss.head_terms & piece.keys() else inputs)
+                tally.add(piece, () if piece.keys() <= loss.head_terms else inputs)
+                del piece  # and its graph, before the next is made
 
     def _weigh(self, batch: Mapping[str, Any], taught: TeacherOutput, grid: Grid) -> Weights | None:
         run = self._run()

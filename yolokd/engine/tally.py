@@ -56,18 +56,23 @@ def settle(values: Mapping[str, Tensor], inputs: Sequence[tuple[Tensor, Tensor]]
         inputs: All leaves that they depend on and that may need a gradient, each with the tensor that is to get it: its
             origin, or itself. In float32, since gradients are taken here before a scaler could keep those of half
             precision from vanishing.
+
+    Raises:
+        ValueError: A value needs a gradient, but not one with respect to any of the leaves.
     """
     leaves = [leaf for leaf, _ in inputs if leaf.requires_grad]
     origins = [origin for leaf, origin in inputs if leaf.requires_grad]
-    settled, left = {}, len(values)
+    settled = {name: value for name, value in values.items() if not value.requires_grad}
+    left = len(values) - len(settled)
     for name, value in values.items():
-        left -= 1
-        if not value.requires_grad:
-            settled[name] = value
+        if name in settled:
             continue
+        left -= 1
         found = torch.autograd.grad(value, leaves, retain_graph=left > 0, allow_unused=True)
         held = [(gradient, x) for gradient, x in zip(found, origins, strict=True) if gradient is not None]
-        settled[name] = _Held.apply(value.detach(), [g for g, _ in held], *[x for _, x in held])
+        if not held:
+            raise ValueError(f"{name} depends on nothing that it is settled for, but needs a gradient")
+        settled[name] = _Held.apply(value.detach(), len(held), *[g for g, _ in held], *[x for _, x in held])
     return settled
 
 
@@ -75,12 +80,13 @@ class _Held(torch.autograd.Function):
     """A value with the gradients that it has."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, gradients: list[Tensor], *inputs: Tensor) -> Tensor:
-        """Keep the gradients with respect to the inputs."""
-        ctx.gradients = gradients
+    def forward(ctx: Any, value: Tensor, count: int, *tensors: Tensor) -> Tensor:
+        """Keep the gradients, which come first, until the backward pass; the tensors that are to get them follow."""
+        ctx.save_for_backward(*tensors[:count])
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         """Return them, times the gradient of what the value went into."""
-        return None, None, *(gradient * outer for gradient in ctx.gradients)
+        gradients = [gradient * outer for gradient in ctx.saved_tensors]
+        return None, None, *[None] * len(gradients), *gradients

@@ -150,7 +150,10 @@ class Loss(ABC):
         """Return the map of each active term: (B, A), or (B,) for a loss without a place."""
 
     def pieces(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> Iterator[dict[str, Tensor]]:
-        """Give `maps` in pieces that add up to it; the caller may be done with one before it asks for the next."""
+        """Give `maps` in pieces that add up to it; the caller may be done with one before it asks for the next.
+
+        A piece holds terms on features or terms on head outputs, never both, and shares no graph with another.
+        """
         yield self.maps(step, parts, active)
 
 
@@ -164,8 +167,10 @@ class FeatureLoss(Loss):
     def pieces(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> Iterator[dict[str, Tensor]]:
         """Give one level after the other, so that only one at a time takes memory."""
         for level in self.levels:
-            maps = self.level_maps(step, parts, level, active)
-            yield {term: m if m.ndim == 1 else step.grid.spread({level: m}) for term, m in maps.items()}
+            yield {
+                term: values if values.ndim == 1 else step.grid.spread({level: values})
+                for term, values in self.level_maps(step, parts, level, active).items()
+            }
 
     @without_autocast
     def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
