@@ -319,7 +319,7 @@ def compare(
     line += ["--imgsz", str(SIZE), "--batch", str(BATCH), "--epochs", str(plan.epochs), "--name", f"study-{name}"]
     found = out / f"{name}.json"
     yolokd([*line, *settings(plan.settings), "--json", str(found)], out)
-    write_table(name, plan, json.loads(found.read_text(encoding="utf-8")), out)
+    write_table(name, plan, seeds, json.loads(found.read_text(encoding="utf-8")), out)
 
 
 def settings(values: Sequence[str]) -> list[str]:
@@ -337,8 +337,9 @@ def is_finished(last: Path) -> bool:
     return int(load(last)[1].get("epoch", 0)) == -1
 
 
-def write_table(name: str, plan: Plan, found: dict[str, Any], out: Path) -> None:
-    """Write `results/study-NAME.json` and `.md`."""
+def write_table(name: str, plan: Plan, seeds: Sequence[int], found: dict[str, Any], out: Path) -> None:
+    """Write `results/study-NAME.json` and `.md`; NAME says so if not all seeds of the plan were asked for."""
+    stem = f"study-{name}" + (f"-{len(seeds)}-seeds" if len(seeds) < len(plan.seeds) else "")
     found = {**found, "data": Path(found["data"]).name, "half": plan.half, "labels": plan.labels}
     teacher = dict(found["teacher"])
     teacher["path"] = Path(teacher["path"]).relative_to(out).as_posix()
@@ -347,7 +348,7 @@ def write_table(name: str, plan: Plan, found: dict[str, Any], out: Path) -> None
     found["recipes"] = {arm: [a.recipe, *a.changes] for arm, a in plan.arms.items() if arm in ran}
     target = HERE / "results"
     target.mkdir(exist_ok=True)
-    (target / f"study-{name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    (target / f"{stem}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     budget = found["budget"]
     start = f"after {plan.student_epochs} of plain training" if plan.student_epochs else "from scratch"
     rows = [
@@ -355,13 +356,13 @@ def write_table(name: str, plan: Plan, found: dict[str, Any], out: Path) -> None
         f"{budget['epochs']} epochs {start}; last.pt on the {plan.half} half of val; COCO AP in percent; "
         f"teacher {100 * teacher['AP']:.1f}.",
         "",
-        f"    python benchmarks/study.py --plan {name} --out RUNS",
+        f"    python benchmarks/study.py --plan {name} --seeds {len(seeds)} --out RUNS",
         "",
         "| recipe | AP by seed | mean ± sd | against baseline (95 %) | against ultralytics | gap closed | s/epoch |",
         "|---|---|---|---|---|---|---|",
     ]
     rows += [row(arm, found["arms"]) for arm in found["arms"]]
-    (target / f"study-{name}.md").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (target / f"{stem}.md").write_text("\n".join(rows) + "\n", encoding="utf-8")
     print("\n".join(rows), flush=True)
 
 
