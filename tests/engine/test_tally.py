@@ -16,7 +16,7 @@ from tests.engine.test_model import pair_of
 from yolokd.engine.bench_clock import peak_bytes
 from yolokd.engine.model import TeacherStudent
 from yolokd.engine.tally import Tally, settle
-from yolokd.losses.base import Grid, Step
+from yolokd.losses.base import Grid, Loss, Step
 from yolokd.recipe import Recipe
 
 GRID = Grid({"p3": (1, 2), "p4": (1, 1)}, {"p3": 8, "p4": 16})
@@ -119,7 +119,12 @@ def test_tally__adds_pieces_under_their_weights() -> None:
     tally.add({"twin": x.expand(1, 3)})  # of the first picture only
     assert tally.maps["feature"].tolist() == [[1.0, 2.0, 12.0], [1.0, 2.0, 4.0]]
     assert {t: v.item() for t, v in tally.values.items()} == {"feature": 11.0, "head": 22.0, "twin": 15.0}
-    assert not any(m.requires_grad for m in tally.maps.values())
+    assert {t: m.tolist() for t, m in tally.levels.items()} == {
+        "feature": [3.0, 8.0],
+        "head": [6.0, 16.0],
+        "twin": [3.0, 12.0],
+    }
+    assert not any(m.requires_grad for m in (*tally.maps.values(), *tally.levels.values()))
     gradient = torch.autograd.grad(tally.values["feature"], x)[0]
     assert gradient.tolist() == [1.0, 1.0, 2.0]
 
@@ -130,11 +135,12 @@ def model_of(losses: Mapping[str, Any], *, family: str = "v8", **sections: Any) 
     return pair_of(recipe, detector(family), detector("v8", width=0.25, seed=1))
 
 
-def together(self: TeacherStudent, step: Step, active: Mapping[str, float], tally: Tally) -> None:
+def together(
+    self: TeacherStudent, step: Step, losses: Mapping[str, Loss], active: Mapping[str, float], tally: Tally
+) -> None:
     """Compare as if memory did not matter: all losses at once, in one graph."""
-    assert self.distillation is not None
     modules: Any = self.projector
-    for name, loss in self.distillation.losses_of(active).items():
+    for name, loss in losses.items():
         tally.add(loss.maps(step, modules[name], [term for term in loss.terms if term in active]))
 
 

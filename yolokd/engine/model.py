@@ -17,7 +17,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import copy_attr
 
 from yolokd.engine.assignment import branch_criteria, watch
-from yolokd.engine.distillation import Distillation, reduce_map
+from yolokd.engine.distillation import Distillation
 from yolokd.engine.gathering import gather
 from yolokd.engine.heads import grid_of, neck_features, read_head
 from yolokd.engine.tally import Tally
@@ -37,6 +37,7 @@ class Look:
     items: dict[str, Tensor]  # the same, to be logged
     features: dict[str, Tensor]  # level → the student's neck features, (B, C, H, W)
     maps: dict[str, Tensor]  # active term → its loss map under the weights, (B, A), or (B,) without a place; detached
+    levels: dict[str, Tensor]  # active term → what each level adds to its value, (L,) or (1,); detached
     values: dict[str, Tensor]  # active term → the value of that map, (), with gradient
     weights: Weights | None  # None if nothing is weighed
     twins: Tensor | None  # adversarial twins of the pictures, (B, 3, H, W); None on a step without
@@ -101,8 +102,7 @@ class TeacherStudent(DistillationModel):
         run.step += 1
         if not seen.maps:
             return self._join(seen.detection, seen.items, zeros, len(images))
-        levels = {term: reduce_map(values, seen.grid) for term, values in seen.maps.items()}
-        run.alarms.record(levels, batch, seen.detection.sum())
+        run.alarms.record(seen.levels, batch, seen.detection.sum())
         self._measure(seen.detection.sum() / len(images), seen.values, seen.features)
         strengths = {term: run.strength(term, active[term]) for term in seen.values}
         weighted = torch.stack([seen.values[t] * strengths[t] if t in strengths else zeros[0] for t in self.terms])
@@ -129,11 +129,11 @@ class TeacherStudent(DistillationModel):
         if taught is not None:
             with torch.autocast(images.device.type, enabled=False):
                 shares = {name: share for name, (_, share) in branch_criteria(self.student_model.criterion).items()}
-                losses = run.losses_of(active).values()
-                step = gather(batch, raw, taught, assigned, shares, losses, run.common_classes)
-                self._compare(step, active, tally)
+                losses = run.losses_of(active)
+                step = gather(batch, raw, taught, assigned, shares, losses.values(), run.common_classes)
+                self._compare(step, losses, active, tally)
         tally.add(twin_maps)
-        return Look(detection, items, features, tally.maps, tally.values, weights, twins)
+        return Look(detection, items, features, tally.maps, tally.levels, tally.values, weights, twins)
 
     def _join(
         self, detection: Tensor, items: dict[str, Tensor], weighted: Tensor, batch_size: int
@@ -178,16 +178,15 @@ class TeacherStudent(DistillationModel):
         if clean and run.balance.due(list(clean)):
             run.balance.measure(detection, clean, list(features.values()))
 
-    def _compare(self, step: Step, active: Mapping[str, float], tally: Tally) -> None:
+    def _compare(self, step: Step, losses: Mapping[str, Loss], active: Mapping[str, float], tally: Tally) -> None:
         """Add the terms of all losses. Those on features are settled, the largest first, with few gradients held."""
-        losses, modules = self._run().losses_of(active), self.projector
-        size = {name: sum(p.numel() for p in modules.get_submodule(name).parameters()) for name in losses}
+        modules: Any = self.projector
+        size = {name: sum(p.numel() for p in modules[name].parameters()) for name in losses}
         leaves = {level: x.detach().requires_grad_(x.requires_grad) for level, x in step.student.items()}
         pairs = [(leaves[level], x) for level, x in step.student.items()]  # levels build on each other
         step = replace(step, student=leaves)
         for name in sorted(losses, key=lambda name: (not losses[name].levels, -size[name])):
-            loss: Loss = losses[name]
-            parts: Any = modules[name]
+            loss, parts = losses[name], modules[name]
             inputs = [*pairs, *((p, p) for p in parts.parameters())]
             for piece in loss.pieces(step, parts, [term for term in loss.terms if term in active]):
                 tally.add(piece, () if piece.keys() <= loss.head_terms else inputs)

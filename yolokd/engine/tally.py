@@ -23,12 +23,14 @@ class Tally:
 
     Attributes:
         maps: Term → its loss map under the weights, (B, A), or (B,) without a place; no gradient.
+        levels: Term → what each level adds to its value, (L,), or (1,) without a place; no gradient.
         values: Term → the value of that map, (), with gradient.
     """
 
     def __init__(self, grid: Grid, weights: Weights | None, head_terms: Collection[str]) -> None:
         self.grid, self.weights, self.head_terms = grid, weights, head_terms
         self.maps: dict[str, Tensor] = {}
+        self.levels: dict[str, Tensor] = {}
         self.values: dict[str, Tensor] = {}
 
     def add(self, maps: Mapping[str, Tensor], inputs: Sequence[tuple[Tensor, Tensor]] = ()) -> None:
@@ -41,8 +43,10 @@ class Tally:
         if self.weights is not None:
             weights = {t: self.weights.of(m.ndim, head=t in self.head_terms) for t, m in maps.items()}
             maps = {term: values * weights[term][: len(values)] for term, values in maps.items()}
-        values = {term: reduce_map(values, self.grid).sum() for term, values in maps.items()}
+        levels = {term: reduce_map(values, self.grid) for term, values in maps.items()}
+        values = {term: parts.sum() for term, parts in levels.items()}
         add(self.maps, {term: values.detach() for term, values in maps.items()})
+        add(self.levels, {term: parts.detach() for term, parts in levels.items()})
         add(self.values, settle(values, inputs) if inputs else values)
 
 
