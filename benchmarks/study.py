@@ -209,12 +209,19 @@ def main() -> None:
     parser.add_argument("--arms", help="these arms only, with commas between")
     options = parser.parse_args()
     plan = PLANS[options.plan]
+    names = options.arms.split(",") if options.arms else list(plan.arms)
+    if unknown := set(names) - plan.arms.keys():
+        parser.error(f"{options.plan} has no arm {', '.join(sorted(unknown))}; its arms: {', '.join(plan.arms)}")
+    if options.seeds is not None and not 1 <= options.seeds <= len(plan.seeds):
+        parser.error(f"--seeds must be 1 to {len(plan.seeds)} for {options.plan}, got {options.seeds}")
+    if not (options.shared / "data" / "highway").is_dir():
+        parser.error(f"--shared: there is no data/highway in {options.shared}; see benchmarks/README.md")
     out, shared = options.out.resolve(), options.shared.resolve()
     out.mkdir(parents=True, exist_ok=True)
     data = prepare_data(shared / "data" / "highway", out / "data", plan.labels)
     teacher = prepare_teacher(shared / "weights" / "yolov8n-coco.pt", data["tune"], plan, options.device, out)
     student = prepare_student(data["tune"], plan, options.device, out)
-    arms = {name: plan.arms[name] for name in options.arms.split(",")} if options.arms else plan.arms
+    arms = {name: plan.arms[name] for name in names}
     unlabeled = {"streets": shared / "data" / "unlabeled", "rest": data["tune"].parent / "images" / "rest"}
     recipes = [write_recipe(name, arm, unlabeled, out) for name, arm in arms.items()]
     seeds = plan.seeds[: options.seeds or None]
