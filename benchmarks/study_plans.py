@@ -1,0 +1,167 @@
+"""The plans of the study: which recipes, changed how, on how many labels, for how long. `study.py` carries them out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+BATCH = 16
+
+# Every optimisation step counts where so few can be had, so no accumulation: nbs is the batch.
+COMMON = ["optimizer=AdamW", f"nbs={BATCH}", "cache=ram", "plots=false", "workers=0"]
+STUDENT = [*COMMON, "lr0=2e-3", "close_mosaic=10", "val=false"]
+NO_BIAS_WARMUP = [*STUDENT, "warmup_bias_lr=0"]  # as with Ultralytics' automatic optimizer; else biases start at 0.1
+# A trained student goes on as with Ultralytics' automatic optimizer, whose rate is 1.1e-3 for five classes.
+FINETUNE = [*COMMON, "lr0=1e-3", "close_mosaic=5", "val=false", "warmup_epochs=1", "warmup_bias_lr=0"]
+TEACHER = [*COMMON, "lr0=5e-4", "close_mosaic=5", "warmup_epochs=1", "warmup_bias_lr=0", "patience=0"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A recipe of the study: a shipped one, changed."""
+
+    recipe: str
+    changes: Sequence[str] = ()
+    unlabeled: str | None = None  # which pictures come without labels: "streets", or the "rest" of the labelled ones
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One table."""
+
+    arms: Mapping[str, Arm]
+    seeds: Sequence[int]
+    epochs: int
+    half: str  # of val: "tune" or "report"
+    labels: float = 1.0  # share of the training pictures that keep their labels
+    teacher_epochs: int = 20
+    student_epochs: int = 0  # of plain training before the comparison; all arms and seeds start from its weights
+    settings: Sequence[str] = field(default_factory=lambda: STUDENT)
+
+
+def bckd(cls: float, box: float, *more: str) -> Arm:
+    """BCKD with other gains."""
+    return Arm("bckd", [f"losses.bckd.cls={cls}", f"losses.bckd.box={box}", *more])
+
+
+def ssim(*more: str) -> Arm:
+    """SSIM without the warm-up that this study found for it."""
+    return Arm("ssim", ["losses.ssim.schedule=null", *more])
+
+
+METHODS = {
+    "ultralytics": Arm("ultralytics"),
+    "bckd_2_8": bckd(2, 8),
+    "bckd_8_32": bckd(8, 32),
+    "ssim_2": ssim(),
+    "ssim_20": ssim("losses.ssim.gain=20"),
+    "samkd_2": Arm("samkd", ["losses.samkd.logits=2"]),
+    "samkd_10": Arm("samkd", ["losses.samkd.logits=10"]),
+    "ikd": Arm("ikd"),
+    "aid_05": Arm("aid"),
+    "aid_20": Arm("aid", ["balance.share=0.2"]),
+    "ssim_05": ssim("losses.ssim.gain=0.5"),
+    "ssim_early": ssim("schedule.until=0.5"),
+    "ssim_late": ssim("schedule.warmup=40"),
+    "ikd_3": Arm("ikd", ["losses.fgd.gain=3"]),
+    "aid_50": Arm("aid", ["balance.share=0.5"]),
+    "ikd_late": Arm("ikd", ["schedule.warmup=40"]),
+    "aid_late": Arm("aid", ["balance.share=0.2", "schedule.warmup=40"]),
+}
+INIT = "student.init=teacher"
+METHODS_INIT = {
+    "init": bckd(0, 0, INIT),
+    "bckd_8_32": bckd(8, 32, INIT),
+    "ssim_2": ssim(INIT),
+    "ssim_05": ssim("losses.ssim.gain=0.5", INIT),
+    "samkd_2": Arm("samkd", ["losses.samkd.logits=2", INIT]),
+    "ikd": Arm("ikd", [INIT]),
+    "aid_05": Arm("aid", [INIT]),
+}
+UNLABELED = {
+    "init": bckd(0, 0, INIT),
+    "best": Arm("best"),
+    "best_unlabeled": Arm("best", unlabeled="streets"),
+    "best_rest": Arm("best", unlabeled="rest"),
+}
+FEW = Plan(UNLABELED, seeds=range(3), epochs=60, half="report", labels=0.1, teacher_epochs=60)
+TRAINED = Plan(
+    {"bckd_2_8": bckd(2, 8), "bckd_8_32": bckd(8, 32)},
+    seeds=range(3),
+    epochs=20,
+    half="report",
+    student_epochs=100,
+    settings=FINETUNE,
+)
+CONTROL = Plan(
+    {
+        "ultralytics": Arm("ultralytics"),
+        "init": bckd(0, 0, INIT),
+        "best": Arm("best"),
+        "bckd": bckd(8, 32),
+        "ssim": Arm("ssim"),
+        "samkd": Arm("samkd"),
+        "ikd": Arm("ikd", ["schedule.warmup=20"]),
+        "aid": Arm("aid"),
+        "bckd_ssim": Arm("bckd_ssim"),
+        "bckd_aid": bckd(8, 32, "weighting.aid.alpha=0.1"),
+        "best_unlabeled": Arm("best", unlabeled="streets"),
+    },
+    seeds=range(5),
+    epochs=30,
+    half="report",
+)
+PLANS = {
+    "screening": Plan(
+        {
+            "ultralytics": Arm("ultralytics"),
+            "bckd_2_8": bckd(2, 8),
+            "bckd_8_32": bckd(8, 32),
+            "init": bckd(0, 0, "student.init=teacher"),
+            "best": Arm("best"),
+        },
+        seeds=[0],
+        epochs=40,
+        half="tune",
+    ),
+    "final": Plan(
+        {"ultralytics": Arm("ultralytics"), "best": Arm("best")},
+        seeds=range(5),
+        epochs=30,
+        half="report",
+        settings=NO_BIAS_WARMUP,
+    ),
+    "control": CONTROL,
+    "control_screening": replace(
+        CONTROL,
+        arms={name: METHODS[name] for name in ("ssim_2", "ssim_20", "aid_20", "ikd_3")},
+        seeds=[9],
+        half="tune",
+    ),
+    "long": Plan({"init": bckd(0, 0, INIT), "best": Arm("best")}, seeds=range(3), epochs=100, half="report"),
+    "few": FEW,
+    "quarter": replace(FEW, labels=0.25, teacher_epochs=40),
+    "trained_screening": replace(TRAINED, arms=METHODS, seeds=[9], epochs=10, half="tune"),
+    "trained": TRAINED,
+    "trained_long": replace(TRAINED, arms={"bckd": bckd(8, 32)}, epochs=60),
+    "trained_few": replace(
+        FEW,
+        arms={"bckd": bckd(8, 32), "bckd_rest": Arm("bckd", bckd(8, 32).changes, unlabeled="rest")},
+        seeds=range(5),
+        student_epochs=600,
+        settings=FINETUNE,
+    ),
+    "methods": replace(
+        FEW,
+        arms={
+            "bckd": bckd(8, 32),
+            "ssim": ssim("schedule.warmup=40"),
+            "samkd": Arm("samkd", ["losses.samkd.logits=2"]),
+            "ikd": Arm("ikd", ["schedule.warmup=40"]),
+            "aid": Arm("aid", ["balance.share=0.2"]),
+        },
+        seeds=range(5),
+    ),
+    "methods_screening": replace(FEW, arms=METHODS, seeds=[9], half="tune"),
+    "methods_init": replace(FEW, arms=METHODS_INIT, seeds=[9], half="tune"),
+}
