@@ -1,7 +1,8 @@
 """The study on real pictures: what distillation gains a student of width 0.125 under a fine-tuned COCO teacher.
 
-    python benchmarks/study.py --plan screening --out RUNS     short budget, many variants, scored on one half of val
-    python benchmarks/study.py --plan final --out RUNS         five paired seeds, scored on the other half
+    python benchmarks/study.py --plan pretrained_10 --out RUNS  a student with COCO weights, a tenth of the labels
+    python benchmarks/study.py --plan screening --out RUNS     short budget, many variants, scored on the tuning images
+    python benchmarks/study.py --plan final --out RUNS         five paired seeds, scored on the reporting images
     python benchmarks/study.py --plan control --out RUNS       the same with a warm-up that suits the baseline better
     python benchmarks/study.py --plan long --out RUNS          100 epochs, three seeds
     python benchmarks/study.py --plan few --out RUNS           a tenth of the labels, plus unlabelled pictures
@@ -15,7 +16,7 @@ control_screening, methods_screening, methods_init and trained_screening are one
 
 Prepares links to the pictures and the teacher once, then runs `yolokd compare` and writes `benchmarks/results/`.
 Finished runs are kept: the same command goes on where it was stopped; `--seeds 1` makes a first table of one seed.
-`--shared` names a folder with `data/highway`, `data/unlabeled` and `weights/yolov8n-coco.pt`; see benchmarks/README.md.
+`--shared` names a folder with `data/highway`, `data/unlabeled` and `weights/*-coco-s128.pt`; see benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from study_plans import BATCH, PLANS, STUDENT, TEACHER, Arm, Plan
 
 HERE = Path(__file__).resolve().parent
 SIZE = 128  # pixels
+TRAINING, TUNING = 680, 100  # images; the remaining 259 are reported on
 PICTURES = {".jpg", ".jpeg", ".png"}
 
 
@@ -59,8 +61,11 @@ def main() -> None:
     out, shared = options.out.resolve(), options.shared.resolve()
     out.mkdir(parents=True, exist_ok=True)
     data = prepare_data(shared / "data" / "highway", out / "data", plan.labels)
-    teacher = prepare_teacher(shared / "weights" / "yolov8n-coco.pt", data["tune"], plan, options.device, out)
-    student = prepare_student(data["tune"], plan, options.device, out)
+    weights = shared / "weights"
+    teacher = prepare_teacher(weights / f"{plan.teacher}.pt", data["tune"], plan, options.device, out)
+    student = (
+        weights / f"{plan.student}.pt" if plan.student else prepare_student(data["tune"], plan, options.device, out)
+    )
     arms = {name: plan.arms[name] for name in names}
     unlabeled = {"streets": shared / "data" / "unlabeled", "rest": data["tune"].parent / "images" / "rest"}
     recipes = [write_recipe(name, arm, unlabeled, out) for name, arm in arms.items()]
@@ -69,24 +74,25 @@ def main() -> None:
 
 
 def prepare_data(source: Path, target: Path, labels: float) -> dict[str, Path]:
-    """Link the pictures with a share of the labels, and halve val; return the data YAML of each half.
+    """Link the images with a share of the labels; return the data YAML of each set to score on.
 
-    Which pictures keep labels, and which half one belongs to, is drawn from a hash of its name.
+    The publisher's own split is not used: all images together are drawn anew by a hash of their names, 680 to train on,
+    100 to tune on, the rest to report on. Which training images keep their labels follows from the same order.
     """
-    folder = target / f"highway-{round(100 * labels)}"
-    for split in ("train", "val"):
-        pictures = [p for p in sorted((source / "images" / split).iterdir()) if p.suffix.lower() in PICTURES]
-        pictures.sort(key=lambda path: hashlib.sha256(path.name.encode()).hexdigest())
-        kept = round(labels * len(pictures))
-        parts = {"train": pictures[:kept], "rest": pictures[kept:]}
-        if split == "val":
-            parts = {"tune": pictures[: len(pictures) // 2], "report": pictures[len(pictures) // 2 :]}
-        for part, members in parts.items():
-            for picture in members:
-                label = source / "labels" / split / f"{picture.stem}.txt"
-                link(picture, folder / "images" / part / picture.name)
-                if part != "rest":
-                    link(label, folder / "labels" / part / label.name)
+    folder = target / f"highway-680-{round(100 * labels)}"
+    images = [
+        p for split in ("train", "val") for p in (source / "images" / split).iterdir() if p.suffix.lower() in PICTURES
+    ]
+    images.sort(key=lambda path: hashlib.sha256(path.name.encode()).hexdigest())
+    kept = round(labels * TRAINING)
+    parts = {"train": images[:kept], "rest": images[kept:TRAINING]}
+    parts["tune"], parts["report"] = images[TRAINING : TRAINING + TUNING], images[TRAINING + TUNING :]
+    for part, members in parts.items():
+        for image in members:
+            label = source / "labels" / image.parent.name / f"{image.stem}.txt"
+            link(image, folder / "images" / part / image.name)
+            if part != "rest":
+                link(label, folder / "labels" / part / label.name)
     names = yaml.safe_load((source / "data.yaml").read_text(encoding="utf-8"))["names"]
     found = {}
     for half in ("tune", "report"):
@@ -104,7 +110,7 @@ def link(source: Path, target: Path) -> None:
 
 def prepare_teacher(weights: Path, data: Path, plan: Plan, device: str, out: Path) -> Path:
     """Fine-tune the COCO detector on the same labels that the students get."""
-    name = f"teacher-{round(100 * plan.labels)}"
+    name = f"{plan.teacher}-{round(100 * plan.labels)}-{plan.teacher_epochs}"
     return train(weights, data, name, plan.teacher_epochs, 0, TEACHER, device, out)
 
 
@@ -198,9 +204,10 @@ def write_table(name: str, plan: Plan, seeds: Sequence[int], found: dict[str, An
     (target / f"{stem}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     budget = found["budget"]
     start = f"after {plan.student_epochs} of plain training" if plan.student_epochs else "from scratch"
+    start = f"from {plan.student}" if plan.student else start
     rows = [
         f"Highway with {plan.labels:.0%} of the labels, {budget['imgsz']} px, batch {budget['batch']}, "
-        f"{budget['epochs']} epochs {start}; last.pt on the {plan.half} half of val; COCO AP in percent; "
+        f"{budget['epochs']} epochs {start}; last.pt on the {plan.half}ing images; COCO AP in percent; "
         f"teacher {100 * teacher['AP']:.1f}.",
         "",
         f"    python benchmarks/study.py --plan {name} --seeds {len(seeds)} --out RUNS",

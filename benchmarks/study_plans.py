@@ -32,9 +32,11 @@ class Plan:
     arms: Mapping[str, Arm]
     seeds: Sequence[int]
     epochs: int
-    half: str  # of val: "tune" or "report"
+    half: str  # what is scored: the "tune" or the "report" images
     labels: float = 1.0  # share of the training pictures that keep their labels
     teacher_epochs: int = 20
+    teacher: str = "yolov8n-coco-s128"  # these weights, fine-tuned on the same labels
+    student: str = ""  # these weights as they come; "" is width 0.125 from scratch
     student_epochs: int = 0  # of plain training before the comparison; all arms and seeds start from its weights
     settings: Sequence[str] = field(default_factory=lambda: STUDENT)
 
@@ -111,7 +113,24 @@ CONTROL = Plan(
     epochs=30,
     half="report",
 )
+PRETRAINED = Plan(
+    {
+        "bckd": bckd(8, 32),
+        "bckd_rest": Arm("bckd", bckd(8, 32).changes, unlabeled="rest"),
+        "ultralytics": Arm("ultralytics"),
+        "bckd_streets": Arm("bckd", bckd(8, 32).changes, unlabeled="streets"),
+    },
+    seeds=range(3),
+    epochs=144,  # of 5 steps: 720
+    half="report",
+    labels=0.1,
+    teacher="yolo11n-coco-s128",
+    teacher_epochs=100,
+    student="yolov8n-coco-s128",
+    settings=FINETUNE,
+)
 PLANS = {
+    "pretrained_10": PRETRAINED,
     "screening": Plan(
         {
             "ultralytics": Arm("ultralytics"),
@@ -138,7 +157,12 @@ PLANS = {
         seeds=[9],
         half="tune",
     ),
-    "long": Plan({"init": bckd(0, 0, INIT), "best": Arm("best")}, seeds=range(3), epochs=100, half="report"),
+    "long": Plan(
+        {"init": bckd(0, 0, INIT), "best": Arm("best"), "ultralytics": Arm("ultralytics")},
+        seeds=range(3),
+        epochs=100,
+        half="report",
+    ),
     "few": FEW,
     "quarter": replace(FEW, labels=0.25, teacher_epochs=40),
     "trained_screening": replace(TRAINED, arms=METHODS, seeds=[9], epochs=10, half="tune"),
