@@ -3,8 +3,8 @@
     python benchmarks/backgrounds.py --shared ../shared --out RUNS
 
 Of 400 highway images 0, 50 or 90 % become backgrounds: every object is painted over and the label dropped. A YOLOv8n
-with COCO weights trains 8 epochs under the same net fine-tuned on all 400, plainly and with the recipe `bckd`. Scored on
-the reporting images of the study; values and gradient ratios are the means over results.csv's epochs. One seed.
+with COCO weights trains 8 epochs under the same net fine-tuned on all 400, plainly and with the recipe `bckd`. Scored
+on the reporting images of the study; values and gradient ratios are the means over results.csv's epochs. One seed.
 Writes `benchmarks/results/backgrounds.md` and `.json`; finished runs are kept.
 """
 
