@@ -21,6 +21,7 @@ from yolokd.engine.plan import active_losses, check_device, check_pair, from_yam
 from yolokd.engine.teacher import Teacher
 from yolokd.engine.weights import Spec, find, is_yaml, load, load_detector
 from yolokd.errors import PairError, UserError, WeightsError
+from yolokd.losses.base import requirements
 from yolokd.recipe import Recipe
 
 
@@ -60,7 +61,7 @@ def open_pair(
         learner = from_scratch(student, data or recipe.train.get("data")) if scratch else trained_student(student, data)
         match = match_classes(learner.names, detector.names, recipe.teacher.classes)
         losses, notes = active_losses(recipe), list[str]()
-        if any(loss.needs_classes for loss in losses.values()):
+        if requirements(losses.values()).classes:
             require_classes(match, allow_partial=allow_partial, teacher=str(teacher), data=data or "DATA.yaml")
         _check_colour(("teacher", detector), ("student", learner))
         check_pair(losses, read_head(learner, "The student"), read_head(detector, "The teacher"), notes)
