@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MIN_PIXELS = 10  # an image with a smaller side is left out by Ultralytics
 LARGE = 50_000_000  # pixels of an image that is decoded only while no other of that size is
 ORIENTATION = 0x0112  # EXIF tag
-SHOWN = 3  # images that a note names
+SHOWN = 5  # images that a note names
 HEIF = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}  # brands of ISO 14496-12
 
 _large = threading.Lock()
@@ -109,7 +109,7 @@ def check_image(path: str) -> ImageCheck:
             return ImageCheck(0, 0, "", "not a file", fatal=True)  # a pipe would keep Ultralytics waiting
         return _examine(path)
     except FileNotFoundError:
-        return ImageCheck(0, 0, "", "a link to nothing" if os.path.islink(path) else "no such file")
+        return ImageCheck(0, 0, "", "a link to nothing" if Path(path).is_symlink() else "no such file")
     except Exception as error:  # the decoders raise all sorts of things
         return ImageCheck(0, 0, "", _reason(path, error))
 
