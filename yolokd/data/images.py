@@ -63,7 +63,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     return pixels
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def shown_size(path: str | Path) -> tuple[int, int]:
     """Return width and height in pixels as the image is shown, whether or not Ultralytics would train on it.
 
     Raises:

@@ -77,15 +77,25 @@ class Scores:
     notes: tuple[str, ...] = ()
 
 
-def open_pictures(data: str) -> Pictures:
+def open_pictures(data: str, progress: Progress | None = None) -> Pictures:
     """Read the validation split of a data set.
+
+    Args:
+        data: As for `yolokd.engine.dataset.resolve`.
+        progress: Told the share of the images that are opened, where not all were opened before.
 
     Raises:
         DataError: It is gone or malformed, or its labels are wrong.
     """
     found = dataset.resolve(data)
     sources = found.splits[SPLIT]
-    check_labels({SPLIT: sources}, found.names, keypoints=found.keypoints).raise_if_bad()
+    told = progress or (lambda what, share: None)
+    check_labels(
+        {SPLIT: sources},
+        found.names,
+        keypoints=found.keypoints,
+        progress=lambda done, total: told("opening images", done / total),
+    ).raise_if_bad()
     files, skipped = list_pictures(sources), unusable(sources)
     boxes = ground_truth(found.yaml_path, SPLIT, files, found.names, left_out=skipped)["annotations"]
     own = json.dumps([fingerprint({SPLIT: sources}), sorted(found.names.items()), boxes])
