@@ -162,12 +162,12 @@ def _examine(path: str) -> ImageCheck:
 
 def _open(path: str) -> Any:
     """Open a file with Pillow, and with Ultralytics' plug-in for HEIF only what is HEIF: that may install a package."""
-    from PIL import Image
+    from PIL import UnidentifiedImageError
     from ultralytics.utils import patches
 
     try:
         return patches._image_open(path)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         with open(path, "rb") as stream:
             head = stream.read(12)
         if head[4:8] == b"ftyp" and head[8:12] in HEIF:
@@ -178,7 +178,7 @@ def _open(path: str) -> Any:
 def _may_be_turned(image: Any) -> bool:
     """Whether the metadata before the pixels ask for a turn; decoders differ in which of them they follow."""
     try:
-        return image.getexif().get(ORIENTATION, 1) != 1
+        return bool(image.getexif().get(ORIENTATION, 1) != 1)
     except Exception:  # Pillow cannot read them, OpenCV perhaps can
         return True
 
@@ -232,7 +232,8 @@ def _decode(path: str, flags: int) -> NDArray[np.uint8] | None:
     from ultralytics.utils.patches import imread
 
     try:
-        return imread(path, flags)
+        pixels: NDArray[np.uint8] | None = imread(path, flags)
+        return pixels
     except Exception:  # decoders differ in how they give up
         return None
 
