@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from tests.data import coco, kitti
@@ -18,13 +19,14 @@ runner = CliRunner()
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data set that the engine's `resolve` finds, whatever it is asked for."""
     for split in ("train", "val"):
-        for kind, name, content in (("images", "a.jpg", b""), ("labels", "a.txt", b"0 .5 .5 .2 .2\n")):
-            path = tmp_path / kind / split / name
-            path.parent.mkdir(parents=True)
-            path.write_bytes(content)
+        for kind in ("images", "labels"):
+            (tmp_path / kind / split).mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(tmp_path / "images" / split / "a.jpg")
+        (tmp_path / "labels" / split / "a.txt").write_text("0 .5 .5 .2 .2\n")
     found = SimpleNamespace(
         yaml_path=tmp_path / "data.yaml",
         names={0: "[bold]car", 1: "person"},
+        keypoints=(0, 0),
         splits={split: [tmp_path / "images" / split] for split in ("train", "val")},
     )
     module = ModuleType("yolokd.engine.dataset")
@@ -52,10 +54,14 @@ def test_check__prints_notes_and_raises_the_errors(data: Path) -> None:
     assert "a.txt:3: the class must be" in str(result.exception)
 
 
-def test_check__deep_opens_the_pictures(data: Path) -> None:
-    result = runner.invoke(app, ["check", "any", "--deep"])
-    assert isinstance(result.exception, DataError)
-    assert "the picture cannot be read" in str(result.exception)
+def test_check__names_what_is_left_out(data: Path) -> None:
+    (data / "images" / "train" / "b.jpg").write_text("<html>")
+    for arguments in (["check", "any"], ["check", "any", "--deep"]):
+        result = runner.invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        assert "Note: 1 image is left out, as Ultralytics does: " in result.output
+        row = next(line for line in result.output.splitlines() if "left out " in line)
+        assert row.replace("│", " ").split() == ["left", "out", "1", "0"]
 
 
 def test_check__limits_the_notes(data: Path) -> None:

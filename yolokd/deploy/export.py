@@ -86,6 +86,7 @@ def export(
         size, notes = image_size(yolo, imgsz)
         _choose_head(yolo, source, nms_free)
         inputs = [pictures.letterbox(path, size) / 255 for path in pictures.to_compare(check)]
+        notes += (skipped,) if (skipped := pictures.left_out_of(check)) else ()
         score = _Scorer(data, size, runtimes.device_of(format), nms_free, say)
         before = score(source)
         say(f"exporting to {format}, {precision}")
