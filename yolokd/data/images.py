@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MIN_PIXELS = 10  # an image with a smaller side is left out by Ultralytics
 LARGE = 50_000_000  # pixels of an image that is decoded only while no other of that size is
 ORIENTATION = 0x0112  # EXIF tag
+THREADS = 16  # at most; the decoders run beside each other
 SHOWN = 5  # images that a note names
 HEIF = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}  # brands of ISO 14496-12
 
@@ -127,11 +128,9 @@ def left_out(checks: dict[str, ImageCheck], what: str = "image") -> str:
 def _open_all(paths: Sequence[str], progress: Callable[[int, int], None] | None) -> list[ImageCheck]:
     from multiprocessing.pool import ThreadPool
 
-    from ultralytics.utils import NUM_THREADS
-
     every = max(len(paths) // 100, 1)
     found = []
-    with warnings.catch_warnings(), ThreadPool(min(NUM_THREADS, len(paths))) as pool:
+    with warnings.catch_warnings(), ThreadPool(min(os.cpu_count() or 1, THREADS, len(paths))) as pool:
         warnings.simplefilter("ignore")  # Pillow's on metadata and large images
         for check in pool.imap(check_image, paths, chunksize=4):
             found.append(check)
