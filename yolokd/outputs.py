@@ -104,7 +104,7 @@ def open_folder(folder: Path, inputs: Iterable[Path], *, option: str = "--out", 
     for path in inputs:
         if real in {os.path.dirname(os.path.realpath(path)), os.path.realpath(path.absolute().parent)}:  # noqa: PTH120
             raise UserError(
-                f"{option} '{asked}' is the folder that '{path.name}' is read from, and nothing is written among inputs. "
+                f"{option} '{asked}' is the folder that '{path.name}' is read from, and nothing is written there. "
                 f"Give another folder with {option}."
             )
     if folder.exists() and not folder.is_dir():

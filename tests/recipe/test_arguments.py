@@ -121,7 +121,11 @@ def test_train__compile_is_refused_beside_wrong_losses() -> None:
         ("cache", "rom", "must be true or false, ram or disk, got 'rom'; did you mean ram?"),
         ("optimizer", "adamw", "did you mean AdamW?"),
         ("name", 3, "must be text or null, got 3; put it in quotes"),
-        ("classes", ["car"], "must be a whole number >= 0, a list of 1 or more (each item a whole number >= 0) or null, got ['car']"),
+        (
+            "classes",
+            ["car"],
+            "must be a whole number >= 0, a list of 1 or more (each item a whole number >= 0) or null, got ['car']",
+        ),
         ("scale", [0.5], "must be a number >= 0 and <= 1 or a list of 2 (each item a number > 0), got [0.5]"),
         ("seed", -1, "must be a whole number >= 0 and <= 4294967295, got -1"),
     ],

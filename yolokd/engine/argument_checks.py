@@ -36,9 +36,11 @@ def check_with_device(train: Mapping[str, Any]) -> None:
         return
     batch, seed = train.get("batch", 16), train.get("seed", 0)
     if batch < 1:
-        raise UserError(f"The batch size is found on one GPU only, got batch {batch} and device {device}: give a number.")
+        raise UserError(f"The batch size is found on one GPU only, got batch {batch}, device {device}: give a number.")
     if seed > LARGEST_SEED - MOST_GPUS:
-        raise UserError(f"Every GPU adds to the seed: with several it is at most {LARGEST_SEED - MOST_GPUS}, got {seed}.")
+        raise UserError(
+            f"Every GPU adds to the seed: with several it is {LARGEST_SEED - MOST_GPUS} at most, not {seed}."
+        )
 
 
 def check_with_data(train: Mapping[str, Any], data: Dataset, report: DataReport, student: DetectionModel) -> None:

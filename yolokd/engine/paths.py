@@ -1,8 +1,9 @@
 """Paths that Ultralytics would alter before it opens them, and how a file is loaded under its own path all the same.
 
 For a checkpoint it takes apostrophes and outer spaces out of the path, and puts a `u` into names such as `yolov5s.pt`
-(`attempt_download_asset` and `check_yolov5u_filename`, 8.4.190); then it opens whatever is there, or looks for it on the
-network. A question mark, also one written as %3F, begins a query, so that the suffix before it counts (`check_suffix`).
+(`attempt_download_asset` and `check_yolov5u_filename`, 8.4.190); then it opens whatever is there, or looks for it on
+the network. A question mark, also one written as %3F, begins a query, so that the suffix before it counts
+(`check_suffix`).
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def link(path: Path, folder: Path) -> Path:
     place = Path(tempfile.mkdtemp(dir=folder)) / "checkpoint.pt"
     if altered(place) is not None:
         raise UserError(
-            f"'{path}' cannot be opened: Ultralytics alters its path, and also that of the temporary folder '{folder}'. "
+            f"'{path}' cannot be opened: Ultralytics alters its path, and that of the temporary folder '{folder}'. "
             f"Set TMPDIR to a folder whose path holds neither an apostrophe nor a question mark."
         )
     try:

@@ -54,14 +54,14 @@ def check_name(root: Path, name: str) -> None:
     wrong = next((letter for letter in whole if not letter.isprintable()), None)
     if wrong is not None:
         raise UserError(
-            f"The run cannot be written to {whole!r}: its path holds {wrong!r}, a character that cannot be printed. Give "
-            f"another --name, or another folder with --set train.project=DIR."
+            f"The run cannot be written to {whole!r}: its path holds {wrong!r}, a character that cannot be printed. "
+            f"Give another --name, or another folder with --set train.project=DIR."
         )
     size = len(os.fsencode(name))
     if size > NAME_LIMIT:
         raise UserError(
-            f"The name '{shown}' is too long: it takes {size} bytes, and a file system takes at most {NAME_LIMIT}. Give "
-            f"a shorter --name."
+            f"The name '{shown}' is too long: it takes {size} bytes, and a file system takes at most {NAME_LIMIT}. "
+            f"Give a shorter --name."
         )
     if len(os.fsencode(whole)) > PATH_LIMIT:
         raise UserError(f"The path of the run is longer than {PATH_LIMIT} bytes: '{whole[:40]}…'. Give a shorter one.")
@@ -84,8 +84,8 @@ def refuse_inside(folder: Path, inputs: Iterable[str | Path]) -> None:
     for path in inputs:
         if real in Path(os.path.realpath(path)).parents:
             raise UserError(
-                f"'{path}' is in '{folder}', which the run would be written over. Leave train.exist_ok out, so that the "
-                f"run gets a folder of its own, or give another --name."
+                f"'{path}' is in '{folder}', which the run would be written over. Leave train.exist_ok out, so that "
+                f"the run gets a folder of its own, or give another --name."
             )
 
 
@@ -104,5 +104,6 @@ def _check_own(folder: Path) -> None:
         return
     if not folder.is_dir() or not is_run(folder):
         raise UserError(
-            f"'{folder}' is there and is no run of yolokd, so train.exist_ok does not write over it. Give another --name."
+            f"'{folder}' is there and is no run of yolokd, so train.exist_ok does not write over it. Give another "
+            f"--name."
         )

@@ -83,7 +83,7 @@ class DistillTrainer(DetectionTrainer):
         return checkpoint
 
     def _student_model(self) -> dict[str, Any] | None:
-        """Build the student as Ultralytics does, its checkpoints opened under paths that Ultralytics leaves as they are."""
+        """Build the student as Ultralytics does, from paths that it leaves as they are."""
         pretrained = self.args.pretrained
         with ExitStack() as stack:
             if str(self.model).lower().endswith(".pt"):
