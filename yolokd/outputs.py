@@ -72,6 +72,33 @@ class OutputFolder:
         self._save()
         return target
 
+    def put(self, name: str, content: bytes) -> None:
+        """Write a file of exactly this name, complete or not at all; errors as usual.
+
+        Args:
+            name: From `own_names`, or of a file that is not there.
+            content: What to write.
+        """
+        write_whole(self.folder / name, content)
+        self._taken.add(name)
+        self._digests[name] = hashlib.sha256(content).hexdigest()
+        self._save()
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files of this folder that are in `own_names`; others stay."""
+        own = self.own_names()
+        for name in names:
+            if name in own:
+                (self.folder / name).unlink()
+                del self._digests[name]
+        self._save()
+
+    def own_names(self) -> set[str]:
+        """Return the names of what was written here before and is still as it was."""
+        return {
+            name for name in self._digests if (self.folder / name).is_file() and self._may_replace(self.folder / name)
+        }
+
     def _may_replace(self, path: Path) -> bool:
         if not os.path.lexists(path):
             return True
@@ -133,7 +160,9 @@ def check_file(file: str | None, option: str) -> None:
     path = Path(str(file))
     try:
         if not path.absolute().parent.is_dir():
-            raise UserError(f"{option} '{file}' cannot be written: its folder does not exist.")
+            raise UserError(
+                f"{option} '{file}' cannot be written: there is no such folder, '{path.parent}' does not exist."
+            )
         if path.is_dir():
             raise UserError(f"{option} '{file}' cannot be written: it is a folder. Give the name of a file.")
         own = not path.is_file() or path.stat().st_size == 0 or _is_png(path) or _is_json(path)
@@ -163,8 +192,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write beside and rename, so that a kill leaves the old file or the new one; `OSError` as usual."""
     beside = _beside(path)
     try:
-        with beside.open("xb") as file:
-            file.write(content)
+        beside.write_bytes(content)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from yolokd.engine import records
 from yolokd.engine.comparison import BASELINE, Comparison, Student, argument
 from yolokd.engine.plan import make_plan
 from yolokd.engine.run import resolve_recipe
+from yolokd.engine.run_folder import check_name, check_place
 from yolokd.engine.unlabeled import with_absolute_paths
 from yolokd.engine.weights import Spec, find, is_yaml, sha256
 from yolokd.errors import UserError
@@ -109,8 +110,8 @@ def plan_comparison(
     }
     plan = next(iter(plans.values()))
     budget |= {"imgsz": plan.imgsz, "device": select_device(devices[0] or "", verbose=False).type}
-    return Comparison(
-        folder=(runs / (name or f"compare-{plan.data.yaml_path.stem}")).absolute(),
+    comparison = Comparison(
+        folder=runs.absolute() / (f"compare-{plan.data.yaml_path.stem}" if name is None else name),
         data=str(plan.data.yaml_path.absolute()),
         data_fingerprint=fingerprint(plan.data.splits),
         teacher=None if master is None else str(find(master).absolute()),
@@ -128,6 +129,10 @@ def plan_comparison(
         },
         notes=tuple(dict.fromkeys(note for plan in plans.values() for note in plan.notes)),
     )
+    check_name(comparison.folder.parent, name if name is not None else comparison.folder.name)
+    for run in comparison.runs:
+        check_place(run.folder)
+    return comparison
 
 
 def _labelled_only(recipe: Recipe) -> Recipe:

@@ -37,12 +37,18 @@ def free_folder(root: Path, name: str, *, exist_ok: bool = False) -> Path:
     while not exist_ok and os.path.lexists(folder):
         check_name(root, f"{name}-{number}")
         folder, number = root / f"{name}-{number}", number + 1
+    check_place(folder)
+    return folder
+
+
+def check_place(folder: Path) -> None:
+    """Raise `UserError` unless a run can be in this folder, and its checkpoints be opened there by Ultralytics."""
+    check_name(folder.parent, folder.name)
     refuse_altered(
         folder / "weights" / "last.pt",
         "The checkpoint of the run,",
         "Give another --name, or another folder for runs with --set train.project=DIR.",
     )
-    return folder
 
 
 def check_name(root: Path, name: str) -> None:
