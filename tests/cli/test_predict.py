@@ -101,7 +101,10 @@ def test_predict__passes_over_what_it_cannot_use_and_says_so(weights: str, pictu
     assert f"'{folder}/page.jpg' is passed over: a file that cannot be read (not an image of a known format)" in text
     assert f"'{folder}/lost.jpg' is passed over" in text
     assert {path.stem for path in (tmp_path / "out").iterdir()} == {
-        "fine", "it's [1] *", os.fsdecode(b"caf\xe9"), "new\nline"
+        "fine",
+        "it's [1] *",
+        os.fsdecode(b"caf\xe9"),
+        "new\nline",
     }
     assert "fine.png: nothing" in text.splitlines()
     assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before

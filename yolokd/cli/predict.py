@@ -78,7 +78,7 @@ class Detector:
             UserError: The results cannot be written, or nothing is at the URL.
             RunError: Detection failed.
         """
-        drawn = self.temporary / "drawn"
+        drawn, seen = self.temporary / "drawn", False
         try:
             for result in self.yolo.predict(
                 self._plain(source) if isinstance(source, Path) else source,
@@ -90,12 +90,13 @@ class Detector:
                 verbose=False,
                 **self.options,
             ):
-                yield describe(
-                    result, printable(Path(source).name) if isinstance(source, Path) else Path(result.path).name
-                )
+                seen = True
+                yield describe(result, printable((source if isinstance(source, Path) else Path(result.path)).name))
         except FileNotFoundError as error:
             raise UserError(f"There are no images or videos in '{source}'.") from error
         except Exception as error:  # whatever a device, a driver or a stream may do to Ultralytics
+            if isinstance(source, str) and not seen and isinstance(error, (OSError, ConnectionError)):
+                raise UserError(f"'{source}' cannot be opened: {' '.join(str(error).split())}") from error
             raise RunError(f"Detection in '{source}' failed: {str(error).strip() or type(error).__name__}") from error
         finally:  # also what an interruption leaves of a stream
             self._move(drawn, source)

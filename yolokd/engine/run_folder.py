@@ -75,6 +75,8 @@ def check_name(root: Path, name: str) -> None:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a run of yolokd, or one that was stopped before its files were written."""
+    if not folder.is_dir():
+        return False
     try:
         found = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
         return isinstance(found, dict) and found.keys() >= RUN_FILES
