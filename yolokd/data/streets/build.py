@@ -20,24 +20,19 @@ VERSION = 2  # raised whenever the same seed gives other images; a cached set of
 MARKER = "streets.json"  # the arguments of the set in a folder; written last
 QUALITY = 92  # of the JPEG files
 SPLITS = ("train", "val")
-SIZE = (320, 192)  # width and height, pixels
 
+Size = tuple[int, int]  # width and height, pixels
 Progress = Callable[[int, int], None]  # called with the number of images done and of all
+SIZE: Size = (320, 192)
 
 
-def draw_image(split: str, index: int, *, size: tuple[int, int] = SIZE, seed: int = 0) -> Rendered:
+def draw_image(split: str, index: int, *, size: Size = SIZE, seed: int = 0) -> Rendered:
     """Return an image with its labels; it depends on these arguments only, not on the number of images in a set."""
     return render(np.random.default_rng([seed, VERSION, SPLITS.index(split), index]), size)
 
 
 def build(
-    out: Path,
-    *,
-    train: int = 600,
-    val: int = 150,
-    size: tuple[int, int] = SIZE,
-    seed: int = 0,
-    progress: Progress | None = None,
+    out: Path, *, train: int = 600, val: int = 150, size: Size = SIZE, seed: int = 0, progress: Progress | None = None
 ) -> Path:
     """Draw the data set into a folder and return the path of its `data.yaml`.
 
@@ -65,20 +60,15 @@ def build(
 
 
 def ensure(
-    *,
-    train: int = 600,
-    val: int = 150,
-    size: tuple[int, int] = SIZE,
-    seed: int = 0,
-    progress: Progress | None = None,
+    *, train: int = 600, val: int = 150, size: Size = SIZE, seed: int = 0, progress: Progress | None = None
 ) -> Path:
     """Draw the set into the cache unless it is there, and return the path of its `data.yaml`; see `build`."""
     folder = default_folder(train=train, val=val, size=size, seed=seed)
     return build(folder, train=train, val=val, size=size, seed=seed, progress=progress)
 
 
-def default_folder(*, train: int = 600, val: int = 150, size: tuple[int, int] = SIZE, seed: int = 0) -> Path:
-    """Return where `--data streets` keeps the set: in `$YOLOKD_CACHE`, else in the user's cache folder of the system."""
+def default_folder(*, train: int = 600, val: int = 150, size: Size = SIZE, seed: int = 0) -> Path:
+    """Return the folder of `--data streets`: in `$YOLOKD_CACHE`, else in the user's cache folder of the system."""
     name = f"streets-{VERSION}-{train}-{val}-{size[0]}x{size[1]}-seed{seed}"
     own = os.environ.get("YOLOKD_CACHE")
     return (Path(own).expanduser() if own else _system_cache() / "yolokd") / name
@@ -92,7 +82,7 @@ def _system_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
-def _check(train: int, val: int, size: tuple[int, int], seed: int) -> None:
+def _check(train: int, val: int, size: Size, seed: int) -> None:
     if train < 1 or val < 1:
         raise DataError(f"Streets needs at least one image per split, got {train} for train and {val} for val.")
     if min(size) < 64:
@@ -124,7 +114,7 @@ def _write(folder: Path, marker: dict[str, Any], progress: Progress | None) -> N
     )
 
 
-def _rows(drawn: Rendered, size: tuple[int, int]) -> str:
+def _rows(drawn: Rendered, size: Size) -> str:
     """Return the label file: class, center x and y, width and height as shares of the image."""
     scale = np.array([size[0], size[1], size[0], size[1]], dtype=np.float64)
     shares = drawn.boxes_xyxy_px / scale

@@ -13,8 +13,9 @@ exactly what was drawn. Nothing is anti-aliased; the canvas is larger than the i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import cv2
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Color = tuple[float, float, float]  # blue, green, red, 0 to 255
 Profile = Sequence[tuple[float, float]]  # polygon in a plane, meters
+Decal = tuple[Profile, Color]  # polygon painted on a face
 
 MAX_OBJECTS = 255
 NEAREST = 0.5  # meters; nearer points are projected as if they were here
@@ -37,7 +39,6 @@ class Face(NamedTuple):
     points: Array  # (N, 3) meters
     color: Color
     width: float = 0.0  # meters; 0 for a polygon
-    shines: bool = False  # not shaded
     details: Sequence[Face] = ()  # drawn right after this face, if it is visible
 
 
@@ -85,12 +86,10 @@ class Shading:
     haze_m: float  # distance at which half of the light comes from the haze
     haze_color: Color
 
-    def apply(self, face: Face, points: Array) -> Color:
-        """Return the color of a face whose points (N, 3) are in world coordinates."""
-        light = 1.0
-        if not face.shines:
-            light = self.ambient + self.diffuse * (0.5 if face.width else max(0.0, self._facing(points)))
-        z = float(points[:, 2].max())
+    def apply(self, face: Face) -> Color:
+        """Return the color of a face in world coordinates."""
+        light = self.ambient + self.diffuse * (0.5 if face.width else max(0.0, self._facing(face.points)))
+        z = float(face.points[:, 2].max())
         veil = z / (z + self.haze_m)
         b, g, r = (
             min(255.0, c * light * (1 - veil) + h * veil) for c, h in zip(face.color, self.haze_color, strict=True)
@@ -103,7 +102,7 @@ class Shading:
         bx, by, bz = (points[1] - points[0]).tolist()
         nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
         length = max(float(np.sqrt(nx * nx + ny * ny + nz * nz)), 1e-9)
-        return (nx * self.sun[0] + ny * self.sun[1] + nz * self.sun[2]) / length
+        return float(nx * self.sun[0] + ny * self.sun[1] + nz * self.sun[2]) / length
 
 
 @dataclass
@@ -137,7 +136,7 @@ class Canvas:
                     self._draw_face(detail, self.camera.project(detail.points), number)
 
     def _draw_face(self, face: Face, corners: Array, number: int) -> None:
-        value = (*self.shading.apply(face, face.points), number)
+        value = (*self.shading.apply(face), number)
         fixed = to_fixed_point(corners)
         size = face.width * self.camera.focal / max(float(face.points[:, 2].min()), NEAREST)  # pixels
         if not face.width:
@@ -183,7 +182,8 @@ def prism(
     side: Color,
     strips: Sequence[Color],
     *,
-    on_sides: Sequence[tuple[Profile, Color]] = (),
+    on_sides: Sequence[Decal] = (),
+    on_strips: Mapping[int, Sequence[Decal]] = MappingProxyType({}),
     level: int = 0,
 ) -> Part:
     """Return the convex body that a profile in (z, y) sweeps along x.
@@ -193,22 +193,24 @@ def prism(
         half_width: It reaches from -half_width to half_width along x.
         side: Color of the two ends at ±half_width.
         strips: Color of the face on each edge of the profile, starting with the edge from point 0 to point 1.
-        on_sides: Polygons in (z, y) with their colors, drawn on both ends.
+        on_sides: Polygons in (z, y), painted on both ends.
+        on_strips: Polygons in (x, y), painted on the face of the edge of this index, which must be vertical.
         level: See `Part`.
     """
     faces = []
     for x, points in ((half_width, profile), (-half_width, profile[::-1])):
-        details = [Face(_in_plane_x(x, polygon), color) for polygon, color in on_sides]
-        faces.append(Face(_in_plane_x(x, points), side, details=details))
-    for (z, y), (z_next, y_next), color in zip(profile, [*profile[1:], profile[0]], strips, strict=True):
+        details = [Face(np.array([(x, y, z) for z, y in polygon]), color) for polygon, color in on_sides]
+        faces.append(Face(np.array([(x, y, z) for z, y in points]), side, details=details))
+    for i, ((z, y), (z_next, y_next)) in enumerate(zip(profile, [*profile[1:], profile[0]], strict=True)):
         corners = [(half_width, y, z), (-half_width, y, z), (-half_width, y_next, z_next), (half_width, y_next, z_next)]
-        faces.append(Face(np.array(corners), color))
+        painted = [Face(np.array([(x, v, z) for x, v in polygon]), color) for polygon, color in on_strips.get(i, ())]
+        faces.append(Face(np.array(corners), strips[i], details=painted))
     return Part(faces, level)
 
 
-def line(points: Sequence[tuple[float, float, float]], color: Color, width: float, *, shines: bool = False) -> Face:
+def line(points: Sequence[tuple[float, float, float]], color: Color, width: float) -> Face:
     """Return a line through points, `width` meters wide; one point gives a disc."""
-    return Face(np.array(points, dtype=np.float64), color, width=width, shines=shines)
+    return Face(np.array(points, dtype=np.float64), color, width=width)
 
 
 def rectangle(left: float, low: float, right: float, high: float) -> Profile:
@@ -220,10 +222,6 @@ def circle(x: float, y: float, radius: float) -> Profile:
     """Return a polygon of twelve corners in place of a circle."""
     turns = [(1.0, 0.0), (0.866, 0.5), (0.5, 0.866), (0.0, 1.0), (-0.5, 0.866), (-0.866, 0.5)]
     return [(x + radius * c, y + radius * s) for c, s in [*turns, *[(-c, -s) for c, s in turns]]]
-
-
-def _in_plane_x(x: float, polygon: Profile) -> Array:
-    return np.array([(x, y, z) for z, y in polygon], dtype=np.float64)
 
 
 def _is_counterclockwise(corners: Array) -> bool:

@@ -49,6 +49,11 @@ class Light:
     noise: int
     blur: bool
 
+    def sky(self, height: int, v0: float) -> Array:
+        """Return the color of the sky in each row, (height, 3) uint8: zenith at the top, horizon from row `v0`."""
+        share = np.clip(np.arange(height) / max(v0, 1.0), 0, 1)[:, None]
+        return np.rint(np.array(self.zenith) * (1 - share) + np.array(self.horizon) * share).astype(np.uint8)
+
 
 def draw_light(rng: Rng) -> Light:
     """Choose a kind of light, and its values in the kind's ranges."""
@@ -58,24 +63,12 @@ def draw_light(rng: Rng) -> Light:
     ahead = float(rng.choice([-1.0, 1.0])) * (1.2 - abs(side))
     length = float(np.sqrt(side * side + height * height + ahead * ahead))
     zenith, horizon = kind.sky
-    shading = Shading(
-        sun=(side / length, height / length, ahead / length),
-        ambient=kind.ambient,
-        diffuse=kind.diffuse,
-        haze_m=float(rng.uniform(*kind.haze_m)),
-        haze_color=horizon,
-    )
+    sun = (side / length, height / length, ahead / length)
+    shading = Shading(sun, kind.ambient, kind.diffuse, float(rng.uniform(*kind.haze_m)), horizon)
     exposure = float(rng.uniform(*kind.exposure))
     b, g, r = (exposure * channel * float(rng.uniform(0.95, 1.05)) for channel in kind.tint)
     noise = int(rng.integers(2, kind.noise + 1))
     return Light(name, shading, zenith, horizon, kind.shadow, (b, g, r), noise, bool(rng.random() < 0.3))
-
-
-def paint_sky(pixels: Array, light: Light, v0: float) -> None:
-    """Fill a canvas (H, W, 3) with the sky, which changes from zenith to horizon down to row `v0`."""
-    share = np.clip(np.arange(len(pixels)) / max(v0, 1.0), 0, 1)[:, None]  # (H, 1)
-    rows = np.array(light.zenith) * (1 - share) + np.array(light.horizon) * share  # (H, 3)
-    pixels[:] = np.rint(rows)[:, None].astype(np.uint8)
 
 
 def develop(colors: Array, light: Light, size: tuple[int, int], rng: Rng) -> Array:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from yolokd.data.streets.drawing import Color, Face, Model, Part, circle, line, prism, rectangle
+from yolokd.data.streets.drawing import Color, Decal, Model, Part, circle, line, prism, rectangle
 
 Rng = np.random.Generator
 
 NAMES = ("person", "car", "bus", "truck")  # COCO's names, in COCO's order
 
 TIRE: Color = (30, 28, 28)
+HUB: Color = (150, 150, 150)
 GLASS: Color = (95, 80, 65)
 RED_LAMP: Color = (40, 30, 210)
 WHITE_LAMP: Color = (225, 240, 245)
@@ -20,6 +21,8 @@ PAINTS: Sequence[Color] = (
     (225, 225, 225), (165, 165, 165), (55, 52, 50), (45, 40, 170), (140, 75, 35), (75, 120, 45), (60, 170, 215),
     (150, 150, 110), (60, 90, 130),
 )  # fmt: skip
+CARGO: Sequence[Color] = ((225, 225, 225), (200, 190, 180), (120, 110, 70), (90, 130, 170))
+WALLS: Sequence[Color] = ((140, 165, 190), (120, 130, 165), (180, 185, 185), (110, 125, 135))
 CLOTHES: Sequence[Color] = (
     (40, 36, 34), (120, 80, 50), (170, 110, 60), (50, 50, 170), (40, 100, 200), (60, 140, 70), (215, 215, 215),
     (150, 150, 150), (60, 200, 220), (140, 60, 120),
@@ -60,75 +63,98 @@ def person(rng: Rng) -> Model:
 
 
 def car(rng: Rng) -> Model:
-    """Return a car: a body with a cabin whose rear may slope (sedan) or not (hatchback, van)."""
+    """Return a car: a body with a cabin that ends at the rear (hatchback) or before it (sedan)."""
     half, wide = float(rng.uniform(1.9, 2.3)), float(rng.uniform(0.82, 0.92))
     waist, roof = float(rng.uniform(0.8, 0.92)), float(rng.uniform(1.38, 1.6))
-    rear = -half + float(rng.choice([0.05, 0.1, 0.7]))
+    rear, hood, screen = -half + float(rng.choice([0.05, 0.1, 0.7])), half - 0.95, half - 1.6
     paint = pick(rng, PAINTS)
-    hood, screen = half - 0.95, half - 1.6
-    bumper = shade(paint, 0.75)
-    body = [(-half, 0.3), (half, 0.3), (half, 0.7), (hood, waist), (-half, waist)]
-    wheels = [(circle(z, 0.32, 0.32), TIRE) for z in (-half + 0.75, half - 0.8)]
-    hubs = [(circle(z, 0.32, 0.17), (150.0, 150.0, 150.0)) for z in (-half + 0.75, half - 0.8)]
-    lower = prism(body, wide, paint, (TIRE, bumper, paint, paint, bumper), on_sides=[*wheels, *hubs])
-    lower = _with_lamps(lower, half, wide, 0.62, rear=6)
-    cabin = [(rear, waist), (hood, waist), (screen, roof), (rear + 0.35, roof)]
-    middle = (rear + hood) / 2 - 0.1
+    bumper, axles = shade(paint, 0.75), (-half + 0.75, half - 0.8)
+    wheels = [(circle(z, 0.32, radius), color) for radius, color in ((0.32, TIRE), (0.17, HUB)) for z in axles]
+    body = prism(
+        [(-half, 0.3), (half, 0.3), (half, 0.7), (hood, waist), (-half, waist)],
+        wide,
+        paint,
+        (TIRE, bumper, paint, paint, bumper),
+        on_sides=wheels,
+        on_strips={1: lamps(wide, 0.55, WHITE_LAMP), 4: lamps(wide, 0.62, RED_LAMP)},
+    )
+    low, high, middle = waist + 0.04, roof - 0.07, (rear + hood) / 2 - 0.1
     panes = [
-        ([(rear + 0.18, waist + 0.04), (middle, waist + 0.04), (middle, roof - 0.07), (rear + 0.42, roof - 0.07)], GLASS),
-        ([(middle + 0.1, waist + 0.04), (hood - 0.12, waist + 0.04), (screen - 0.04, roof - 0.07),
-          (middle + 0.1, roof - 0.07)], GLASS),
-    ]  # fmt: skip
-    upper = prism(cabin, wide - 0.06, paint, (paint, GLASS, paint, GLASS), on_sides=panes, level=1)
-    return Model([lower, upper], wide, half, roof)
+        ([(rear + 0.18, low), (middle, low), (middle, high), (rear + 0.42, high)], GLASS),
+        ([(middle + 0.1, low), (hood - 0.12, low), (screen - 0.04, high), (middle + 0.1, high)], GLASS),
+    ]
+    outline = [(rear, waist), (hood, waist), (screen, roof), (rear + 0.35, roof)]
+    cabin = prism(outline, wide - 0.06, paint, (paint, GLASS, paint, GLASS), on_sides=panes, level=1)
+    return Model([body, cabin], wide, half, roof)
 
 
 def bus(rng: Rng) -> Model:
     """Return a bus: one long box with a band of windows all around."""
     half, wide, roof = float(rng.uniform(4.2, 5.5)), 1.25, float(rng.uniform(2.9, 3.2))
-    paint, low = pick(rng, PAINTS), float(rng.uniform(1.1, 1.35))
+    paint, low, high = pick(rng, PAINTS), float(rng.uniform(1.1, 1.35)), roof - 0.42
     count = int(half / 0.7)
     step = (2 * half - 0.4) / count
     starts = [-half + 0.25 + step * i for i in range(count)]
-    panes = [(rectangle(z, low, z + step - 0.12, roof - 0.45), GLASS) for z in starts]
+    panes = [(rectangle(z, low, z + step - 0.12, high), GLASS) for z in starts]
     wheels = [(circle(z, 0.48, 0.48), TIRE) for z in (-half * 0.55, half * 0.62)]
     skirt = (rectangle(-half, 0.35, half, 0.75), shade(paint, 0.7))
-    sides = prism(rectangle(-half, 0.35, half, roof), wide, paint, (TIRE, paint, paint, paint),
-                  on_sides=[skirt, *panes, *wheels])  # fmt: skip
-    box = _with_lamps(sides, half, wide, 0.8, rear=5)
-    front, back = rectangle(-wide + 0.1, low - 0.2, wide - 0.1, roof - 0.4), rectangle(-0.9, low + 0.2, 0.9, roof - 0.4)
-    sign = rectangle(-0.8, roof - 0.34, 0.8, roof - 0.1)
-    box = _with_end_details(box, 3, half, [(front, GLASS), (sign, (40, 160, 230))])
-    return Model([_with_end_details(box, 5, -half, [(back, GLASS)])], wide, half, roof)
+    screen, sign = rectangle(-wide + 0.1, low - 0.2, wide - 0.1, high), rectangle(-0.8, high + 0.06, 0.8, roof - 0.1)
+    front: list[Decal] = [(screen, GLASS), (sign, (40, 160, 230)), *lamps(wide, 0.7, WHITE_LAMP)]
+    back: list[Decal] = [(rectangle(-0.9, low + 0.2, 0.9, high), GLASS), *lamps(wide, 0.7, RED_LAMP)]
+    box = prism(
+        rectangle(-half, 0.35, half, roof),
+        wide,
+        paint,
+        (TIRE, paint, paint, paint),
+        on_sides=[skirt, *panes, *wheels],
+        on_strips={1: front, 3: back},
+    )
+    return Model([box], wide, half, roof)
 
 
 def truck(rng: Rng) -> Model:
-    """Return a truck: a cab in front of a higher windowless box on a dark chassis."""
+    """Return a truck: a cab in front of a higher windowless box, both on a dark chassis."""
     half, wide = float(rng.uniform(3.0, 4.2)), 1.2
-    roof, cab_roof = float(rng.uniform(2.9, 3.5)), float(rng.uniform(2.2, 2.6))
-    paint, cargo = pick(rng, PAINTS), pick(rng, ((225, 225, 225), (200, 190, 180), (120, 110, 70), (90, 130, 170)))
-    seam = half - 1.9
+    roof, top = float(rng.uniform(2.9, 3.5)), float(rng.uniform(2.2, 2.6))
+    paint, cargo = pick(rng, PAINTS), pick(rng, CARGO)
+    seam = half - 1.9  # between box and cab
     wheels = [(circle(z, 0.48, 0.48), TIRE) for z in (-half + 0.9, -half + 2.0, half - 0.9)]
-    chassis = prism(rectangle(-half, 0.35, half - 0.1, 0.95), wide - 0.1, (60, 58, 56), [(50, 48, 46)] * 4, on_sides=wheels)
-    load = prism(rectangle(-half, 0.95, seam - 0.15, roof), wide, cargo, [cargo] * 4, level=1)
-    doors = [(rectangle(-0.04, 1.0, 0.04, roof - 0.05), shade(cargo, 0.5))]
-    load = _with_end_details(load, 5, -half, doors)
-    pane = [(seam + 0.7, 1.5), (half - 0.15, 1.5), (half - 0.3, cab_roof - 0.15), (seam + 0.7, cab_roof - 0.15)]
-    nose = [(seam, 0.5), (half, 0.5), (half, 1.4), (half - 0.25, cab_roof), (seam, cab_roof)]
-    cab = prism(nose, wide - 0.04, paint, (paint, paint, GLASS, paint, paint), on_sides=[(pane, GLASS), wheels[-1]], level=1)
-    return Model([_with_lamps(chassis, half, wide, 0.75, rear=5), load, _with_lamps(cab, half, wide, 0.75, rear=None)],
-                 wide, half, roof)  # fmt: skip
+    chassis = prism(
+        rectangle(-half, 0.35, half - 0.1, 0.95),
+        wide - 0.1,
+        TIRE,
+        [TIRE] * 4,
+        on_sides=wheels,
+        on_strips={3: lamps(wide, 0.75, RED_LAMP)},
+    )
+    doors = (rectangle(-0.04, 1.0, 0.04, roof - 0.05), shade(cargo, 0.5))
+    box = prism(rectangle(-half, 0.95, seam - 0.15, roof), wide, cargo, [cargo] * 4, on_strips={3: [doors]}, level=1)
+    pane = [(seam + 0.7, 1.5), (half - 0.15, 1.5), (half - 0.3, top - 0.15), (seam + 0.7, top - 0.15)]
+    cab = prism(
+        [(seam, 0.5), (half, 0.5), (half, 1.4), (half - 0.25, top), (seam, top)],
+        wide - 0.04,
+        paint,
+        (paint, paint, GLASS, paint, paint),
+        on_sides=[(pane, GLASS), wheels[-1]],
+        on_strips={1: lamps(wide, 0.75, WHITE_LAMP)},
+        level=1,
+    )
+    return Model([chassis, box, cab], wide, half, roof)
+
+
+def lamps(wide: float, y: float, color: Color) -> list[Decal]:
+    """Return the two lamps at one end of a vehicle."""
+    return [(circle(x, y, 0.12), color) for x in (-wide + 0.2, wide - 0.2)]
 
 
 def tree(rng: Rng) -> Model:
     """Return a trunk below a few balls of leaves."""
     height, leaves = float(rng.uniform(3.2, 5.0)), pick(rng, LEAVES)
-    crown = [
-        line([(float(rng.uniform(-0.6, 0.6)), height + float(rng.uniform(-0.7, 0.7)), 0)], shade(leaves, 0.8 + 0.1 * i),
-             float(rng.uniform(1.1, 1.7)))
-        for i in range(5)
-    ]  # fmt: skip
-    return Model([Part([line([(0, 0, 0), (0, height, 0)], (45, 60, 75), 0.24), *crown])], 0.9, 0.9, height + 0.8)
+    faces = [line([(0, 0, 0), (0, height, 0)], (45, 60, 75), 0.24)]
+    for i in range(5):
+        x, y = float(rng.uniform(-0.6, 0.6)), height + float(rng.uniform(-0.7, 0.7))
+        faces.append(line([(x, y, 0)], shade(leaves, 0.8 + 0.1 * i), float(rng.uniform(1.1, 1.7))))
+    return Model([Part(faces)], 0.9, 0.9, height + 0.8)
 
 
 def post(rng: Rng) -> Model:
@@ -136,51 +162,29 @@ def post(rng: Rng) -> Model:
     if rng.random() < 0.5:
         pole = line([(0, 0, 0), (0, 5.5, 0), (0.9, 5.7, 0)], (95, 95, 95), 0.14)
         return Model([Part([pole, line([(0.9, 5.65, 0)], WHITE_LAMP, 0.35)])], 0.2, 0.2, 5.7)
-    plate = pick(rng, ((40, 40, 200), (180, 90, 40), (60, 190, 220)))
-    return Model([Part([line([(0, 0, 0), (0, 2.4, 0)], (130, 130, 130), 0.1), line([(0, 2.3, 0)], plate, 0.65)])],
-                 0.2, 0.2, 2.6)  # fmt: skip
+    plate = line([(0, 2.3, 0)], pick(rng, ((40, 40, 200), (180, 90, 40), (60, 190, 220))), 0.65)
+    return Model([Part([line([(0, 0, 0), (0, 2.4, 0)], (130, 130, 130), 0.1), plate])], 0.2, 0.2, 2.6)
 
 
 def block(rng: Rng) -> Model:
     """Return a hedge, a bin or a power cabinet."""
-    half_wide, half, height = (float(rng.uniform(low, high)) for low, high in ((0.25, 0.5), (0.3, 1.2), (0.8, 1.3)))
+    wide, half, height = (float(rng.uniform(*limits)) for limits in ((0.25, 0.5), (0.3, 1.2), (0.8, 1.3)))
     color = pick(rng, (*LEAVES, (110, 110, 110), (80, 95, 60)))
-    return Model([prism(rectangle(-half, 0, half, height), half_wide, color, [color] * 4)], half_wide, half, height)
+    return Model([prism(rectangle(-half, 0, half, height), wide, color, [color] * 4)], wide, half, height)
 
 
-def building(rng: Rng, half_length: float) -> Model:
+def building(rng: Rng) -> Model:
     """Return a house with rows of windows on both long sides."""
-    height, wall = float(rng.uniform(5, 12)), pick(rng, ((140, 165, 190), (120, 130, 165), (180, 185, 185), (110, 125, 135)))
-    window, wide = pick(rng, ((90, 75, 60), (120, 110, 100), (60, 55, 55))), 4.0
+    half, wide, height = float(rng.uniform(4, 8)), 4.0, float(rng.uniform(5, 12))
+    wall, window = pick(rng, WALLS), pick(rng, ((90, 75, 60), (120, 110, 100), (60, 55, 55)))
     panes = [
         (rectangle(z, y, z + 1.1, y + 1.5), window)
         for y in np.arange(1.2, height - 1.6, 3.0).tolist()
-        for z in np.arange(-half_length + 0.8, half_length - 1.2, 2.2).tolist()
+        for z in np.arange(-half + 0.8, half - 1.2, 2.2).tolist()
     ]
-    profile = rectangle(-half_length, 0, half_length, height)
-    return Model([prism(profile, wide, wall, [wall] * 4, on_sides=panes)], wide, half_length, height)
+    return Model([prism(rectangle(-half, 0, half, height), wide, wall, [wall] * 4, on_sides=panes)], wide, half, height)
 
 
-OBJECTS: Mapping[str, Callable[[Rng], Model]] = {
-    "person": person, "car": car, "bus": bus, "truck": truck,
-}  # fmt: skip
-CLUTTER: Mapping[str, Callable[[Rng], Model]] = {"tree": tree, "post": post, "block": block}
-
-
-def _with_end_details(part: Part, index: int, z: float, details: Sequence[tuple[Sequence[tuple[float, float]], Color]]) -> Part:
-    """Add polygons in (x, y) to one face of a part, in the plane at z."""
-    added = [Face(np.array([(x, y, z) for x, y in polygon]), color) for polygon, color in details]
-    faces = list(part.faces)
-    faces[index] = faces[index]._replace(details=[*faces[index].details, *added])
-    return Part(faces, part.level)
-
-
-def _with_lamps(part: Part, half: float, wide: float, y: float, *, rear: int | None) -> Part:
-    """Add white lamps to the front, which is the second strip of a prism, and red ones to the rear."""
-    for index, z, color in ((3, half, WHITE_LAMP), (rear, -half, RED_LAMP)):
-        if index is not None:
-            lamps = [Face(np.array([(x, y, z)]), color, 0.22, shines=True) for x in (-wide + 0.2, wide - 0.2)]
-            faces = list(part.faces)
-            faces[index] = faces[index]._replace(details=[*faces[index].details, *lamps])
-            part = Part(faces, part.level)
-    return part
+Draw = Callable[[Rng], Model]
+OBJECTS: Mapping[str, Draw] = {"person": person, "car": car, "bus": bus, "truck": truck}
+CLUTTER: Mapping[str, Draw] = {"tree": tree, "post": post, "block": block, "building": building}
