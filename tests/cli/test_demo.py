@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from yolokd.cli.demo import fullest_image
 from yolokd.cli.main import main
 
 
@@ -26,7 +27,20 @@ def test_demo__runs_the_whole_chain(
     assert (runs / "bckd_ssim" / "weights" / "last.onnx").is_file()
     assert "equals the checkpoint" in out
     assert "Distillation changed AP by" in out
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "The report is out/report.html" in out
+    assert "bckd_ssim" in page
+    (figure,) = (tmp_path / "out" / "inspect").iterdir()
+    assert f"out/inspect/{figure.name}: kd_" in out
+    assert figure.read_bytes().startswith(b"\x89PNG")
     assert torch.load(runs / "bckd_ssim" / "weights" / "last.pt", weights_only=False)["yolokd"]["teacher_sha256"]
+
+
+def test_fullest_image__is_the_first_with_the_most_labels(tmp_path: Path) -> None:
+    (tmp_path / "labels" / "val").mkdir(parents=True)
+    for name, count in (("a", 1), ("b", 3), ("c", 3)):
+        (tmp_path / "labels" / "val" / f"{name}.txt").write_text("0 .5 .5 .1 .1\n" * count)
+    assert fullest_image(tmp_path, "val") == tmp_path / "images" / "val" / "b.jpg"
 
 
 def test_demo__refuses_a_folder_that_is_not_empty(

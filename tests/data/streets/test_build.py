@@ -12,7 +12,7 @@ import yaml
 
 from yolokd.data.check import check_labels
 from yolokd.data.streets import NAMES, build, default_folder, ensure
-from yolokd.data.streets.build import picture
+from yolokd.data.streets.build import VERSION, draw_image
 from yolokd.errors import DataError
 
 SIZE = (96, 64)
@@ -29,29 +29,29 @@ def test_build__same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     assert contents(first.parent) == contents(second.parent)
 
 
-def test_build__another_seed_gives_other_pictures(tmp_path: Path) -> None:
+def test_build__another_seed_gives_other_images(tmp_path: Path) -> None:
     first = contents(build(tmp_path / "a", train=2, val=1, size=SIZE).parent)
     second = contents(build(tmp_path / "b", train=2, val=1, size=SIZE, seed=1).parent)
     assert not {v for k, v in first.items() if "images" in k} & {v for k, v in second.items() if "images" in k}
 
 
-def test_build__a_picture_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
+def test_build__an_image_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
     few = contents(build(tmp_path / "a", train=1, val=1, size=SIZE).parent)
     many = contents(build(tmp_path / "b", train=4, val=2, size=SIZE).parent)
-    pictures = {name: value for name, value in few.items() if name.startswith(("images", "labels"))}
-    assert len(pictures) == 4
-    assert pictures.items() <= many.items()
+    drawn = {name: value for name, value in few.items() if name.startswith(("images", "labels"))}
+    assert len(drawn) == 4
+    assert drawn.items() <= many.items()
 
 
-def test_picture__splits_and_indices_differ() -> None:
-    images = [picture(split, i, size=SIZE).image.tobytes() for split in ("train", "val") for i in range(3)]
+def test_draw_image__splits_and_indices_differ() -> None:
+    images = [draw_image(split, i, size=SIZE).image.tobytes() for split in ("train", "val") for i in range(3)]
     assert len(set(images)) == 6
 
 
-def test_build__labels_are_the_boxes_as_shares_of_the_picture(tmp_path: Path) -> None:
+def test_build__labels_are_the_boxes_as_shares_of_the_image(tmp_path: Path) -> None:
     folder = build(tmp_path / "a", train=3, val=1, size=SIZE).parent
     for index in range(3):
-        drawn = picture("train", index, size=SIZE)
+        drawn = draw_image("train", index, size=SIZE)
         rows = np.loadtxt((folder / f"labels/train/{index:06d}.txt").read_text().splitlines(), ndmin=2)
         assert rows[:, 0].tolist() == drawn.classes.tolist()
         corners = np.concatenate((rows[:, 1:3] - rows[:, 3:] / 2, rows[:, 1:3] + rows[:, 3:] / 2), 1) * (*SIZE, *SIZE)
@@ -88,7 +88,7 @@ def test_build__an_interruption_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_build__reports_every_picture(tmp_path: Path) -> None:
+def test_build__reports_every_image(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     build(tmp_path / "a", train=2, val=1, size=SIZE, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(1, 3), (2, 3), (3, 3)]
@@ -111,34 +111,41 @@ def test_build__fills_an_empty_folder(tmp_path: Path) -> None:
 
 def test_build__refuses_a_folder_with_something_else_and_leaves_it_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(DataError, match=r"exists and is not the Streets set asked for.*new or empty"):
+    with pytest.raises(DataError, match="holds something else already; give a folder that is new or empty"):
         build(tmp_path, train=1, val=1, size=SIZE)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.parametrize("marker", ['{"streets": 1, "train": 9, "val": 1, "size": [96, 64], "seed": 0}', "no json"])
-def test_build__refuses_another_streets_set(tmp_path: Path, marker: str) -> None:
+@pytest.mark.parametrize(
+    "marker, message",
+    [
+        ('{"streets": 1, "train": 1, "val": 1, "size": [96, 64], "seed": 0}', r"prepared differently \(streets; see"),
+        ('{"streets": 2, "train": 9, "val": 1, "size": [96, 64], "seed": 0}', r"prepared differently \(train; see"),
+        ("no json", "holds something else"),
+    ],
+)
+def test_build__refuses_another_set_also_one_of_another_version(tmp_path: Path, marker: str, message: str) -> None:
     (tmp_path / "streets.json").write_text(marker)
-    with pytest.raises(DataError, match="exists and is not the Streets set"):
+    with pytest.raises(DataError, match=message):
         build(tmp_path, train=1, val=1, size=SIZE)
 
 
 def test_build__refuses_a_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
-    with pytest.raises(DataError, match="exists and is not the Streets set"):
+    with pytest.raises(DataError, match="holds something else"):
         build(tmp_path / "a", train=1, val=1, size=SIZE)
 
 
 def test_build__names_the_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"cannot be written to '.*file.a'"):
+    with pytest.raises(DataError, match=r"file.a' cannot be written"):
         build(tmp_path / "file" / "a", train=1, val=1, size=SIZE)
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"train": 0}, "at least one picture per split, got 0 for train"),
+        ({"train": 0}, "at least one image per split, got 0 for train"),
         ({"val": -1}, "-1 for val"),
         ({"size": (63, 200)}, "at least 64 pixels wide and high, got 63×200"),
         ({"seed": -1}, "whole number from 0, got -1"),
@@ -167,6 +174,16 @@ def test_ensure__uses_the_cache_folder_of_the_environment(tmp_path: Path, monkey
     assert path == default_folder(train=1, val=1, size=SIZE, seed=5) / "data.yaml"
     assert path.parent.parent == tmp_path
     assert json.loads((path.parent / "streets.json").read_text())["seed"] == 5
+
+
+def test_ensure__draws_anew_after_the_version_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YOLOKD_CACHE", str(tmp_path))
+    old = ensure(train=1, val=1, size=SIZE)
+    monkeypatch.setattr(sys.modules["yolokd.data.streets.build"], "VERSION", VERSION + 1)
+    new = ensure(train=1, val=1, size=SIZE)
+    assert new.parent != old.parent
+    images = [path.parent / "images" / "train" / "000000.jpg" for path in (old, new)]
+    assert images[0].read_bytes() != images[1].read_bytes()
 
 
 def test_default_folder__differs_by_every_argument(monkeypatch: pytest.MonkeyPatch) -> None:

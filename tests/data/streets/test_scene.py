@@ -1,166 +1,174 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from yolokd.data.streets import people, vehicles
-from yolokd.data.streets.draw import Array, Camera, Canvas
-from yolokd.data.streets.scene import MIN_SIDE, SCALE, back_to_front, compose, render, shadows
-from yolokd.data.streets.shapes import Shape
-from yolokd.data.streets.traffic import NAMES, Crowd, Item
-from yolokd.data.streets.weather import Weather, draw_weather
+from yolokd.data.streets import NAMES, objects, scene
+from yolokd.data.streets.build import draw_image
+from yolokd.data.streets.drawing import Array, Camera, Canvas, placed
+from yolokd.data.streets.light import KINDS, draw_light
+from yolokd.data.streets.scene import MIN_SIDE, MIN_VISIBLE, SCALE, Item, Rendered, draw_items, is_inside
 
-SIZE = (160, 96)
-CAMERA = Camera(SIZE[0] * SCALE, SIZE[1] * SCALE, focal=300.0, u0=SIZE[0], horizon=90.0, eye=1.6)
-FLAT = Shape((), 0.9, 2.2, 1.5)  # nothing to see, a car's footprint
+SIZE = (192, 128)
+CAMERA = Camera(width=384, height=256, focal=380, u0=192, v0=110, x0=0, eye=1.6)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def daylight() -> Weather:
-    weather = next(w for w in (draw_weather(rng(i)) for i in range(50)) if w.kind == "sun")
-    return replace(weather, light=replace(weather.light, haze=0.0), blur=0.0, noise=0.0)
+def item(name: str, x: float, z: float, direction: tuple[float, float] = (0.0, 1.0)) -> Item:
+    return Item(scene.MODELS[name](rng(3)), scene.LABELS.get(name), x, z, direction, ())
 
 
-def magenta_canvas() -> Canvas:
-    """A canvas of a colour that no object has."""
-    canvas = Canvas(CAMERA, daylight().light)
-    canvas.pixels[..., :3] = (255, 0, 255)
-    return canvas
+def canvas(camera: Camera = CAMERA) -> Canvas:
+    return Canvas(camera, draw_light(rng()).shading)
 
 
-def extent(mask: Array) -> list[float]:
-    rows, columns = np.nonzero(mask)
-    return [columns.min() / SCALE, rows.min() / SCALE, (columns.max() + 1) / SCALE, (rows.max() + 1) / SCALE]
+def mask_alone(camera: Camera, thing: Item) -> Array:
+    """The pixels of one thing when nothing else is drawn, whether it gets a box or not."""
+    alone = canvas(camera)
+    alone.draw_faces(placed(thing.model, thing.x, thing.z, thing.direction), number=1)
+    return np.equal(alone.numbers, 1)
 
 
-SHAPES = {
-    "person": people.person(rng(1)),
-    "bicycle": people.bicycle(rng(1)),
-    "car": vehicles.car(rng(1), False),
-    "motorcycle": people.motorcycle(rng(1), True),
-    "bus": vehicles.bus(rng(1), True),
-    "truck": vehicles.truck(rng(1), False),
-}
+def expected_rows(camera: Camera, items: list[Item]) -> list[tuple[float, ...]]:
+    """Classes and boxes by the rule, from masks of things that are each drawn alone."""
+    masks = [mask_alone(camera, thing) for thing in items]
+    rows = []
+    for i, thing in enumerate(items):
+        hidden = np.any(masks[i + 1 :], axis=0) if i + 1 < len(items) else np.zeros_like(masks[i])
+        visible = masks[i] & ~hidden
+        if thing.label is None or not visible.any() or visible.sum() < MIN_VISIBLE * masks[i].sum():
+            continue
+        y, x = np.nonzero(visible)
+        box = np.array((x.min(), y.min(), x.max() + 1, y.max() + 1)) / SCALE
+        if min(box[2] - box[0], box[3] - box[1]) >= MIN_SIDE:
+            rows.append((thing.label, *box.tolist()))
+    return rows
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("x, z, heading", [(0.0, 14.0, 0.0), (-2.0, 12.0, 2.5), (4.0, 16.0, 1.2)])
-def test_compose__the_box_is_the_extent_of_the_pixels_that_changed(
-    name: str, x: float, z: float, heading: float
-) -> None:
-    canvas = magenta_canvas()
-    before = canvas.pixels[..., :3].copy()
-    picture = compose(canvas, [Item(SHAPES[name], x, z, heading, NAMES.index(name))], daylight(), rng())
-    changed = (canvas.pixels[..., :3] != before).any(-1)
-    assert picture.classes.tolist() == [NAMES.index(name)]
-    np.testing.assert_array_equal(picture.boxes_xyxy_px, [extent(changed)])
+@pytest.fixture(scope="module")
+def images() -> list[Rendered]:
+    return [draw_image("train", index, size=SIZE) for index in range(100)]
 
 
-def test_compose__the_box_of_a_half_hidden_object_ends_where_the_nearer_one_begins() -> None:
-    far = Item(SHAPES["bus"], 0.0, 25.0, np.pi / 2, NAMES.index("bus"))
-    near = Item(SHAPES["truck"], 3.0, 14.0, 0.0, NAMES.index("truck"))
-    alone = compose(magenta_canvas(), [far], daylight(), rng())
-    both = compose(magenta_canvas(), [near, far], daylight(), rng())
-    assert both.classes.tolist() == [NAMES.index("bus"), NAMES.index("truck")]
-    assert both.boxes_xyxy_px[0, 2] < alone.boxes_xyxy_px[0, 2] - 5
-    np.testing.assert_array_equal(both.boxes_xyxy_px[0, :2], alone.boxes_xyxy_px[0, :2])
+@pytest.mark.parametrize("seed", range(8))
+def test_draw_items__boxes_are_the_visible_parts_of_masks_drawn_alone(seed: int) -> None:
+    stream = rng(seed)
+    camera = scene.draw_camera(stream, SIZE)
+    items = scene.furnish(scene.draw_street(stream), camera, stream)
+    classes, boxes = draw_items(canvas(camera), items)
+    rows = [(label, *box) for label, box in zip(classes.tolist(), boxes.tolist(), strict=True)]
+    assert rows == expected_rows(camera, items)
+    assert rows
 
 
-def test_compose__a_hidden_object_has_no_label() -> None:
-    hidden = Item(SHAPES["person"], 0.0, 30.0, 0.0, NAMES.index("person"))
-    bus = Item(SHAPES["bus"], 0.0, 14.0, 0.0, NAMES.index("bus"))
-    assert compose(magenta_canvas(), [hidden, bus], daylight(), rng()).classes.tolist() == [NAMES.index("bus")]
+def test_draw_items__an_object_behind_another_keeps_the_box_of_what_can_be_seen() -> None:
+    bus, car = item("bus", 0.0, 16.0, (1.0, 0.0)), item("car", -2.5, 8.0)
+    (alone,) = draw_items(canvas(), [bus])[1].tolist()
+    classes, boxes = draw_items(canvas(), [bus, car])
+    assert classes.tolist() == [NAMES.index("bus"), NAMES.index("car")]
+    assert (boxes[0] == alone).all()  # it reaches beyond the car on every side
+    wall = item("building", -7.0, 10.0)
+    classes, boxes = draw_items(canvas(), [bus, wall])
+    assert classes.tolist() == [NAMES.index("bus")]
+    assert boxes[0, 0] > alone[0] + 5
+    assert boxes[0, 2] == alone[2]
 
 
-def test_compose__what_is_mostly_outside_the_picture_has_no_label() -> None:
-    edge = CAMERA.width / 2 * 14.0 / CAMERA.focal  # x of the picture's border at z = 14
-    inside = Item(SHAPES["bus"], edge - 4, 14.0, np.pi / 2, NAMES.index("bus"))
-    outside = Item(SHAPES["bus"], edge + 5, 14.0, np.pi / 2, NAMES.index("bus"))
-    assert compose(magenta_canvas(), [inside], daylight(), rng()).classes.tolist() == [NAMES.index("bus")]
-    picture = compose(magenta_canvas(), [outside], daylight(), rng())
-    assert picture.classes.tolist() == []
-    assert (picture.numbers == 1).any()
+def test_draw_items__what_is_hidden_or_tiny_has_no_box() -> None:
+    person, bus = item("person", 0.0, 12.0), item("bus", 0.0, 9.0, (1.0, 0.0))
+    assert draw_items(canvas(), [person])[0].tolist() == [NAMES.index("person")]
+    assert draw_items(canvas(), [person, bus])[0].tolist() == [NAMES.index("bus")]
+    assert draw_items(canvas(), [item("person", 0.0, 60.0)])[0].tolist() == []
+    assert draw_items(canvas(), [])[1].shape == (0, 4)
 
 
-def test_compose__what_is_tiny_has_no_label() -> None:
-    distance = 1.7 * CAMERA.focal / (SCALE * MIN_SIDE) * 1.3
-    far = Item(SHAPES["person"], 0.0, distance, 0.0, NAMES.index("person"))
-    assert compose(magenta_canvas(), [far], daylight(), rng()).classes.tolist() == []
+def test_is_inside__refuses_what_lies_mostly_beyond_the_border() -> None:
+    border = CAMERA.width / 2 * 12.0 / CAMERA.focal  # x at z = 12
+    assert is_inside(item("car", border - 1.0, 12.0), CAMERA)
+    assert not is_inside(item("car", border + 1.0, 12.0), CAMERA)
+    assert not is_inside(item("car", border + 20.0, 12.0), CAMERA)
 
 
-def test_compose__a_rider_is_a_person_before_the_vehicle() -> None:
-    item = Item(people.bicycle(rng(2)), 0.0, 8.0, 1.4, NAMES.index("bicycle"), people.cyclist(rng(3)))
-    picture = compose(magenta_canvas(), [item], daylight(), rng())
-    assert picture.classes.tolist() == [NAMES.index("bicycle"), NAMES.index("person")]
-    bicycle, person = picture.boxes_xyxy_px
-    assert person[1] < bicycle[1]
-    assert person[3] <= bicycle[3]
+@pytest.mark.parametrize("seed", range(20))
+def test_furnish__nothing_is_drawn_before_what_stands_behind_it(seed: int) -> None:
+    """Along any line of sight on the ground, a thing drawn earlier is met later."""
+    stream = rng(seed)
+    camera = scene.draw_camera(stream, SIZE)
+    items = scene.furnish(scene.draw_street(stream), camera, stream)
+    for slope in np.linspace(-0.7, 0.7, 57).tolist():
+        met = [(depths[0], i) for i, thing in enumerate(items) if (depths := crossings(thing, camera.x0, slope))]
+        order = [i for _, i in sorted(met)]
+        assert order == sorted(order, reverse=True)
 
 
-@settings(max_examples=12, deadline=None)
-@given(seed=st.integers(0, 2**32))
-def test_render__every_label_is_the_extent_of_enough_visible_pixels(seed: int) -> None:
-    picture = render(rng(seed), SIZE)
-    assert picture.image.shape == (SIZE[1], SIZE[0], 3)
-    assert picture.image.dtype == np.uint8
-    assert len(set(picture.objects.tolist())) == len(picture.classes) == len(picture.boxes_xyxy_px)
-    for label, box, number in zip(picture.classes, picture.boxes_xyxy_px, picture.objects, strict=True):
-        assert 0 <= label < len(NAMES)
-        np.testing.assert_array_equal(box, extent(picture.numbers == number))
-        assert min(box[2] - box[0], box[3] - box[1]) >= MIN_SIDE
-        assert (box >= 0).all()
-        assert (box <= (*SIZE, *SIZE)).all()
+def crossings(thing: Item, x0: float, slope: float) -> list[float]:
+    """Depths z at which the line x = x0 + slope · z crosses a footprint."""
+    depths = []
+    corners = thing.corners
+    for (xa, _, za), (xb, _, zb) in zip(corners, np.roll(corners, -1, 0), strict=True):
+        a, b = xa - x0 - slope * za, xb - x0 - slope * zb
+        if a * b < 0:
+            depths.append(float(za + (zb - za) * a / (a - b)))
+    return sorted(depth for depth in depths if depth > 0)
 
 
-def test_render__pictures_differ_and_hold_every_class() -> None:
-    pictures = [render(rng(seed), SIZE) for seed in range(30)]
-    classes = np.concatenate([picture.classes for picture in pictures])
-    counts = np.bincount(classes, minlength=len(NAMES))
-    assert (counts > 0).all()
-    assert counts.max() > 5 * counts.min()  # some classes are rare
-    assert len({picture.image.tobytes() for picture in pictures}) == len(pictures)
+def test_render__images_and_labels_are_well_formed_and_differ(images: list[Rendered]) -> None:
+    for drawn in images:
+        assert drawn.image.shape == (SIZE[1], SIZE[0], 3)
+        assert drawn.image.dtype == np.uint8
+        assert len(drawn.classes) == len(drawn.boxes_xyxy_px)
+        assert (drawn.boxes_xyxy_px >= 0).all()
+        assert (drawn.boxes_xyxy_px <= (*SIZE, *SIZE)).all()
+        assert (drawn.boxes_xyxy_px[:, 2:] - drawn.boxes_xyxy_px[:, :2] >= MIN_SIDE).all()
+    assert len({drawn.image.tobytes() for drawn in images}) == len(images)
 
 
-def test_back_to_front__a_cyclist_beside_a_long_bus_comes_after_it_and_a_parked_car_behind_it_before() -> None:
-    bus = Item(Shape((), 1.3, 6.0, 3.0), -3.5, 12.0)
-    cyclist = Item(Shape((), 0.3, 0.9, 1.7), -1.2, 9.0)
-    parked = Item(FLAT, -7.0, 9.0)
-    order = list(back_to_front([cyclist, parked, bus]))
-    assert order == [1, 2, 0]
+def test_render__every_class_is_common_and_scale_varies(images: list[Rendered]) -> None:
+    classes = np.concatenate([drawn.classes for drawn in images])
+    boxes = np.concatenate([drawn.boxes_xyxy_px for drawn in images])
+    shares = np.bincount(classes, minlength=len(NAMES)) / len(classes)
+    assert shares.min() > 0.05
+    heights = (boxes[:, 3] - boxes[:, 1]) / SIZE[1]
+    for label in range(len(NAMES)):
+        low, high = np.quantile(heights[classes == label], (0.05, 0.95))
+        assert high > 2 * low
 
 
-@given(
-    st.lists(st.tuples(st.floats(-20, 20), st.floats(2, 60), st.floats(0, 6)), max_size=12),
-)
-def test_back_to_front__is_a_permutation_and_respects_disjoint_depths_on_one_line(
-    places: list[tuple[float, float, float]],
-) -> None:
-    items = [Item(FLAT, x, z, heading) for x, z, heading in places]
-    assert sorted(back_to_front(items)) == list(range(len(items)))
-    line = [Item(FLAT, 0.0, 5.0 + 6.0 * i) for i in range(len(items))]
-    assert list(back_to_front(line)) == list(range(len(items)))[::-1]
+def test_render__many_objects_are_partly_hidden() -> None:
+    shares = []
+    for seed in range(25):
+        stream = rng(seed)
+        camera = scene.draw_camera(stream, SIZE)
+        items = scene.furnish(scene.draw_street(stream), camera, stream)
+        masks = [mask_alone(camera, thing) for thing in items]
+        for i, thing in enumerate(items):
+            if thing.label is not None and masks[i].any():
+                hidden = np.any([np.zeros_like(masks[i]), *masks[i + 1 :]], axis=0)
+                shares.append(float((masks[i] & ~hidden).sum() / masks[i].sum()))
+    visible = np.array(shares)
+    assert 0.15 < (visible < 0.9).mean() < 0.75
+    assert (visible < MIN_VISIBLE).any()
+    assert ((visible >= MIN_VISIBLE) & (visible < 0.75)).mean() > 0.05
 
 
-def test_crowd__refuses_what_overlaps_is_too_near_too_far_or_out_of_sight() -> None:
-    crowd = Crowd(CAMERA)
-    for item in (Item(FLAT, 0.0, 10.0), Item(FLAT, 1.0, 12.0), Item(FLAT, 0.0, 3.0), Item(FLAT, 0.0, 99.0)):
-        crowd.add(item)
-    crowd.add(Item(FLAT, 40.0, 10.0))
-    assert [(item.x, item.z) for item in crowd.items] == [(0.0, 10.0)]
+def test_render__light_varies(images: list[Rendered]) -> None:
+    brightness = {kind: [d.image.mean() for d in images if d.light == kind] for kind in KINDS}
+    assert all(len(values) >= 3 for values in brightness.values())
+    assert np.mean(brightness["night"]) < np.mean(brightness["dusk"]) < np.mean(brightness["sun"])
+    contrast = {kind: np.mean([d.image.std() for d in images if d.light == kind]) for kind in ("sun", "fog")}
+    assert contrast["fog"] < 0.8 * contrast["sun"]
 
 
-def test_shadows__fall_away_from_the_sun() -> None:
-    weather = daylight()
-    for side in (-1.0, 1.0):
-        light = replace(weather.light, sun=(side * 0.7, 0.7, 0.0))
-        mask = shadows(CAMERA, [Item(FLAT, 0.0, 12.0)], replace(weather, light=light))
-        middle = np.nonzero(mask)[1].mean()
-        assert (middle - CAMERA.u0) * side < 0
-        assert mask.max() <= 1
+@pytest.mark.parametrize("name", [*objects.OBJECTS, *objects.CLUTTER])
+def test_objects__stay_within_their_footprint_and_height(name: str) -> None:
+    for seed in range(20):
+        model = scene.MODELS[name](rng(seed))
+        points = np.concatenate([face.points for part in model.parts for face in part.faces])
+        slack = 0.75 if name in {"tree", "post"} else 0.05  # a crown, an arm
+        assert np.abs(points[:, 0]).max() <= model.half_width + slack
+        assert np.abs(points[:, 2]).max() <= model.half_length + slack
+        assert points[:, 1].min() >= 0
+        assert points[:, 1].max() <= model.height
