@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from yolokd.errors import PairError, RecipeError
-from yolokd.recipe.classes import SHIPPED, ClassMap, fold, partners, unmatched
+from yolokd.recipe.classes import SHIPPED, ClassMap, find_name, fold, partners, unmatched
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ClassMatch:
 
 
 def match_classes(data: Mapping[int, str], teacher: Mapping[int, str], classes: ClassMap) -> ClassMatch:
-    """Match the teacher's classes to the data's by name, ignoring case and spaces at the ends.
+    """Match the teacher's classes to the data's by name, as `yolokd.recipe.classes.partners` does.
 
     Args:
         data: Names of the data set, which are the student's.
@@ -73,7 +73,7 @@ def match_classes(data: Mapping[int, str], teacher: Mapping[int, str], classes: 
 
     Raises:
         RecipeError: The mapping names a class that one side does not have.
-        UserError: No shipped map has this name, or it knows none of the data's classes.
+        UserError: No shipped map has this name, it knows none of the data's classes, or names are ambiguous.
     """
     if not isinstance(classes, str):
         _check(classes, data, teacher)
@@ -81,7 +81,9 @@ def match_classes(data: Mapping[int, str], teacher: Mapping[int, str], classes: 
     for index, target in partners(teacher, data, classes).items():
         same.setdefault(target, []).append(index)
     for target, several in same.items():
-        several.sort(key=lambda index: (fold(teacher[index]) != fold(data[target]), index))
+        several.sort(
+            key=lambda index: (teacher[index] != data[target], fold(teacher[index]) != fold(data[target]), index)
+        )
     return ClassMatch(
         rows=tuple(
             (name, " + ".join(teacher[i] for i in same.get(index, ())) or None) for index, name in sorted(data.items())
@@ -126,12 +128,11 @@ def partial_note(match: ClassMatch) -> str | None:
 
 
 def _check(classes: Mapping[str, str], data: Mapping[int, str], teacher: Mapping[int, str]) -> None:
-    own, wanted = set(map(fold, teacher.values())), set(map(fold, data.values()))
     problems = []
     for source, target in classes.items():
-        if fold(source) not in own:
+        if find_name(source, teacher.values()) is None:
             problems.append(f"teacher.classes.{source}: the teacher has no class '{source}'")
-        if fold(target) not in wanted:
+        if find_name(target, data.values()) is None:
             problems.append(f"teacher.classes.{source}: the data has no class '{target}'")
     if problems:
         names = f"the teacher knows {_list(teacher)}; the data has {_list(data)}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from yolokd.errors import DataError, UserError
-from yolokd.recipe.classes import ClassMap, fold, partners, shipped_map
+from yolokd.recipe.classes import ClassMap, find_name, partners, shipped_map
 
 
 def match_classes(model: Mapping[int, str], data: Mapping[int, str], classes: ClassMap, name: str) -> dict[int, int]:
-    """Return the model's class index → the data's, by name and whatever the case, `classes` taking precedence.
+    """Return the model's class index → the data's, by name as `yolokd.recipe.classes`, `classes` taking precedence.
 
     Args:
         model: Class index → name of the model.
@@ -20,7 +20,7 @@ def match_classes(model: Mapping[int, str], data: Mapping[int, str], classes: Cl
 
     Raises:
         DataError: They have no class in common.
-        UserError: No shipped map has this name, or it knows none of the data's classes.
+        UserError: No shipped map has this name, it knows none of the data's classes, or names are ambiguous.
     """
     found = partners(model, data, classes)
     if not found:
@@ -40,17 +40,17 @@ def check_mapping(classes: ClassMap, models: Iterable[Mapping[int, str]], data: 
         data: Class index → name of the data.
 
     Raises:
-        UserError: A name that no model has, or that the data does not have, or no shipped map.
+        UserError: A name that no model has, or that the data does not have, or that could mean several of their names;
+            or no shipped map.
     """
     if isinstance(classes, str):
         shipped_map(classes)
         return
-    theirs = {fold(word) for names in models for word in names.values()}
-    ours = {fold(word) for word in data.values()}
+    theirs = [list(names.values()) for names in models]
     for word, other in classes.items():
-        if fold(other) not in ours:
+        if find_name(other, data.values()) is None:
             raise UserError(f"--classes {word}={other}: the data has no class '{other}', but {_list(data.values())}.")
-        if fold(word) not in theirs:
+        if not any(find_name(word, names) for names in theirs):
             raise UserError(f"--classes {word}={other}: no model here has a class '{word}'.")
 
 
