@@ -120,9 +120,11 @@ def coco_traffic(
 @app.command()
 def check(
     data: Annotated[str, typer.Argument(help="Data YAML, a name that Ultralytics packages, or 'streets'.")],
-    deep: Annotated[bool, typer.Option("--deep", help="Open every picture as well.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Open every image again, also those that an earlier check has opened.")
+    ] = False,
 ) -> None:
-    """Read all labels of a data set and say what is wrong with them."""
+    """Open all images of a data set, read all labels, and say what is wrong with them."""
     from rich.console import Console
 
     from yolokd.data.check import check_labels
@@ -134,7 +136,8 @@ def check(
         report = check_labels(
             found.splits,
             found.names,
-            deep=deep,
+            keypoints=found.keypoints,
+            again=deep,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     console = Console()
@@ -143,6 +146,8 @@ def check(
         console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
     if len(report.notes) > NOTES_SHOWN:
         console.print(f"and {len(report.notes) - NOTES_SHOWN} more notes", markup=False, highlight=False)
+    if report.left_out:
+        console.print(f"Note: {report.left_out}", markup=False, highlight=False, soft_wrap=True)
     report.raise_if_bad()
     console.print("No errors.", markup=False, highlight=False)
 
@@ -167,6 +172,7 @@ def _table(report: DataReport) -> Table:
     splits = report.splits.values()
     rows = {
         "pictures": [split.pictures for split in splits],
+        **({"left out": [split.left_out for split in splits]} if any(split.left_out for split in splits) else {}),
         "with objects": [split.labelled for split in splits],
         "background": [split.background for split in splits],
         "objects": [split.objects.total() for split in splits],

@@ -45,6 +45,8 @@ def inspect(
     if training := [path for path in set_ or [] if path.startswith("train.")]:
         raise UserError(f"inspect does not train: leave out --set {training[0]}. It has --data, --imgsz and --device.")
     os.environ.setdefault("YOLO_VERBOSE", "false")
+    from yolokd.data.labels import NO_KEYPOINTS
+    from yolokd.engine.dataset import resolve
     from yolokd.engine.inspection_plot import draw
     from yolokd.engine.inspection_setup import open_pair
     from yolokd.engine.photos import find_photos, read_photo
@@ -55,7 +57,8 @@ def inspect(
     paths, notes = find_photos(images)
     resolved = resolve_recipe(str(recipe), set_ or [], imgsz=imgsz, device=device)
     inspector = open_pair(str(teacher), str(student), resolved, data=data, imgsz=imgsz, allow_partial=allow_partial)
-    photos = [read_photo(path, inspector.imgsz, len(inspector.names)) for path in paths]
+    keypoints = resolve(data).keypoints if data is not None else NO_KEYPOINTS
+    photos = [read_photo(path, inspector.imgsz, len(inspector.names), keypoints) for path in paths]
     folder = make_folder(out.expanduser())
     for note in (*notes, *inspector.notes):
         console.print(Text(note, style="yellow"), soft_wrap=True)

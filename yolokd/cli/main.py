@@ -5,6 +5,7 @@ Each command is a function in a file of its own and imports torch only when it r
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -52,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if arguments is None else arguments)
     if "--debug" in argv:  # accepted anywhere on the line
         argv = ["--debug", *(a for a in argv if a != "--debug")]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name need not be text that can be printed
+            stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     # Restricted loading is decided when Ultralytics is imported, hence here and from the raw arguments.
     os.environ["ULTRALYTICS_SAFE_LOAD"] = "false" if "--trust-checkpoint" in argv else "true"

@@ -27,10 +27,12 @@ def predict(
     ] = False,
 ) -> None:
     """Detect objects in pictures and save the pictures with boxes drawn in."""
-    place = source if "://" in source else str(Path(source).expanduser())
-    if "://" not in source and not Path(place).exists():
-        raise UserError(f"There is no picture, video or folder '{source}'.")
+    is_url = "://" in source
+    if not is_url and not Path(source).expanduser().exists():
+        raise UserError(f"There is no image, video or folder '{source}'.")
     os.environ.setdefault("YOLO_VERBOSE", "false")
+    from yolokd.data.layout import printable
+    from yolokd.deploy.sources import list_sources
     from yolokd.engine import weights as checkpoints
     from yolokd.engine.plan import check_device
     from yolokd.evaluation.checkpoints import image_size, open_checkpoint, quiet
@@ -39,15 +41,18 @@ def predict(
     check_device(device)
     path, folder = checkpoints.find(weights), out.expanduser().absolute()
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"The pictures cannot be written to '{out}': it is a file. Give a folder with --out.")
+        raise UserError(f"The images cannot be written to '{out}': it is a file. Give a folder with --out.")
+    if printable(folder) != str(folder):
+        raise UserError(f"The images cannot be written to '{printable(folder)}', a name that is not UTF-8: give --out.")
     with tempfile.TemporaryDirectory(prefix="yolokd-") as temporary, quiet():
         yolo = open_checkpoint(path, Path(temporary))
         size, notes = image_size(yolo, imgsz)
-        for note in notes:
-            console.print(Text(note, style="yellow"))
+        place, passed = (source, []) if is_url else list_sources(Path(source).expanduser(), Path(temporary))
+        for note in (*notes, *passed):
+            console.print(Text(note, style="yellow"), soft_wrap=True)
         try:
             results = yolo.predict(
-                place,
+                str(place),
                 stream=True,
                 save=True,
                 imgsz=size,
@@ -60,8 +65,9 @@ def predict(
             )
             for result in results:
                 console.print(Text(describe(result)), soft_wrap=True)
-        except FileNotFoundError as error:
-            raise UserError(f"There are no pictures or videos in '{source}'.") from error
+        except (FileNotFoundError, UnicodeDecodeError) as error:  # of a list of files, or a video
+            reason = str(error).partition("\n")[0].partition(". Supported formats")[0]
+            raise UserError(f"There is nothing in '{source}' to detect objects in: {reason}.") from error
         except Exception as error:  # whatever a device, a driver or a stream may do to Ultralytics
             raise RunError(f"Detection in '{source}' failed: {str(error).strip() or type(error).__name__}") from error
     console.print(Text(f"The pictures are in {folder}"), soft_wrap=True)
@@ -69,6 +75,8 @@ def predict(
 
 def describe(result: Any) -> str:
     """One line for one picture: its name and how many objects of each class."""
+    from yolokd.data.layout import printable
+
     counts = Counter(result.names[int(index)] for index in result.boxes.cls.tolist())
     found = ", ".join(f"{count} {name}" for name, count in counts.most_common())
-    return f"{Path(result.path).name}: {found or 'nothing'}"
+    return f"{printable(Path(result.path).name)}: {found or 'nothing'}"

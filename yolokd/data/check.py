@@ -1,11 +1,12 @@
-"""Checking the labels of a YOLO data set before a training reads them.
+"""Checking the images and labels of a YOLO data set before a training reads them.
 
-Ultralytics drops a picture whose labels it dislikes and trains on with the rest; here that is an error, with file and
-line. A row counts as wrong exactly if `verify_image_label` of Ultralytics would drop the picture for it.
+Ultralytics drops an image whose labels it dislikes and trains on with the rest; here that is an error, with file and
+line. A row counts as wrong exactly if `verify_image_label` of Ultralytics would drop the image for it. An image that it
+cannot read is left out, as Ultralytics does, and named; one that it would fail on during the training is an error.
 """
 
 # Plain strings and `os` instead of pathlib: a hundred thousand files in seconds.
-# ruff: noqa: PTH112, PTH113, PTH123, PTH208
+# ruff: noqa: PTH110, PTH112, PTH208
 from __future__ import annotations
 
 import os
@@ -14,19 +15,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from yolokd.data.description import load_yaml, refuse_script
-from yolokd.data.labels import BadRowError, Box, parse_row, refuse_row
-from yolokd.data.layout import PICTURES, fingerprint, label_path, pictures
+from yolokd.data.images import ImageCheck, check_images, left_out
+from yolokd.data.labels import NO_KEYPOINTS, BadRowError, Box, Keypoints, parse_row, read_rows, refuse_row
+from yolokd.data.layout import fingerprint, label_path, pictures, printable
 from yolokd.errors import DataError
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 __all__ = ["DataReport", "Problem", "Split", "check_labels", "fingerprint", "load_yaml", "refuse_script"]
 
-MIN_PIXELS = 10  # a picture with a smaller side is left out by Ultralytics
 SIZES = {
     "small": 32**2,
     "medium": 96**2,
@@ -44,19 +42,20 @@ class Problem(NamedTuple):
     value: str
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.what}" + (f", got {self.value}" if self.value else "")
+        place = printable(self.file) + (f":{self.line}" if self.line else "")
+        return f"{place}: {self.what}" + (f", got {printable(self.value)}" if self.value else "")
 
 
 @dataclass
 class Split:
     """What one split holds."""
 
-    pictures: int = 0
-    labelled: int = 0  # pictures with at least one object
-    background: int = 0  # pictures without objects: no label file, or an empty one
+    pictures: int = 0  # without those that are left out
+    labelled: int = 0  # images with at least one object
+    background: int = 0  # images without objects: no label file, or an empty one
+    left_out: int = 0  # images that cannot be used
     objects: Counter[int] = field(default_factory=Counter)  # by class
-    sizes: Counter[str] = field(default_factory=Counter)  # objects by COCO's size classes; deep checks only
+    sizes: Counter[str] = field(default_factory=Counter)  # objects by COCO's size classes
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ class DataReport:
     splits: Mapping[str, Split]
     errors: Sequence[Problem]
     notes: Sequence[Problem]
+    left_out: str = ""  # a sentence that names the images that cannot be used
 
     def raise_if_bad(self) -> None:
         """Raise if there are errors.
@@ -75,93 +75,106 @@ class DataReport:
             DataError: Shows the number of errors and the first few, each with its file and line.
         """
         if self.errors:
-            count = f"{len(self.errors)} error{'s' * (len(self.errors) > 1)}"
+            count = "1 error; correct it, or remove the image concerned"
+            if len(self.errors) > 1:
+                count = f"{len(self.errors)} errors; correct them, or remove the images concerned"
             shown = "".join(f"\n  {problem}" for problem in self.errors[:SHOWN])
             more = f"\n  and {len(self.errors) - SHOWN} more" if len(self.errors) > SHOWN else ""
-            raise DataError(f"The data set has {count}; correct them, or remove the pictures concerned:{shown}{more}")
+            raise DataError(f"The data set has {count}:{shown}{more}")
 
 
 def check_labels(
     splits: Mapping[str, Sequence[Path]],
     names: Mapping[int, str],
     *,
-    deep: bool = False,
+    keypoints: Keypoints = NO_KEYPOINTS,
+    again: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> DataReport:
-    """Read every label of a detection data set and report what is wrong.
+    """Open every image of a detection data set, read every label, and report what is wrong.
 
     Args:
-        splits: Split → folders of pictures or lists of them.
+        splits: Split → folders of images or lists of them.
         names: Class index → name.
-        deep: Open the pictures as well: are they readable and large enough, how large are the objects in pixels.
-        progress: Called now and then with the number of pictures done and in all.
+        keypoints: `kpt_shape` of the data YAML.
+        again: Open also the images of which is known, from an earlier check, that they are as they were.
+        progress: Called now and then with the number of images opened and to be opened.
 
     Returns:
         The report; nothing is raised for what the data set holds, see `DataReport.raise_if_bad`.
     """
-    check = _Check(len(names), deep)
+    check = _Check(len(names), keypoints)
     found = {split: list(check.sources(sources)) for split, sources in splits.items()}
-    total = sum(map(len, found.values()))
-    done = 0
+    images = check_images((path for paths in found.values() for path in paths), again=again, progress=progress)
     for split, paths in found.items():
-        check.split = check.splits[split] = Split(pictures=len(paths))
+        check.split = check.splits[split] = Split()
         for path in paths:
-            check.picture(path)
-            done += 1
-            if progress is not None and (done % 100 == 0 or done == total):
-                progress(done, total)
-        if paths and not check.split.objects and split != "test":
-            what = f"none of the {len(paths)} {split} pictures has a label; those of the first belong in"
-            check.errors.append(Problem(paths[0], 0, what, label_path(paths[0])))
+            check.picture(path, images[path])
+        if paths and not check.split.pictures and check.split.left_out:
+            what = f"none of the {len(paths)} {split} images can be used; the first is {images[paths[0]].problem}"
+            check.errors.append(Problem(paths[0], 0, what, ""))
+        elif 0 < check.split.pictures == check.split.background and split != "test":
+            what = f"none of the {len(paths)} {split} images has an object; the labels of this one belong in"
+            check.errors.append(Problem(paths[0], 0, f"{what} '{printable(label_path(paths[0]))}'", ""))
     check.notes += _shared(found)
     check.notes += _orphans(found)
-    return DataReport(names, check.splits, check.errors, check.notes)
+    out = left_out({path: images[path] for path in images if path not in check.missing and not images[path].fatal})
+    return DataReport(names, check.splits, check.errors, check.notes, out)
 
 
 class _Check:
     """The state of one check."""
 
-    def __init__(self, classes: int, deep: bool) -> None:
-        self.classes, self.deep = classes, deep
+    def __init__(self, classes: int, keypoints: Keypoints) -> None:
+        self.classes, self.keypoints = classes, keypoints
+        self.missing: set[str] = set()  # images that a list names
         self.splits: dict[str, Split] = {}
         self.split = Split()
         self.errors: list[Problem] = []
         self.notes: list[Problem] = []
 
     def sources(self, sources: Iterable[Path]) -> Iterable[str]:
-        """The pictures of all sources of a split; a source without any is an error."""
+        """The images of all sources of a split; a source without any is an error."""
         for source in sources:
             try:
                 paths = pictures(source)
-            except (OSError, UnicodeDecodeError) as error:
+            except (OSError, ValueError) as error:  # the latter of a list that is not UTF-8
+                place = getattr(error, "filename", None) or source
                 reason = getattr(error, "strerror", None) or str(error)
-                self.errors.append(Problem(str(source), 0, f"the pictures cannot be listed: {reason}", ""))
+                self.errors.append(Problem(str(place), 0, f"the images cannot be listed: {reason}", ""))
                 continue
             if not paths:
-                self.errors.append(Problem(str(source), 0, "holds no pictures", ""))
+                self.errors.append(Problem(str(source), 0, "holds no images", ""))
             if not os.path.isdir(source):  # a list may name what is not there
-                gone = [path for path in paths if not os.path.isfile(path)]
-                self.errors += [Problem(str(source), 0, "names a picture that does not exist", path) for path in gone]
+                gone = [path for path in paths if not os.path.exists(path)]
+                self.errors += [Problem(str(source), 0, "names an image that does not exist", path) for path in gone]
+                self.missing.update(gone)
             yield from paths
 
-    def picture(self, path: str) -> None:
-        """Check the labels of one picture, and in a deep check the picture."""
-        size = self._size(path) if self.deep else None
+    def picture(self, path: str, image: ImageCheck) -> None:
+        """Check one image and its labels, unless it is left out."""
+        if image.fatal:
+            self.errors.append(Problem(path, 0, image.problem, ""))
+        elif image.unended and image.usable:
+            what = "a JPEG without its end mark, which Ultralytics writes anew when it first reads the set"
+            self.notes.append(Problem(path, 0, what, ""))
+        if not image.usable:
+            self.split.left_out += path not in self.missing and not image.fatal
+            return
+        self.split.pictures += 1
         file = label_path(path)
         try:
-            with open(file, encoding="utf-8-sig") as stream:
-                lines = stream.read().splitlines()
+            rows, polygons = read_rows(file, self.keypoints)
         except FileNotFoundError:
-            lines = []
-        except (OSError, UnicodeDecodeError) as error:
-            self.errors.append(Problem(file, 0, "the labels cannot be read as text", str(error)))
+            rows, polygons = [], False
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            self.errors.append(Problem(file, 0, f"the labels cannot be read as text: {reason}", ""))
             return
-        rows = [(number, columns) for number, line in enumerate(lines, 1) if (columns := line.split())]
         if not rows:
             self.split.background += 1
             return
         self.split.labelled += 1
-        polygons = any(len(columns) > 6 for _, columns in rows)
         seen: dict[tuple[float, ...], int] = {}
         for number, columns in rows:
             try:
@@ -170,74 +183,33 @@ class _Check:
             except BadRowError as bad:
                 self.errors.append(Problem(file, number, *bad.args))
                 continue
-            self._count(int(values[0]), box, size)
+            self._count(int(values[0]), box, image)
             first = seen.setdefault(values, number)
             if first != number:
-                what = f"repeats line {first}; Ultralytics uses it once"
-                self.notes.append(Problem(file, number, what, " ".join(columns)))
+                what = f"repeats line {first}, so that Ultralytics uses it once: {' '.join(columns)}"
+                self.notes.append(Problem(file, number, what, ""))
             elif box[2] == 0 or box[3] == 0:
                 self.notes.append(Problem(file, number, "a box without an area", " ".join(columns)))
 
-    def _count(self, label: int, box: Box, size: tuple[int, int] | None) -> None:
+    def _count(self, label: int, box: Box, image: ImageCheck) -> None:
         self.split.objects[label] += 1
-        if size is not None:
-            area = box[2] * size[0] * box[3] * size[1]
-            self.split.sizes[next(name for name, limit in SIZES.items() if area < limit)] += 1
-
-    def _size(self, path: str) -> tuple[int, int] | None:
-        """Width and height of a picture as it is shown; None, with an error, if it cannot be read."""
-        from PIL import Image
-
-        try:
-            with Image.open(path) as image:
-                width, height = image.size
-                kind = str(image.format)
-                image.verify()
-                turned = _is_turned(image)
-        except ModuleNotFoundError:  # Ultralytics looks for a HEIF plug-in where Pillow knows no format
-            self.errors.append(Problem(path, 0, "the picture cannot be read: no known format", ""))
-            return None
-        except Exception as error:  # the decoders raise all sorts of things
-            self.errors.append(Problem(path, 0, f"the picture cannot be read: {error}", ""))
-            return None
-        if kind.lower() not in PICTURES | {"jpeg2000"}:
-            self.errors.append(Problem(path, 0, "a kind of picture that Ultralytics does not read", kind))
-        if min(width, height) < MIN_PIXELS:
-            self.errors.append(Problem(path, 0, f"a picture below {MIN_PIXELS} pixels", f"{width}×{height}"))
-        if kind == "JPEG" and not _ends(path):
-            self.notes.append(Problem(path, 0, "a JPEG without its end mark, which Ultralytics writes anew", ""))
-        return (height, width) if turned else (width, height)
-
-
-def _is_turned(image: Image.Image) -> bool:
-    """Whether the camera was held upright, so that width and height are swapped when the picture is shown."""
-    try:
-        return image.format in {"JPEG", "MPO", "PNG", "AVIF"} and image.getexif().get(0x0112) in {5, 6, 7, 8}
-    except Exception:  # broken metadata means no metadata
-        return False
-
-
-def _ends(path: str) -> bool:
-    """Whether a file closes with JPEG's end mark."""
-    with open(path, "rb") as stream:
-        stream.seek(-2, os.SEEK_END)
-        return stream.read() == b"\xff\xd9"
+        area = box[2] * image.width * box[3] * image.height
+        self.split.sizes[next(name for name, limit in SIZES.items() if area < limit)] += 1
 
 
 def _shared(found: Mapping[str, Sequence[str]]) -> list[Problem]:
-    """A note for every two splits that have pictures in common."""
+    """A note for every two splits that have images in common."""
     notes = []
     for a, b in combinations(found, 2):
         common = sorted(set(found[a]) & set(found[b]))
         if common:
-            notes.append(
-                Problem(common[0], 0, f"{a} and {b} have pictures in common, this one first", str(len(common)))
-            )
+            what = "this image" if len(common) == 1 else f"{len(common)} images, this one first"
+            notes.append(Problem(common[0], 0, f"{a} and {b} have {what} in common", ""))
     return notes
 
 
 def _orphans(found: Mapping[str, Sequence[str]]) -> list[Problem]:
-    """A note for every folder with label files that no picture uses."""
+    """A note for every folder with label files that no image uses."""
     used: dict[str, set[str]] = {}
     for paths in found.values():
         for path in paths:
@@ -245,9 +217,11 @@ def _orphans(found: Mapping[str, Sequence[str]]) -> list[Problem]:
             used.setdefault(folder, set()).add(name)
     notes = []
     for folder, names in sorted(used.items()):
-        if os.path.isdir(folder):
+        try:
             others = sorted(name for name in os.listdir(folder) if name.endswith(".txt") and name not in names)
-            if others:
-                what = f"{len(others)} label file{'s' * (len(others) > 1)} without a picture, the first"
-                notes.append(Problem(folder, 0, what, others[0]))
+        except OSError:  # there is none, or it cannot be listed
+            continue
+        if others:
+            files = "1 label file" if len(others) == 1 else f"{len(others)} label files"
+            notes.append(Problem(folder, 0, f"{files} without an image, such as {printable(others[0])}", ""))
     return notes

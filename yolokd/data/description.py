@@ -43,7 +43,25 @@ def load_yaml(path: Path) -> dict[str, Any]:
         )
     _check_names(data, path)
     _check_splits(data, path)
+    keypoints_of(data, path)
     return data
+
+
+def keypoints_of(data: dict[str, Any], path: Path) -> tuple[int, int]:
+    """Return `kpt_shape`, how many keypoints a row of labels has and of how many columns each; (0, 0) without it.
+
+    Raises:
+        DataError: It is no such pair.
+    """
+    if "kpt_shape" not in data:
+        return 0, 0
+    shape = data["kpt_shape"]
+    if not isinstance(shape, list) or [type(value) for value in shape] != [int, int] or min(shape) < 0:
+        raise DataError(
+            f"'{path}': kpt_shape is the number of keypoints and 2 (x, y) or 3 (x, y, visible), such as [17, 3], got "
+            f"{shape!r}. Remove the key if the labels have no keypoints."
+        )
+    return shape[0], shape[1]
 
 
 def refuse_script(data: dict[str, Any], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where pictures and labels of a YOLO data set lie. The rules are those by which Ultralytics finds them.
+"""Where images and labels of a YOLO data set are. The rules are those by which Ultralytics finds them.
 
 A source is a folder, searched with all folders below it (hidden ones are left out), or a text file that lists one
 picture per line, where `./` means beside the list. The labels of `…/images/…/a.jpg` are in `…/labels/…/a.txt`: the last
@@ -9,12 +9,14 @@ folder called `images` counts; without one they lie beside the picture.
 # ruff: noqa: PTH100, PTH112, PTH116, PTH120, PTH123
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 PICTURES = frozenset(("avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"))
+VERSION = 2  # of the fingerprint
 _IMAGES, _LABELS = f"{os.sep}images{os.sep}", f"{os.sep}labels{os.sep}"
 
 
@@ -22,7 +24,8 @@ def pictures(source: Path) -> list[str]:
     """Return the paths of a source's pictures, absolute and sorted; of a list also those that do not exist.
 
     Raises:
-        OSError: The source is missing or cannot be read.
+        OSError: The source is missing or cannot be read, or a link in it leads back to a folder above.
+        UnicodeDecodeError: A list that is not UTF-8.
     """
     root = os.path.abspath(source)
     found = _walk(root) if os.path.isdir(root) else _listed(root)
@@ -34,17 +37,50 @@ def label_path(picture: str) -> str:
     return _LABELS.join(picture.rsplit(_IMAGES, 1)).rsplit(".", 1)[0] + ".txt"
 
 
-def fingerprint(splits: Mapping[str, Sequence[Path]]) -> str:
-    """Return a SHA-256 of what a data set holds: names and sizes of its pictures and all of its labels.
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""Return a path as text that can be printed: what is no UTF-8 and what is no visible character is escaped.
 
-    It does not depend on where the set lies. Pictures are not opened, so that a large set takes seconds.
+    Example:
+        >>> printable("caf\udce9\n.jpg")
+        'caf\\xe9\\n.jpg'
+    """
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in str(path))
+
+
+def _escaped(letter: str) -> str:
+    """An unprintable character as text; a byte that is no UTF-8, which Python keeps as U+DC80 and up, as that byte."""
+    if "\udc80" <= letter <= "\udcff":
+        return f"\\x{ord(letter) & 0xFF:02x}"
+    return letter.encode("unicode_escape").decode()
+
+
+def fingerprint(splits: Mapping[str, Sequence[Path]], *, like: str | None = None) -> str:
+    """Return a version and a SHA-256 of what a data set holds: names and sizes of its images and all of its labels.
+
+    It does not depend on where the set is. The size of a JPEG is that in pixels, since Ultralytics writes some anew
+    when it first reads a set; that of any other file is in bytes.
 
     Args:
-        splits: Split → folders of pictures or lists of them.
+        splits: Split → folders of images or lists of them.
+        like: A fingerprint to be compared with: the result is of its version.
 
     Raises:
         OSError: A source is missing or cannot be read.
     """
+    if like and ":" not in like:  # without a version: all sizes in bytes, from before there were versions
+        return _digest(splits, _size)
+    from yolokd.data.images import check_images
+
+    checks = check_images(image for sources in splits.values() for source in sources for image in pictures(source))
+
+    def size(image: str) -> str | int:
+        found = checks[image]
+        return f"{found.width}x{found.height}" if found.usable and found.format == "JPEG" else _size(image)
+
+    return f"{VERSION}:{_digest(splits, size)}"
+
+
+def _digest(splits: Mapping[str, Sequence[Path]], size: Callable[[str], str | int]) -> str:
     total = hashlib.sha256()
     for split in sorted(splits):
         rows = []
@@ -52,20 +88,30 @@ def fingerprint(splits: Mapping[str, Sequence[Path]]) -> str:
             base = os.path.abspath(source if os.path.isdir(source) else os.path.dirname(source))
             for picture in pictures(source):
                 name = os.path.relpath(picture, base).replace(os.sep, "/")
-                rows.append(f"{name}\0{_size(picture)}\0{_label_hash(picture)}")
+                rows.append(f"{name}\0{size(picture)}\0{_label_hash(picture)}")
         total.update("\n".join([split, *sorted(rows), ""]).encode("utf-8", "surrogateescape"))
     return total.hexdigest()
 
 
-def _walk(folder: str) -> Iterator[str]:
+def _walk(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    above = (*above, os.path.realpath(folder))
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
-                yield from _walk(entry.path)
-            else:
+            if not _is_folder(entry):
                 yield entry.path
+                continue
+            if os.path.realpath(entry.path) in above:
+                raise OSError(errno.ELOOP, "a link that leads back to a folder above it", entry.path)
+            yield from _walk(entry.path, above)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _listed(file: str) -> Iterator[str]:
@@ -80,7 +126,7 @@ def _listed(file: str) -> Iterator[str]:
 def _size(picture: str) -> int:
     try:
         return os.stat(picture).st_size
-    except OSError:
+    except (OSError, ValueError):  # the latter of a name with a null character
         return -1
 
 
@@ -88,5 +134,5 @@ def _label_hash(picture: str) -> str:
     try:
         with open(label_path(picture), "rb") as stream:
             return hashlib.sha256(stream.read()).hexdigest()
-    except OSError:
+    except (OSError, ValueError):
         return "-"

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from yolokd.data import publish
+from yolokd.data.images import read_image
 from yolokd.data.layout import PICTURES
 from yolokd.errors import DataError
 from yolokd.evaluation.ground_truth import list_pictures
@@ -23,7 +25,10 @@ def is_data_set(check: str | Path) -> bool:
     """Whether `check` names a data set rather than a picture or a folder of pictures."""
     path = Path(check).expanduser()
     if path.is_dir():
-        return any(p.suffix in {".yaml", ".yml"} for p in path.iterdir())
+        try:
+            return any(p.suffix in {".yaml", ".yml"} for p in path.iterdir())
+        except OSError as error:
+            raise DataError(f"The folder '{check}' cannot be listed: {error.strerror or error}.") from error
     return not (path.is_file() and path.suffix.lower()[1:] in PICTURES)
 
 
@@ -50,9 +55,10 @@ def to_compare(check: str | Path | None) -> list[Path]:
 
 
 def write_calibration(data: str | Path, folder: Path) -> Path:
-    """Write a data YAML of at most 300 training pictures, spread evenly; return its path.
+    """Write a data YAML of at most 300 training images, spread evenly; return its path.
 
-    Ranges are measured on training pictures, so that what is scored afterwards was not seen.
+    Ranges are measured on training images, so that what is scored afterwards was not seen. The images are links, by
+    number: Ultralytics takes them from there whatever their names, and writes its cache there.
 
     Raises:
         DataError: No such data set, or it has no training pictures.
@@ -62,8 +68,13 @@ def write_calibration(data: str | Path, folder: Path) -> Path:
 
     found = dataset.resolve(str(data))
     chosen = spread(list_pictures(found.splits.get("train", [])), MAX_CALIBRATION)
-    folder.mkdir()
-    return write_data(folder, chosen, found.names, found.yaml_path)
+    (folder / "images").mkdir(parents=True)
+    try:
+        for number, path in enumerate(chosen):
+            publish.place(path, folder / "images" / f"{number:06}{path.suffix}")
+    except OSError as error:
+        raise DataError(f"The image '{error.filename}' cannot be used: {error.strerror or error}.") from error
+    return write_data(folder, found.names, found.yaml_path)
 
 
 def spread(pictures: Sequence[Path], most: int) -> list[Path]:
@@ -73,9 +84,7 @@ def spread(pictures: Sequence[Path], most: int) -> list[Path]:
 
 def letterbox(path: Path, size: int) -> Tensor:
     """Read a picture into (1, 3, size, size), RGB bytes, scaled to fit and padded with grey."""
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise DataError(f"The file '{path}' cannot be read as a picture.")
+    picture = read_image(path)
     height, width = picture.shape[:2]
     scale = size / max(height, width)
     new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))

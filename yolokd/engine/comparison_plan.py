@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ultralytics.utils.torch_utils import select_device
 
 from yolokd.data.check import fingerprint
 from yolokd.engine import records
-from yolokd.engine.comparison import BASELINE, Comparison, Student, argument
+from yolokd.engine.comparison import BASELINE, FILE, Comparison, Student, argument, read
 from yolokd.engine.plan import make_plan
 from yolokd.engine.run import resolve_recipe
 from yolokd.engine.unlabeled import with_absolute_paths
@@ -72,6 +72,7 @@ def plan_comparison(
     name: str | None = None,
     allow_partial: bool = False,
     runs: Path = Path("runs"),
+    progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
     """Check a comparison in full, without writing anything.
 
@@ -84,6 +85,7 @@ def plan_comparison(
         name: Name of the folder below `runs`; "compare-" and the data YAML's stem if None.
         allow_partial: As for training.
         runs: Folder of all runs.
+        progress: As for `make_plan`.
 
     Raises:
         UserError: Anything that can be known before the first step: names that clash, budgets that differ, and
@@ -103,16 +105,19 @@ def plan_comparison(
             _on(recipe, together),
             allow_partial=allow_partial,
             runs=runs / "compare",
+            progress=progress,
         )
         for student in students
         for recipe in recipes
     }
     plan = next(iter(plans.values()))
     budget |= {"imgsz": plan.imgsz, "device": select_device(devices[0] or "", verbose=False).type}
+    folder = (runs / (name or f"compare-{plan.data.yaml_path.stem}")).absolute()
+    like = read(folder) if (folder / FILE).is_file() else None  # may be of an earlier version, as may its fingerprints
     return Comparison(
-        folder=(runs / (name or f"compare-{plan.data.yaml_path.stem}")).absolute(),
+        folder=folder,
         data=str(plan.data.yaml_path.absolute()),
-        data_fingerprint=fingerprint(plan.data.splits),
+        data_fingerprint=fingerprint(plan.data.splits, like=like and like.data_fingerprint),
         teacher=None if master is None else str(find(master).absolute()),
         teacher_sha256=None if master is None else sha256(find(master)),
         budget=budget,
@@ -124,7 +129,11 @@ def plan_comparison(
         versions=records.versions(),
         unlabeled={
             found["source"]: found["fingerprint"]
-            for found in (plan.unlabeled.identity() for plan in plans.values() if plan.unlabeled is not None)
+            for found in (
+                plan.unlabeled.identity(like=like and like.unlabeled.get(str(plan.unlabeled.source)))
+                for plan in plans.values()
+                if plan.unlabeled is not None
+            )
         },
         notes=tuple(dict.fromkeys(note for plan in plans.values() for note in plan.notes)),
     )

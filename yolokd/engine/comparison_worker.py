@@ -8,6 +8,7 @@ dies. It ends at once when the process that started it does: else a comparison t
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
@@ -31,6 +32,8 @@ from yolokd.recipe.classes import ClassMap
 def main(folder: str, name: str, device: str, interrupted: str) -> None:
     """Do one job; what fails is said in the last line of stderr, and the exit code is 1."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text that can be printed
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         comparison = read(Path(folder))
         if name == TEACHER:

@@ -8,10 +8,11 @@ from typing import Any
 
 import ultralytics
 from ultralytics.data.utils import check_det_dataset
-from ultralytics.utils import ONLINE
+from ultralytics.utils import DATASETS_DIR, ONLINE
 
-from yolokd.data.check import load_yaml, refuse_script
+from yolokd.data.description import keypoints_of, load_yaml, refuse_script
 from yolokd.data.label_cache import refuse_code
+from yolokd.data.labels import NO_KEYPOINTS, Keypoints
 from yolokd.errors import DataError
 
 PACKAGED = Path(ultralytics.__file__).parent / "cfg" / "datasets"
@@ -26,6 +27,7 @@ class Dataset:
     names: dict[int, str]
     splits: dict[str, list[Path]]  # split → folders of pictures or lists of them
     channels: int = 3
+    keypoints: Keypoints = NO_KEYPOINTS  # of a row of labels; detection drops them
 
 
 def resolve(data: str) -> Dataset:
@@ -46,15 +48,17 @@ def resolve(data: str) -> Dataset:
     try:
         checked: dict[str, Any] = check_det_dataset(str(path), autodownload=ONLINE)
     except Exception as error:
-        raise DataError(_missing(data, path, error, downloadable=bool(raw.get("download")))) from error
+        raise DataError(_missing(data, path, error, raw)) from error
     splits = {split: _paths(checked[split]) for split in SPLITS if checked.get(split)}
     for split in ("train", "val"):
         for source in splits.get(split, []):
             if not source.exists():
-                raise DataError(f"'{path}' names {split} pictures at '{source}', which does not exist.")
+                raise DataError(
+                    f"'{path}' names {split} images at '{source}', which does not exist.{_about_the_root(raw, path)}"
+                )
     for sources in splits.values():
         refuse_code(sources)
-    return Dataset(path, dict(checked["names"]), splits, int(checked.get("channels", 3)))
+    return Dataset(path, dict(checked["names"]), splits, int(checked.get("channels", 3)), keypoints_of(raw, path))
 
 
 def locate(data: str) -> Path:
@@ -87,11 +91,24 @@ def _paths(value: str | list[str]) -> list[Path]:
     return [Path(v) for v in ([value] if isinstance(value, str) else value)]
 
 
-def _missing(data: str, path: Path, error: Exception, *, downloadable: bool) -> str:
+def _missing(data: str, path: Path, error: Exception, raw: dict[str, Any]) -> str:
     reason = str(error).split("\nNote dataset download")[0].replace("❌", "").strip()
-    if downloadable and not ONLINE:
+    if raw.get("download") and not ONLINE:
         return (
-            f"The pictures of '{data}' are not here and cannot be downloaded, as there is no network. "
+            f"The images of '{data}' are not here and cannot be downloaded, as there is no network. "
             f"Try the built-in data set: --data streets"
         )
-    return f"The data set '{path}' cannot be used: {reason}"
+    return f"The data set '{path}' cannot be used: {reason}{_about_the_root(raw, path)}"
+
+
+def _about_the_root(raw: dict[str, Any], path: Path) -> str:
+    """What to do about a relative `path:`, which Ultralytics does not take from where the YAML is."""
+    root = raw.get("path")
+    if not root or Path(root).is_absolute():
+        return ""
+    taken = Path(root).absolute() if Path(root).exists() else DATASETS_DIR / root
+    return (
+        f" Its 'path: {root}' is relative, which Ultralytics takes from the current folder, or from '{DATASETS_DIR}' "
+        f"where there is no such folder, and not from the YAML; here that is '{taken}'. Remove the key, so that train "
+        f"and val are taken from the folder of the YAML ('{path.absolute().parent}'), or write the whole path."
+    )

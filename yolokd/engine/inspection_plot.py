@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from yolokd.data.layout import printable
 from yolokd.engine.inspection import Inspection
 from yolokd.engine.inspection_panels import Panel, colours_of, foot_lines, panels_of
 from yolokd.engine.photos import Photo
@@ -42,7 +43,7 @@ def draw(view: Inspection, path: Path, *, heading: Sequence[str], notes: Sequenc
     colours = colours_of(view)
     top = 0.55 + TEXT * len(heading) + 0.25 * -(-len(colours) // LEGEND)
     sheet = Sheet(COLUMN * across + MARGIN, top + sum(heights) + 0.1 + TEXT * len(foot))
-    head(sheet, [shortened(line, 44 * across) for line in (view.photo.path.name, *heading)], colours, top)
+    head(sheet, [shortened(line, 44 * across) for line in (printable(view.photo.path.name), *heading)], colours, top)
     for row, height in zip(rows, heights, strict=True):
         for column, panel in enumerate(row):
             sheet.panel(panel, MARGIN + column * COLUMN, top + TITLE, picture_height(panel, view.photo))

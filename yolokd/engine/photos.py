@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from ultralytics.data.augment import LetterBox
-from ultralytics.utils.patches import imread
 
 from yolokd.augment.ikd import Image
-from yolokd.data.labels import BadRowError, Box, parse_row, refuse_row
-from yolokd.data.layout import label_path, pictures
+from yolokd.data.images import read_image
+from yolokd.data.labels import NO_KEYPOINTS, BadRowError, Box, Keypoints, parse_row, read_rows, refuse_row
+from yolokd.data.layout import label_path, pictures, printable
 from yolokd.errors import DataError, UserError
 
 LIMIT = 16  # pictures that are taken from a folder
@@ -60,38 +60,37 @@ def find_photos(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
                 raise UserError(f"There is no picture or folder '{source}'.")
             found.append(path)
             continue
-        inside = [Path(picture) for picture in pictures(path)]
+        try:
+            inside = [Path(picture) for picture in pictures(path)]
+        except OSError as error:
+            place = printable(error.filename or path)
+            raise UserError(f"The images in '{place}' cannot be listed: {error.strerror or error}.") from error
         if not inside:
-            raise UserError(f"There are no pictures in the folder '{source}'.")
+            raise UserError(f"There are no images in the folder '{source}'.")
         if len(inside) > LIMIT:
             notes.append(f"'{source}' holds {len(inside)} pictures: the first {LIMIT} are taken, name others singly")
         found += inside[:LIMIT]
     return found, notes
 
 
-def read_photo(path: Path, imgsz: int, classes: int) -> Photo:
+def read_photo(path: Path, imgsz: int, classes: int, keypoints: Keypoints = NO_KEYPOINTS) -> Photo:
     """Read a picture and the labels that lie where Ultralytics looks for them.
 
     Args:
         path: The picture.
         imgsz: Side of the square input in pixels.
         classes: Number of classes that labels may name.
+        keypoints: `kpt_shape` of the data YAML.
 
     Raises:
-        UserError: It is no picture that OpenCV can read.
-        DataError: Its label file holds an impossible row.
+        DataError: It is no image that Ultralytics can read, or its label file holds an impossible row.
     """
-    try:
-        picture = imread(path)
-    except (cv2.error, ValueError, OSError):  # decoders differ in how they give up
-        picture = None
-    if picture is None:
-        raise UserError(f"'{path}' cannot be read as a picture.")
+    picture = read_image(path)
     letterbox = LetterBox(imgsz)
     place = letterbox.get_params({"img": picture})
     left, top, (width, height) = place["left"], place["top"], place["new_unpad"]
     square: Image = letterbox.apply_image({"img": picture}, place)["img"][..., ::-1]
-    rows = read_labels(Path(label_path(str(path.absolute()))), classes)
+    rows = read_labels(Path(label_path(str(path.absolute()))), classes, keypoints)
     scale, offset = np.array([width, height] * 2) / imgsz, np.array([left, top, 0, 0]) / imgsz
     labels = None if rows is None else [[label, *(np.array(box) * scale + offset)] for label, box in rows]
     return Photo(
@@ -103,27 +102,25 @@ def read_photo(path: Path, imgsz: int, classes: int) -> Photo:
     )
 
 
-def read_labels(file: Path, classes: int) -> list[tuple[int, Box]] | None:
+def read_labels(file: Path, classes: int, keypoints: Keypoints = NO_KEYPOINTS) -> list[tuple[int, Box]] | None:
     """Return class and box of each row of a label file; None if there is no such file.
 
     Raises:
         DataError: The file is not text, or Ultralytics would refuse a row of it.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        rows, polygons = read_rows(file, keypoints)
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The labels '{file}' cannot be read as text: {error}") from error
-    rows = [(number, columns) for number, line in enumerate(lines, 1) if (columns := line.split())]
-    polygons = any(len(columns) > 6 for _, columns in rows)
+    except (OSError, ValueError) as error:
+        raise DataError(f"The labels '{printable(file)}' cannot be read as text: {error}") from error
     found = []
     for number, columns in rows:
         try:
             values, box = parse_row(columns, polygons)
             refuse_row(values[0], box, classes)
         except BadRowError as bad:
-            raise DataError(f"{file}:{number}: {bad.args[0]}, got {bad.args[1]}.") from bad
+            raise DataError(f"{printable(file)}:{number}: {bad.args[0]}, got {bad.args[1]}.") from bad
         found.append((int(values[0]), box))
     return list(dict.fromkeys(found))  # Ultralytics uses a repeated row once
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,13 @@ class Plan:
 
 
 def make_plan(
-    teacher: Spec | None, student: Spec, recipe: Recipe, *, allow_partial: bool = False, runs: Path | None = None
+    teacher: Spec | None,
+    student: Spec,
+    recipe: Recipe,
+    *,
+    allow_partial: bool = False,
+    runs: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Check a run in full.
 
@@ -88,6 +94,7 @@ def make_plan(
         recipe: The resolved recipe, command line options included.
         allow_partial: Distil the common classes where the teacher lacks some of the data's.
         runs: Folder of all runs; `runs` in the current folder if None.
+        progress: Called with the number of images opened and to be opened, where not all were opened before.
 
     Raises:
         UserError: Anything that can be known before the first step.
@@ -118,8 +125,10 @@ def make_plan(
         notes.append("train.unlabeled_share has no effect without train.unlabeled")
     names = {0: "item"} if train.get("single_cls") else data.names  # as Ultralytics names it
     learner = _partner(student, imgsz, "The student", classes=len(names))
-    report = check_labels(data.splits, data.names)
+    report = check_labels(data.splits, data.names, keypoints=data.keypoints, progress=progress)
     report.raise_if_bad()
+    if report.left_out:
+        notes.append(report.left_out)
     _check_last_batch(report, train, imgsz)
     match = None
     inherited: float | None = None

@@ -22,6 +22,7 @@ from ultralytics.nn.modules.conv import Conv
 from ultralytics.nn.tasks import DetectionModel
 
 from yolokd.engine.inheritance import Rows, convolution, padding, spaced
+from yolokd.engine.label_scan import kept_apart
 
 PICTURES = 256  # that a fit looks at
 POSITIONS = 256  # of a picture, at most, that a fit looks at
@@ -39,7 +40,8 @@ def calibration(args: Any, data: dict[str, Any], device: torch.device) -> list[T
     """
     args = copy(args)
     args.cache = None
-    dataset = build_yolo_dataset(args, data["train"], args.batch, data, mode="val", rect=False)
+    with kept_apart():
+        dataset = build_yolo_dataset(args, data["train"], args.batch, data, mode="val", rect=False)
     pictures = [dataset[int(index)]["img"] for index in spaced(min(PICTURES, len(dataset)), len(dataset))]
     return [part.to(device).float() / 255 for part in torch.stack(pictures).split(16)]
 

@@ -25,6 +25,7 @@ from yolokd.engine.augmentation import augment_loader
 from yolokd.engine.classes import ClassMatch, match_classes
 from yolokd.engine.distillation import Distillation, make_teacher, wire
 from yolokd.engine.inheritance import UnfitTeacherError, inherit
+from yolokd.engine.label_scan import kept_apart
 from yolokd.engine.locks import locked
 from yolokd.engine.model import PREFIX, TeacherStudent
 from yolokd.engine.pairing import pair_loader
@@ -143,7 +144,8 @@ class DistillTrainer(DetectionTrainer):
             return self._loader(dataset_path, batch_size, rank, mode)
 
     def _loader(self, dataset_path: str, batch_size: int, rank: int, mode: str) -> Any:
-        loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
+        with kept_apart():
+            loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
         ikd = self.recipe.augment.ikd
 
         def course() -> tuple[int, int]:

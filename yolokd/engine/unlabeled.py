@@ -11,18 +11,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
-from ultralytics.utils import NUM_THREADS
-from ultralytics.utils.patches import imread
 
-from yolokd.data.check import MIN_PIXELS
-from yolokd.data.layout import fingerprint, pictures
+from yolokd.data.images import check_images, left_out
+from yolokd.data.layout import fingerprint, pictures, printable
 from yolokd.errors import DataError, UserError
 from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import SHARE
@@ -37,19 +33,19 @@ class Unlabeled:
 
     source: Path  # a folder, or a list of pictures
     files: tuple[str, ...]
-    damaged: tuple[str, ...]  # left out
+    damaged: str  # a sentence that names those that are left out; "" if none is
     share: float  # of each step's pictures
 
     def per_step(self, batch: int) -> int:
         """How many come on top of so many labelled pictures."""
         return max(1, round(batch * self.share / (1 - self.share)))
 
-    def identity(self) -> dict[str, Any]:
-        """Where they lie, how many are used, and a digest of their names and sizes."""
+    def identity(self, *, like: str | None = None) -> dict[str, Any]:
+        """Where they are, how many are used, and a digest of their names and sizes, of the version of `like`."""
         return {
             "source": str(self.source),
             "pictures": len(self.files),
-            "fingerprint": fingerprint({"unlabeled": [self.source]}),
+            "fingerprint": fingerprint({"unlabeled": [self.source]}, like=like),
         }
 
 
@@ -73,38 +69,15 @@ def find_unlabeled(recipe: Recipe) -> Unlabeled | None:
         found = pictures(path)
     except FileNotFoundError:
         raise DataError(f"There are no unlabelled pictures at '{path}': no such folder or list.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"The unlabelled pictures at '{path}' cannot be listed: {error}") from error
     if not found:
         raise DataError(f"'{path}' holds no pictures; give a folder of pictures, or a .txt with one path per line.")
-    with ThreadPool(NUM_THREADS) as pool:
-        readable = dict(zip(found, pool.map(is_readable, found), strict=True))
-    files = tuple(file for file in found if readable[file])
-    damaged = tuple(file for file in found if not readable[file])
+    checks = check_images(found)
+    files = tuple(file for file in found if checks[file].usable)
     if not files:
-        raise DataError(f"None of the {len(found)} unlabelled pictures at '{path}' can be read: {_shown(damaged)}.")
-    return Unlabeled(path, files, damaged, float(recipe.train.get("unlabeled_share", SHARE)))
-
-
-def is_readable(file: str) -> bool:
-    """Whether Ultralytics can read a picture and would train on its size; unlike its own check this repairs nothing.
-
-    A complete JPEG or PNG is not decoded for it, so that hours of footage take seconds.
-    """
-    try:
-        with Image.open(file) as image:
-            large = min(image.size) >= MIN_PIXELS
-            complete = image.format == "PNG" or (image.format == "JPEG" and _ends(file))
-            image.verify()  # of a PNG the checksums
-        return large and (complete or imread(file) is not None)
-    except Exception:  # the decoders raise all sorts of things
-        return False
-
-
-def _ends(jpeg: str) -> bool:
-    with Path(jpeg).open("rb") as stream:
-        stream.seek(-2, os.SEEK_END)
-        return stream.read() == b"\xff\xd9"
+        raise DataError(f"None of the {len(found)} unlabelled pictures at '{path}' can be read: {_shown(found)}.")
+    return Unlabeled(path, files, left_out(checks), float(recipe.train.get("unlabeled_share", SHARE)))
 
 
 def check_unlabeled(found: Unlabeled, recipe: Recipe, splits: Mapping[str, Sequence[Path]]) -> list[str]:
@@ -131,8 +104,7 @@ def check_unlabeled(found: Unlabeled, recipe: Recipe, splits: Mapping[str, Seque
         raise UserError("Unlabelled pictures are not sorted by shape: leave train.rect or train.unlabeled out.")
     notes = []
     if found.damaged:
-        count = "1 unlabelled picture" if len(found.damaged) == 1 else f"{len(found.damaged)} unlabelled pictures"
-        notes.append(f"{count} cannot be read, or below {MIN_PIXELS} pixels, left out: {_shown(found.damaged)}")
+        notes.append(f"of the unlabeled images {found.damaged}")
     batch = recipe.train.get("batch", 16)
     if not (isinstance(batch, int) and batch > 0):
         notes.append("the batch size is sought for labelled pictures alone; unlabelled ones come on top of it")
@@ -171,5 +143,5 @@ def first_rows(raw: Any, count: int) -> Any:
 
 
 def _shown(files: Iterable[str]) -> str:
-    files = list(files)
+    files = list(map(printable, files))
     return ", ".join(files[:SHOWN]) + (", …" if len(files) > SHOWN else "")

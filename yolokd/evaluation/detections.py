@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ultralytics.data.dataset import YOLODataset
+from ultralytics.models.yolo.detect import DetectionValidator
 
+from yolokd.data.images import ImageCheck, check_images
+from yolokd.data.layout import printable
 from yolokd.errors import DataError
 
 WARM_UPS = 3
@@ -30,16 +34,23 @@ def detect(
 
     Args:
         yolo: `ultralytics.YOLO`.
-        data: Data YAML whose split `val` is to be looked at.
-        pictures: The paths in that split; a detection names its picture so.
+        data: Data YAML that gives class names and channels; what it says of splits and labels is not read.
+        pictures: Paths of the images; a detection names its image so.
         options: Of Ultralytics' validation.
         progress: Called with the share of the pictures that are done.
 
     Raises:
-        DataError: Ultralytics leaves some of the pictures out.
+        DataError: Some of the images cannot be read; known before the first is looked at.
         Exception: Whatever a device, a driver or a picture may do to Ultralytics.
     """
+    checks = check_images(sorted(pictures))
+    if bad := [path for path, check in checks.items() if not check.usable]:
+        first = f"'{printable(bad[0])}' ({checks[bad[0]].problem})"
+        raise DataError(f"Ultralytics cannot read {len(bad)} of the images, such as {first}.")
     found: list[Detection] = []
+
+    def validator(args: Any, _callbacks: Any) -> _Validator:
+        return _Validator(checks, args=args, _callbacks=_callbacks)
 
     def started(validator: Any) -> None:
         validator.pred_to_json = keep  # called for each picture with detections
@@ -55,13 +66,10 @@ def detect(
     def batch_done(validator: Any) -> None:
         progress((validator.batch_i + 1) / len(validator.dataloader))
 
-    def done(validator: Any) -> None:
-        if skipped := sorted(set(pictures).difference(validator.dataloader.dataset.im_files)):
-            raise DataError(f"Ultralytics cannot read {len(skipped)} of the pictures, such as '{skipped[0]}'.")
-
-    for event, callback in {"on_val_start": started, "on_val_batch_end": batch_done, "on_val_end": done}.items():
+    for event, callback in {"on_val_start": started, "on_val_batch_end": batch_done}.items():
         yolo.add_callback(event, callback)
     yolo.val(
+        validator=validator,
         data=str(data),
         split="val",
         conf=0.001,
@@ -74,6 +82,68 @@ def detect(
         **options,
     )
     return found
+
+
+class _Validator(DetectionValidator):
+    """Ultralytics' validator on images that are given to it instead of read from a list."""
+
+    def __init__(self, checks: Mapping[str, ImageCheck], **options: Any) -> None:
+        super().__init__(**options)
+        self.checks = checks
+
+    def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> YOLODataset:
+        """Build the data set as `build_yolo_dataset` of Ultralytics does for a validation."""
+        return _Images(
+            self.checks,
+            imgsz=self.args.imgsz,
+            batch_size=batch,
+            augment=False,
+            hyp=self.args,
+            rect=self.args.rect,
+            cache=None,
+            stride=self.stride,
+            pad=0.5,
+            prefix="val: ",
+            task=self.args.task,
+            data=self.data,
+        )
+
+
+class _Images(YOLODataset):
+    """Images without labels: neither labels nor Ultralytics' cache of them are read, and nothing is written."""
+
+    def __init__(self, checks: Mapping[str, ImageCheck], **options: Any) -> None:
+        self.checks = checks
+        super().__init__(list(checks), **options)
+
+    def get_img_files(self, img_path: Any) -> list[str]:
+        """Return the files as they were given."""
+        return list(img_path)
+
+    def get_labels(self) -> list[dict[str, Any]]:
+        """Return the size of each image, and no object."""
+        return [
+            {
+                "im_file": file,
+                "shape": (check.height, check.width),
+                "cls": np.zeros((0, 1), np.float32),
+                "bboxes": np.zeros((0, 4), np.float32),
+                "segments": [],
+                "keypoints": None,
+                "normalized": True,
+                "bbox_format": "xywh",
+            }
+            for file, check in self.checks.items()
+        ]
+
+    @property
+    def npy_files(self) -> list[Path]:
+        """Where Ultralytics would read, renew and delete decoded images: places that cannot exist."""
+        return self._nowhere
+
+    @npy_files.setter
+    def npy_files(self, files: list[Path]) -> None:
+        self._nowhere = [file / "unused" for file in files]
 
 
 def latency(yolo: Any, imgsz: int, device: str | None) -> float:

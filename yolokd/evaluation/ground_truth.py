@@ -1,8 +1,7 @@
 """The labels of a YOLO data set as a COCO ground truth, read by the rules that Ultralytics trains and validates by.
 
-A row is `class x y width height`, centre and size as shares of the picture; or, in a file of polygons,
-`class x1 y1 x2 y2 …`, of which the enclosing box counts. Equal rows count once, and a picture without a label file has
-no objects. What is wrong with labels is said by `yolokd.data.check`; here they are taken to be right.
+What a row is, `yolokd.data.labels` says. Equal rows count once, and an image without a label file has no objects. What
+is wrong with labels is said by `yolokd.data.check`; here they are taken to be right.
 """
 
 from __future__ import annotations
@@ -13,40 +12,63 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from yolokd.data import layout
+from yolokd.data.images import ImageCheck, check_images, image_size
+from yolokd.data.labels import NO_KEYPOINTS, Keypoints, parse_row, read_rows
 from yolokd.errors import DataError
 
 Rows = NDArray[np.float64]
 
-EXIF_ORIENTATION = 274
-PNG_EXIF = {"exif", "Raw profile type exif"}  # where Pillow keeps it
-QUARTER_TURNS = {5, 6, 7, 8}  # orientations that swap width and height
-
 
 def list_pictures(sources: Iterable[Path]) -> list[Path]:
-    """Return the pictures behind folders and lists of pictures, sorted, absolute, each once.
+    """Return the images behind folders and lists, sorted, absolute, each once; without those that cannot be used.
+
+    `yolokd.data.check.check_labels` names the latter.
 
     Raises:
-        DataError: A source cannot be read, or there is no picture.
+        DataError: A source cannot be read, or there is no image that can be used.
     """
     sources = list(sources)
+    where = ", ".join(f"'{source}'" for source in sources) or "this split"
+    checks = _opened(sources)
+    if not checks:
+        raise DataError(f"There are no images in {where}.")
+    usable = [Path(path) for path, check in checks.items() if check.usable]
+    if not usable:
+        path, check = next(iter(checks.items()))
+        raise DataError(
+            f"None of the {len(checks)} images in {where} can be used: {layout.printable(path)} is {check.problem}."
+        )
+    return usable
+
+
+def unusable(sources: Iterable[Path]) -> list[Path]:
+    """Return the images that `list_pictures` leaves out, sorted, absolute.
+
+    Raises:
+        DataError: A source cannot be read.
+    """
+    return [Path(path) for path, check in _opened(sources).items() if not check.usable]
+
+
+def _opened(sources: Iterable[Path]) -> dict[str, ImageCheck]:
     try:
         found = {path for source in sources for path in layout.pictures(source)}
     except (OSError, ValueError) as error:
-        raise DataError(f"The pictures cannot be listed: {error}") from error
-    if not found:
-        raise DataError(f"There are no pictures in {', '.join(f'{str(s)!r}' for s in sources) or 'this split'}.")
-    return [Path(p) for p in sorted(found)]
+        raise DataError(f"The images cannot be listed: {error}") from error
+    return check_images(sorted(found))
 
 
-def coco_ground_truth(pictures: Sequence[Path], names: Mapping[int, str]) -> dict[str, list[dict[str, Any]]]:
+def coco_ground_truth(
+    pictures: Sequence[Path], names: Mapping[int, str], keypoints: Keypoints = NO_KEYPOINTS
+) -> dict[str, list[dict[str, Any]]]:
     """Build a COCO ground truth from YOLO labels.
 
     Args:
         pictures: Absolute paths, from `list_pictures`.
         names: Class index → name. The labels must have passed `yolokd.data.check.check_labels` with them.
+        keypoints: `kpt_shape` of the data YAML.
 
     Returns:
         `images` (id = place in `pictures`, from 0; file_name, width, height), `annotations` (ids from 1; bbox in
@@ -58,9 +80,9 @@ def coco_ground_truth(pictures: Sequence[Path], names: Mapping[int, str]) -> dic
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, picture in enumerate(pictures):
-        width, height = picture_size(picture)
+        width, height = image_size(picture)
         images.append({"id": image_id, "file_name": str(picture), "width": width, "height": height})
-        for category, x, y, w, h in read_labels(label_path(picture)).tolist():
+        for category, x, y, w, h in read_labels(label_path(picture), keypoints).tolist():
             box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
             annotations.append(
                 {
@@ -81,32 +103,11 @@ def label_path(picture: Path) -> Path:
     return Path(layout.label_path(str(picture)))
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """Return width and height in pixels as the picture is shown, from its header.
-
-    Raises:
-        DataError: It is no picture.
-    """
+def read_labels(path: Path, keypoints: Keypoints = NO_KEYPOINTS) -> Rows:
+    """Return the rows (class, x, y, width, height) of a label file, shape (N, 5), shares of the image; N may be 0."""
     try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            # A PNG without EXIF data before its pixels would be decoded to the end in search of some.
-            bare = picture.format == "PNG" and not PNG_EXIF & picture.info.keys()
-            turned = not bare and picture.getexif().get(EXIF_ORIENTATION) in QUARTER_TURNS
-    except (OSError, SyntaxError, ValueError, ImportError) as error:  # PIL's, and of Ultralytics' patch to PIL
-        raise DataError(f"The file '{path}' cannot be read as a picture.") from error
-    return (height, width) if turned else (width, height)
-
-
-def read_labels(path: Path) -> Rows:
-    """Return the rows (class, x, y, width, height) of a label file, shape (N, 5), shares of the picture; N may be 0."""
-    text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
-    lines = dict.fromkeys(tuple(map(float, line.split())) for line in text.splitlines() if line.strip())
-    polygons = any(len(line) > 6 for line in lines)
-    return np.array([_enclose(line) if polygons else line for line in lines]).reshape(-1, 5)
-
-
-def _enclose(polygon: tuple[float, ...]) -> tuple[float, ...]:
-    points = np.reshape(polygon[1:], (-1, 2))
-    low, high = points.min(0), points.max(0)
-    return (polygon[0], *((low + high) / 2), *(high - low))
+        rows, polygons = read_rows(path, keypoints)
+    except FileNotFoundError:
+        rows, polygons = [], False
+    found = dict(parse_row(columns, polygons) for _, columns in rows)  # equal rows once
+    return np.array([(values[0], *box) for values, box in found.items()]).reshape(-1, 5)

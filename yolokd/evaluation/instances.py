@@ -7,20 +7,30 @@ areas. YOLO labels hold neither.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from yolokd.data.coco_traffic import ANNOTATIONS_KEY
-from yolokd.data.description import load_yaml
+from yolokd.data.description import keypoints_of, load_yaml
+from yolokd.data.images import image_size
 from yolokd.data.json_stream import entries
+from yolokd.data.layout import printable
 from yolokd.errors import DataError
-from yolokd.evaluation.ground_truth import coco_ground_truth, picture_size
+from yolokd.evaluation.ground_truth import coco_ground_truth
 
 Truth = dict[str, list[dict[str, Any]]]
 
 
-def ground_truth(data_yaml: Path, split: str, pictures: Sequence[Path], names: Mapping[int, str]) -> Truth:
+def ground_truth(
+    data_yaml: Path,
+    split: str,
+    pictures: Sequence[Path],
+    names: Mapping[int, str],
+    *,
+    left_out: Collection[Path] = (),
+) -> Truth:
     """Return what the detections of a split are scored against; see `coco_ground_truth` for its form.
 
     Args:
@@ -28,51 +38,68 @@ def ground_truth(data_yaml: Path, split: str, pictures: Sequence[Path], names: M
         split: Split of the data set.
         pictures: Absolute paths of the split's pictures, from `list_pictures`.
         names: Class index → name.
+        left_out: Images of the split that are not scored; an instances file may name them.
 
     Raises:
         DataError: A picture that cannot be read, or an instances file that is missing, malformed or of other pictures
             or classes.
     """
-    file = _named(data_yaml, split)
-    return coco_ground_truth(pictures, names) if file is None else from_instances(file, pictures, names)
+    content = load_yaml(data_yaml)
+    file = _named(content, data_yaml, split)
+    if file is None:
+        return coco_ground_truth(pictures, names, keypoints_of(content, data_yaml))
+    return from_instances(file, pictures, names, left_out=left_out)
 
 
-def from_instances(file: Path, pictures: Sequence[Path], names: Mapping[int, str]) -> Truth:
+def from_instances(
+    file: Path, pictures: Sequence[Path], names: Mapping[int, str], *, left_out: Collection[Path] = ()
+) -> Truth:
     """Return the ground truth that an instances file holds, in the form of `coco_ground_truth`.
 
     Args:
-        file: COCO's `images` (exactly these pictures, by file name), `annotations` and `categories` (exactly these
-            classes, by name).
-        pictures: Absolute paths; the place in the list is the picture's id.
+        file: COCO's `images` (exactly these, and any of `left_out`), `annotations` and `categories` (exactly these
+            classes, by name). A `file_name` is a path from the folder of the split, or any other part of the image's
+            path that ends with its name and is enough to tell it from the others.
+        pictures: Absolute paths; the place in the list is the image's id.
         names: Class index → name.
+        left_out: Absolute paths of images whose entries are passed over.
 
     Raises:
         DataError: See `ground_truth`.
     """
-    classes = _match(file, "categories", "name", {name: number for number, name in names.items()}, "class")
-    places = _match(file, "images", "file_name", {path.name: n for n, path in enumerate(pictures)}, "picture")
+    numbers = {name: number for number, name in names.items()}
+    classes = _match(file, "categories", "name", numbers.get, "class")
+    _refuse_missing(file, classes, {number: name for name, number in numbers.items()}, "class")
+    everything = [*pictures, *left_out]
+    places = _match(file, "images", "file_name", _Finder(file, everything), "image")
+    _refuse_missing(file, places, dict(enumerate(map(printable, pictures))), "image")
+    _refuse_twice(file, places, everything)
+    skipped = {original for original, place in places.items() if place >= len(pictures)}
+    places = {original: place for original, place in places.items() if original not in skipped}
     sizes = {entry["id"]: (entry.get("width"), entry.get("height")) for _, entry in _objects(file, "images")}
     images = []
     for original, place in sorted(places.items(), key=lambda pair: pair[1]):
-        width, height = picture_size(pictures[place])
-        if {width, height} != {*sizes[original]}:  # whatever the orientation that its EXIF data give
-            raise DataError(f"'{pictures[place]}' has {width}×{height} pixels, but '{file}' says otherwise.")
+        width, height = image_size(pictures[place])
+        if sorted((width, height)) != _sorted(sizes[original]):  # whatever the orientation that its EXIF data give
+            raise DataError(f"'{printable(pictures[place])}' has {width}×{height} pixels, but '{file}' says otherwise.")
         images.append({"id": place, "file_name": str(pictures[place]), "width": width, "height": height})
     annotations: list[dict[str, Any]] = []
     for number, entry in _objects(file, "annotations"):
         try:
+            if entry["image_id"] in skipped:
+                continue
             owner, index = places[entry["image_id"]], classes[entry["category_id"]]
         except (KeyError, TypeError):
-            raise DataError(f"'{file}': annotations[{number}] belongs to no known picture or category.") from None
-        kept: dict[str, Any] = {key: entry[key] for key in ("bbox", "area", "iscrowd") if key in entry}
+            raise DataError(f"'{file}': annotations[{number}] belongs to no known image or category.") from None
+        kept = _numbers(file, number, entry)
         annotations.append({**kept, "id": number + 1, "image_id": owner, "category_id": index})
     categories = [{"id": number, "name": name} for number, name in sorted(names.items())]
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def _named(data_yaml: Path, split: str) -> Path | None:
+def _named(content: Mapping[str, Any], data_yaml: Path, split: str) -> Path | None:
     """The instances file that a data YAML names for a split."""
-    named = load_yaml(data_yaml).get(ANNOTATIONS_KEY)
+    named = content.get(ANNOTATIONS_KEY)
     if named is None:
         return None
     if not isinstance(named, dict) or not all(isinstance(value, str) for value in named.values()):
@@ -80,17 +107,83 @@ def _named(data_yaml: Path, split: str) -> Path | None:
     return data_yaml.absolute().parent / named[split] if split in named else None
 
 
-def _match(file: Path, key: str, word: str, known: Mapping[str, int], what: str) -> dict[int, int]:
-    """COCO's id → the number that the entry's name has in the data; both sides must name the same."""
+class _Finder:
+    """Finds the image that a `file_name` means: its path, or the end of its path, by whole folders."""
+
+    def __init__(self, file: Path, images: Sequence[Path]) -> None:
+        self.file, self.images = file, images
+        self.by_name: dict[str, list[int]] = {}
+        for place, path in enumerate(images):
+            self.by_name.setdefault(path.name, []).append(place)
+
+    def __call__(self, name: str) -> int | None:
+        """Return its place; None if there is none.
+
+        Raises:
+            DataError: Several images are meant.
+        """
+        wanted = PurePosixPath(name).parts
+        meant = [place for place in self.by_name.get(PurePosixPath(name).name, ()) if self._ends(place, wanted)]
+        if len(meant) > 1:  # the one nearest to the folder of the split, such as val/1.png beside val/a/1.png
+            depth = min(len(self.images[place].parts) for place in meant)
+            meant = [place for place in meant if len(self.images[place].parts) == depth]
+        if len(meant) > 1:
+            both = " and ".join(f"'{printable(self.images[place])}'" for place in meant[:2])
+            raise DataError(
+                f"'{self.file}' names an image '{printable(name)}', which may be {both}. Write each file_name as the "
+                f"path from the folder of the split."
+            )
+        return meant[0] if meant else None
+
+    def _ends(self, place: int, wanted: Sequence[str]) -> bool:
+        return self.images[place].parts[-len(wanted) :] == tuple(wanted)
+
+
+def _match(file: Path, key: str, word: str, find: Callable[[str], int | None], what: str) -> dict[int, int]:
+    """COCO's id → the number that the entry's name has in the data."""
     found: dict[int, int] = {}
     for place, entry in _objects(file, key):
         name, number = entry.get(word), entry.get("id")
-        if not isinstance(name, str) or name not in known or not isinstance(number, int):
+        known = find(name) if isinstance(name, str) else None
+        if known is None or not isinstance(number, int):
             raise DataError(f"'{file}': {key}[{place}] is the {what} {name!r} (id {number!r}), which the data lack.")
-        found[number] = known[name]
-    if missing := [name for name, number in known.items() if number not in found.values()]:
-        raise DataError(f"'{file}' lacks {len(missing)} of the data's {len(known)}, such as the {what} '{missing[0]}'.")
+        if number in found:
+            raise DataError(f"'{file}': {key}[{place}] is the second with the id {number}.")
+        found[number] = known
     return found
+
+
+def _refuse_missing(file: Path, found: Mapping[int, int], known: Mapping[int, str], what: str) -> None:
+    named = set(found.values())
+    if missing := [name for number, name in known.items() if number not in named]:
+        raise DataError(f"'{file}' lacks {len(missing)} of the data's {len(known)}, such as the {what} '{missing[0]}'.")
+
+
+def _refuse_twice(file: Path, places: Mapping[int, int], images: Sequence[Path]) -> None:
+    seen: dict[int, int] = {}
+    for original, place in places.items():
+        first = seen.setdefault(place, original)
+        if first != original:
+            raise DataError(
+                f"'{file}' names the image '{printable(images[place])}' twice, with the ids {first} and {original}. "
+                f"Write each file_name as the path from the folder of the split."
+            )
+
+
+def _sorted(size: tuple[Any, Any]) -> list[Any]:
+    return sorted(value if isinstance(value, (int, float)) else -1 for value in size)
+
+
+def _numbers(file: Path, number: int, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an annotation that scores depend on."""
+    box, area, crowd = entry.get("bbox"), entry.get("area"), entry.get("iscrowd", 0)
+    values = [*box, area] if isinstance(box, list) and len(box) == 4 else []
+    if not values or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in values) or crowd not in (0, 1):
+        raise DataError(
+            f"'{file}': annotations[{number}] needs bbox (x, y, width, height), area and iscrowd (0 or 1), got bbox "
+            f"{box!r}, area {area!r}, iscrowd {crowd!r}."
+        )
+    return {"bbox": box, "area": area, "iscrowd": int(crowd)}
 
 
 def _objects(file: Path, key: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -26,13 +26,14 @@ from typing import Any
 import yaml
 
 from yolokd.data.check import check_labels
+from yolokd.data.description import load_yaml
 from yolokd.errors import DataError, RunError, UserError, YolokdError
 from yolokd.evaluation import kitti_set, networks
 from yolokd.evaluation.checkpoints import quiet, short_names
 from yolokd.evaluation.classes import check_mapping, match_classes
 from yolokd.evaluation.coco import score
 from yolokd.evaluation.detections import detect, latency
-from yolokd.evaluation.ground_truth import list_pictures
+from yolokd.evaluation.ground_truth import list_pictures, unusable
 from yolokd.evaluation.instances import ground_truth
 from yolokd.evaluation.kitti import METRICS, R40
 from yolokd.recipe.classes import ClassMap
@@ -155,9 +156,11 @@ def examine(
     found = dataset.resolve(str(data))
     if split not in found.splits:
         raise DataError(f"'{data}' has no split '{split}'; it has: {', '.join(found.splits)}.")
-    check_labels({split: found.splits[split]}, found.names).raise_if_bad()
+    sources = {split: found.splits[split]}
+    report = check_labels(sources, found.names, keypoints=found.keypoints, progress=_opening(progress))
+    report.raise_if_bad()
     pictures = list_pictures(found.splits[split])
-    truth = ground_truth(found.yaml_path, split, pictures, found.names)
+    truth = ground_truth(found.yaml_path, split, pictures, found.names, left_out=unusable(found.splits[split]))
     kitti = kitti_set.read_truth(pictures, found.names) if protocol == "kitti" else None
     own = {path: networks.class_names(path) for path in paths}
     check_mapping(classes or {}, own.values(), found.names)
@@ -166,7 +169,7 @@ def examine(
         match_classes(own[path], found.names, classes or {}, name) for path, name in zip(paths, names, strict=True)
     ]
     with tempfile.TemporaryDirectory(prefix="yolokd-") as folder, quiet():
-        yaml_path = write_data(Path(folder), pictures, found.names, found.yaml_path)
+        yaml_path = write_data(Path(folder), found.names, found.yaml_path)
         options = {
             "batch": batch,
             "device": device,
@@ -176,7 +179,16 @@ def examine(
             "name": "val",
         }
         bench = _Bench(
-            Path(folder), yaml_path, truth, found.names, imgsz, progress or _unheard, options, kitti, metric or R40
+            folder=Path(folder),
+            data=yaml_path,
+            truth=truth,
+            names=found.names,
+            imgsz=imgsz,
+            progress=progress or _unheard,
+            options=options,
+            kitti=kitti,
+            metric=metric or R40,
+            notes=(report.left_out,) if report.left_out else (),
         )
         return [_score(bench, *job) for job in zip(paths, names, partners, strict=True)]
 
@@ -203,6 +215,14 @@ class _Bench:
     options: Mapping[str, Any]  # of Ultralytics' validation
     kitti: kitti_set.KittiTruth | None
     metric: str  # of KITTI's protocol
+    notes: tuple[str, ...]  # on the data set
+
+
+def _opening(progress: Progress | None) -> Callable[[int, int], None] | None:
+    """Progress in opening the images."""
+    if progress is None:
+        return None
+    return lambda done, total: progress("opening images", done / total)
 
 
 def _unheard(name: str, share: float) -> None:
@@ -239,18 +259,17 @@ def _score(bench: _Bench, path: Path, name: str, partners: Mapping[int, int]) ->
         latency_ms=milliseconds,
         imgsz=size,
         per_class=per_class,
-        notes=(*network.notes, *_lacking(per_class, known, mean=kitti is None)),
+        notes=(*network.notes, *bench.notes, *_lacking(per_class, known, mean=kitti is None)),
         kitti=kitti,
     )
     return Examined(row, detections, {bench.names[index]: curve for index, curve in scores.precision50.items()})
 
 
-def write_data(folder: Path, pictures: Sequence[Path], names: Mapping[int, str], source: Path) -> Path:
-    """Write a data YAML that names exactly these pictures, so that nothing but them is scored."""
-    channels = (yaml.safe_load(source.read_text(encoding="utf-8")) or {}).get("channels", 3)
-    (folder / "pictures.txt").write_text("\n".join(map(str, pictures)), encoding="utf-8")
-    listed = ["pictures.txt"]
-    content = {"path": str(folder), "train": listed, "val": listed, "names": dict(names), "channels": channels}
+def write_data(folder: Path, names: Mapping[int, str], source: Path) -> Path:
+    """Write a data YAML like `source`, of these classes, whose images are those in `folder`."""
+    known = load_yaml(source)
+    content = {"path": str(folder), "train": ".", "val": ".", "names": dict(names)}
+    content |= {key: known[key] for key in ("channels", "kpt_shape") if key in known}
     path = folder / "data.yaml"
     path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     return path

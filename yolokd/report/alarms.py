@@ -65,7 +65,7 @@ def _of_data(study: Study, pictures: Pictures | None) -> Iterator[str]:
     if pictures is None:
         return
     recorded = {str(run.provenance.get("data_fingerprint") or "") for run in study.runs.values()} - {""}
-    if recorded and pictures.whole not in recorded:
+    if recorded and not pictures.whole & recorded:
         yield (
             f"The data in '{pictures.yaml}' are not those of the training (another fingerprint); the models were "
             f"scored on what is there now."

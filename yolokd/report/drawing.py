@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from yolokd.data.images import read_image
 from yolokd.report.matching import Box
 
 SIDE = 560  # pixels of the longer side
@@ -34,10 +35,9 @@ def read_photo(path: Path) -> tuple[Photo, float]:
     """Return a picture as it is shown, (H, W, 3), its longer side `SIDE`, and the factor by which it was scaled.
 
     Raises:
-        OSError: It cannot be read.
+        DataError: It cannot be read.
     """
-    with Image.open(path) as file:
-        turned = ImageOps.exif_transpose(file).convert("RGB")
+    turned = Image.fromarray(read_image(path)[..., ::-1])
     factor = SIDE / max(turned.size)
     size = (max(round(turned.width * factor), 1), max(round(turned.height * factor), 1))
     return np.asarray(turned.resize(size)), factor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from yolokd.errors import DataError
+from yolokd.data.layout import printable
 from yolokd.report.arms import Arm, Arms
 from yolokd.report.drawing import Photo, draw, read_photo
 from yolokd.report.frames import Cast, Frame, Shown, choose, frames
@@ -79,15 +79,13 @@ def _explained(cast: Cast, count: int) -> list[str]:
 
 def _row(frame: Frame, number: int, pictures: Pictures) -> Row:
     path = pictures.files[frame.place]
-    try:
-        photo, factor = read_photo(path)
-    except OSError as error:
-        raise DataError(f"The picture '{path}' cannot be read: {error}") from error
+    photo, factor = read_photo(path)
+    name = printable(path.name)
     counts = ", ".join(f"{count} {name}" for name, count in frame.counts.items())
     truth = draw(photo, factor, [("object", box) for box in frame.objects])
-    panels = [Panel("ground truth", counts, f"{path.name} with its labelled objects: {counts}", truth)]
-    panels += [_panel(shown, photo, factor, path.name) for shown in frame.shown]
-    return Row(f"picture{number}", path.name, counts, panels)
+    panels = [Panel("ground truth", counts, f"{name} with its labelled objects: {counts}", truth)]
+    panels += [_panel(shown, photo, factor, name) for shown in frame.shown]
+    return Row(f"picture{number}", name, counts, panels)
 
 
 def _panel(shown: Shown, photo: Photo, factor: float, name: str) -> Panel:

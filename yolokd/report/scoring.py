@@ -22,7 +22,7 @@ from yolokd.engine import dataset, records
 from yolokd.engine.comparison import write_json
 from yolokd.engine.weights import sha256
 from yolokd.errors import UserError, YolokdError
-from yolokd.evaluation.ground_truth import list_pictures
+from yolokd.evaluation.ground_truth import list_pictures, unusable
 from yolokd.evaluation.instances import ground_truth
 from yolokd.evaluation.models import ModelScore, Progress, examine
 from yolokd.recipe.classes import ClassMap
@@ -43,7 +43,7 @@ class Pictures:
     files: tuple[Path, ...]
     objects: tuple[Box, ...]  # COCO annotations; image_id is a place in `files`
     crowds: tuple[Box, ...]  # likewise: what is found in them counts neither as right nor as false
-    whole: str  # fingerprint of all splits
+    whole: frozenset[str]  # fingerprints of all splits, of every version
     fingerprint: str  # of this split, the class names and the annotations
 
 
@@ -85,9 +85,9 @@ def open_pictures(data: str) -> Pictures:
     """
     found = dataset.resolve(data)
     sources = found.splits[SPLIT]
-    check_labels({SPLIT: sources}, found.names).raise_if_bad()
-    files = list_pictures(sources)
-    boxes = ground_truth(found.yaml_path, SPLIT, files, found.names)["annotations"]
+    check_labels({SPLIT: sources}, found.names, keypoints=found.keypoints).raise_if_bad()
+    files, skipped = list_pictures(sources), unusable(sources)
+    boxes = ground_truth(found.yaml_path, SPLIT, files, found.names, left_out=skipped)["annotations"]
     own = json.dumps([fingerprint({SPLIT: sources}), sorted(found.names.items()), boxes])
     return Pictures(
         yaml=str(found.yaml_path.absolute()),
@@ -95,7 +95,7 @@ def open_pictures(data: str) -> Pictures:
         files=tuple(files),
         objects=tuple(box for box in boxes if not box.get("iscrowd")),
         crowds=tuple(box for box in boxes if box.get("iscrowd")),
-        whole=fingerprint(found.splits),
+        whole=frozenset((fingerprint(found.splits), fingerprint(found.splits, like="without a version"))),
         fingerprint=hashlib.sha256(own.encode()).hexdigest(),
     )
 

@@ -92,7 +92,7 @@ def refuse_different_data(runs: Mapping[str, RunFolder]) -> None:
         UserError: Names the runs by data set.
     """
     prints = {name: str(run.provenance.get("data_fingerprint") or "") for name, run in runs.items()}
-    by_print = all(prints.values())
+    by_print = all(prints.values()) and len({":" in found for found in prints.values()}) == 1  # of one version
     groups: dict[str, list[str]] = {}
     for name, run in runs.items():
         if run.data != UNKNOWN:
