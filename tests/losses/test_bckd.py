@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torchvision.ops import box_iou, generalized_box_iou
 
 from tests.losses.steps import doubled, gradient, make_step, moves
 from yolokd.errors import RunError, ShapeError
-from yolokd.losses import bckd
+from yolokd.losses import base
 from yolokd.losses.base import Step
 from yolokd.losses.bckd import BCKD, _cls_map_and_gap, bckd_box_map, bckd_cls_map, score_gap
 from yolokd.recipe import BCKDConfig
@@ -344,7 +345,7 @@ def test_bckd_wired__over_processes_n_is_the_mean(monkeypatch: pytest.MonkeyPatc
     loss, step = BCKD(BCKDConfig()), make_step()
     own = step.branches[0].positives.sum().item()
     alone = values(loss, step)
-    monkeypatch.setattr(bckd, "mean_over_ranks", lambda x: 3 * x)  # the other rank found five times as many
+    monkeypatch.setattr(base, "mean_over_ranks", lambda x: 3 * x)  # the other rank found five times as many
     assert own > 0
     assert values(loss, step) == pytest.approx({term: value / 3 for term, value in alone.items()}, rel=1e-6)
 
@@ -370,3 +371,36 @@ def test_bckd_wired__teaches_the_student_only() -> None:
 def test_bckd_wired__a_missing_head_is_an_error() -> None:
     with pytest.raises(RunError, match="`bckd` needs the heads"):
         BCKD(BCKDConfig()).maps(make_step(weights=()), NONE, TERMS)
+
+
+def step_with(share: float, **averages: float) -> Step:
+    """A step whose batch holds this share of positives, in a run with these averages per image."""
+    step = make_step()
+    (branch,) = step.branches
+    found = torch.zeros_like(branch.positives)
+    found[:, : round(share * found.shape[1])] = True
+    known = {name: torch.tensor(value, dtype=torch.float64) for name, value in averages.items()} or None
+    return replace(step, branches=(replace(branch, positives=found, averages=known),))
+
+
+@pytest.mark.parametrize("normalizer", ["positives", "target_scores"])
+def test_bckd_wired__strength_does_not_depend_on_the_objects_of_the_batch(normalizer: str) -> None:
+    loss = BCKD(BCKDConfig.model_validate({"normalizer": normalizer}))
+    background, full = (step_with(share, positives=12.0, target_scores=5.0) for share in (0.0, 0.5))
+    for term, value in values(loss, background).items():
+        torch.testing.assert_close(value, values(loss, full)[term])
+        assert float(value) > 0
+
+
+def test_bckd_wired__average_of_the_run_divides_by_its_positives_per_image() -> None:
+    step = step_with(0.5, positives=12.0, target_scores=5.0)
+    student, teacher = step.branches[0].student.logits, step.branches[0].teacher.logits
+    expected = float(bckd_cls_map(student.detach(), teacher).sum(1).mean()) / 12
+    assert float(values(BCKD(BCKDConfig()), step)["bckd_cls"]) == pytest.approx(expected)
+
+
+def test_bckd_wired__average_of_the_batch_is_the_published_form() -> None:
+    step = step_with(0.0, positives=12.0, target_scores=5.0)
+    alone = values(BCKD(BCKDConfig()), step_with(0.0))
+    for term, value in values(BCKD(BCKDConfig(average="batch")), step).items():
+        torch.testing.assert_close(value, alone[term])

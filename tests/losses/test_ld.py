@@ -12,9 +12,11 @@ from tests.losses.steps import GRID, make_step
 from yolokd.errors import PairError, RunError, ShapeError
 from yolokd.losses.ld import LD, ld_map
 
+NONE = torch.nn.ModuleDict()
 
-def ld(temperature: float = 10.0) -> LD:
-    return LD(config(temperature=temperature))
+
+def ld(temperature: float = 10.0, average: str = "run") -> LD:
+    return LD(config(temperature=temperature, average=average))
 
 
 def four(bins: list[float]) -> torch.Tensor:
@@ -128,3 +130,17 @@ def test_ld__refuses_a_step_without_heads() -> None:
         ld().maps(replace(make_step(), branches=()), torch.nn.ModuleDict(), ["ld"])
     assert LD.needs_head
     assert LD.needs_distribution
+
+
+@pytest.mark.parametrize("average", ["run", "batch"])
+def test_ld__a_batch_with_few_objects_counts_by_the_runs_average(average: str) -> None:
+    step = make_step()
+    (branch,) = step.branches
+    few = torch.zeros_like(branch.positives)
+    few[0, :3] = True
+    mean = torch.tensor(12.0, dtype=torch.float64)
+    known = replace(branch, positives=few, averages={"positives": mean, "target_scores": mean})
+    alone = ld().maps(replace(step, branches=(replace(known, averages=None),)), NONE, ("ld",))["ld"]
+    found = ld(average=average).maps(replace(step, branches=(known,)), NONE, ("ld",))["ld"]
+    share = 3 / (12 * len(few)) if average == "run" else 1.0
+    torch.testing.assert_close(found, alone * share)

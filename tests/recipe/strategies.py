@@ -51,6 +51,7 @@ LOSSES = maybe(
         detach_weight=st.booleans(),
         iou=st.sampled_from(["giou", "iou"]),
         normalizer=st.sampled_from(["positives", "target_scores"]),
+        average=st.sampled_from(["run", "batch"]),
     ),
     ssim=loss(
         gain=GAINS,

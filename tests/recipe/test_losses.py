@@ -20,7 +20,15 @@ from yolokd.recipe import (
 
 LEVELS = ("p3", "p4", "p5")
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "bckd": {"cls": 1.0, "box": 4.0, "beta": 1.0, "detach_weight": False, "iou": "giou", "normalizer": "positives"},
+    "bckd": {
+        "cls": 1.0,
+        "box": 4.0,
+        "beta": 1.0,
+        "detach_weight": False,
+        "iou": "giou",
+        "normalizer": "positives",
+        "average": "run",
+    },
     "ssim": {"gain": 2.0, "levels": LEVELS, "window": 11, "sigma": 1.5, "normalize": "image"},
     "samkd": {
         "gain": 8e-5,
@@ -49,7 +57,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "pkd": {"gain": 10.0, "levels": LEVELS},
     "cwd": {"gain": 5.0, "levels": LEVELS, "tau": 1.0},
-    "ld": {"gain": 1.5, "temperature": 10.0},
+    "ld": {"gain": 1.5, "temperature": 10.0, "average": "run"},
     "fbkd": {"feature": 3.9e-4, "spatial": 0.02, "relation": 3.9e-4, "channel": 7.2e-3, "levels": LEVELS, "tau": 0.5},
     "ultralytics": {"gain": 6.0},
 }

@@ -170,7 +170,7 @@ def test_from_dict__reports_every_problem_at_once() -> None:
         "recipe: 9 problems",
         "  losses.bckd.cls: must be a number >= 0 or auto, got -1",
         "  losses.bckd.boxx: unknown key; did you mean box? "
-        "(known: schedule, cls, box, beta, detach_weight, iou, normalizer)",
+        "(known: schedule, cls, box, beta, detach_weight, iou, normalizer, average)",
         "  losses.sism: unknown key; did you mean ssim? "
         "(known: bckd, ssim, samkd, mgd, fgd, pkd, cwd, ld, fbkd, ultralytics)",
         "  schedule.until: must be a number > 0 and <= 1, got 2",

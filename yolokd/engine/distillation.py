@@ -14,6 +14,7 @@ from yolokd.engine.adversarial import Twin, teacher_precision
 from yolokd.engine.alarms import Alarms
 from yolokd.engine.balance import Balance
 from yolokd.engine.classes import ClassMatch
+from yolokd.engine.positives import PositiveCounts
 from yolokd.engine.teacher import DTYPES, Teacher, require_compiler
 from yolokd.engine.weight_records import WeightRecords
 from yolokd.engine.weighting import InstanceWeighting
@@ -32,6 +33,7 @@ class Distillation:
         schedules: Term → its schedule.
         classes: Which classes both partners know.
         balance: Gradient ratios and the gains that follow from them.
+        counts: Average number of positives per image over the run.
         weighting: Weights of places by how well the teacher does there; None weighs everything 1.
         twin: IKD's adversarial twins, or None.
         progress: Epochs behind us, set before each batch.
@@ -43,6 +45,7 @@ class Distillation:
     schedules: Mapping[str, Schedule]
     classes: ClassMatch
     balance: Balance
+    counts: PositiveCounts
     weighting: InstanceWeighting | None = None
     twin: Twin | None = None
     weight_records: WeightRecords = field(default_factory=WeightRecords)
@@ -103,6 +106,7 @@ def wire(
     """
     gains, balance = recipe.terms(), recipe.balance
     aid, ikd = recipe.weighting.aid, recipe.augment.ikd
+    state = {} if state is None else state
     return Distillation(
         losses={name: LOSSES[name](config) for name, config in recipe.losses.items()},
         gains=gains,
@@ -112,8 +116,9 @@ def wire(
             [term for term, gain in gains.items() if gain == "auto"],
             share=balance.share,
             every=balance.every,
-            state={} if state is None else state,
+            state=state,
         ),
+        counts=PositiveCounts(state),
         weighting=None if aid is None else InstanceWeighting(aid, match),
         twin=None if ikd is None or ikd.adversarial is None else Twin(ikd.adversarial, match),
         epochs=epochs,

@@ -11,6 +11,7 @@ from ultralytics.utils.ops import xywh2xyxy
 
 from yolokd.engine.assignment import Assigned
 from yolokd.engine.heads import as_head, grid_of, neck_features, split_branches
+from yolokd.engine.positives import PositiveCounts
 from yolokd.engine.teacher import TeacherOutput
 from yolokd.losses._tensors import widen
 from yolokd.losses.base import Branch, Grid, Loss, Step
@@ -26,6 +27,7 @@ def gather(
     shares: Mapping[str, float],
     losses: Collection[Loss],
     classes: CommonClasses,
+    counts: PositiveCounts | None = None,
 ) -> Step:
     """Return what some losses look at.
 
@@ -37,6 +39,7 @@ def gather(
         shares: Branch → its weight in the detection loss.
         losses: Those that act in this step.
         classes: Returns the indices of the common classes in student and teacher on a device.
+        counts: Averages of the run, to which this step is added; None lets each step stand alone.
     """
     features = neck_features(raw)
     grid, levels = grid_of(features), {level for loss in losses for level in loss.levels}
@@ -46,7 +49,7 @@ def gather(
         student={level: widen(x) if level in levels else x for level, x in features.items()},  # once for all losses
         teacher=taught.features,
         grid=grid,
-        branches=branches(raw, taught.raw or {}, assigned, shares, grid, classes) if heads else (),
+        branches=branches(raw, taught.raw or {}, assigned, shares, grid, classes, counts) if heads else (),
         teacher_scores=teacher_scores(taught.raw or {}) if scores else None,
         boxes_xyxy_px=boxes_of(batch, len(features["p3"])) if any(loss.needs_boxes for loss in losses) else (),
     )
@@ -59,6 +62,7 @@ def branches(
     shares: Mapping[str, float],
     grid: Grid,
     classes: CommonClasses,
+    counts: PositiveCounts | None = None,
 ) -> tuple[Branch, ...]:
     """Return the branches that both heads have, with the common classes only; arguments as `gather`'s."""
     own, other = split_branches(raw), split_branches(taught)
@@ -73,6 +77,7 @@ def branches(
             positives=padded(assigned[name].positives, count),
             target_scores_sum=assigned[name].target_scores_sum,
             labelled=len(assigned[name].positives) / count,
+            averages=None if counts is None else counts.update(name, assigned[name]),
         )
         for name, weight in shares.items()
         if name in own and name in other

@@ -130,7 +130,7 @@ class TeacherStudent(DistillationModel):
             with torch.autocast(images.device.type, enabled=False):
                 shares = {name: share for name, (_, share) in branch_criteria(self.student_model.criterion).items()}
                 losses = run.losses_of(active)
-                step = gather(batch, raw, taught, assigned, shares, losses.values(), run.common_classes)
+                step = gather(batch, raw, taught, assigned, shares, losses.values(), run.common_classes, run.counts)
                 self._compare(step, losses, active, tally)
         tally.add(twin_maps)
         return Look(detection, items, features, tally.maps, tally.levels, tally.values, weights, twins)

@@ -321,6 +321,7 @@ def _end_batch(trainer: DistillTrainer) -> None:
 def _end_epoch(trainer: DistillTrainer) -> None:
     distillation = _distillation(trainer)
     distillation.alarms.read()
+    distillation.counts.save()
     if RANK in {-1, 0}:
         distillation.weight_records.write(trainer.save_dir, trainer.epoch + 1)
         for term, pull in distillation.pulls().items():

@@ -13,12 +13,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from yolokd.losses._tensors import widen, without_autocast
+from yolokd.losses._tensors import mean_over_ranks, widen, without_autocast
 
 LEVEL_OF_STRIDE = {8: "p3", 16: "p4", 32: "p5"}
 LEVELS = tuple(LEVEL_OF_STRIDE.values())
@@ -99,6 +99,9 @@ class Head:
         return torch.cat((points - left_top, points + right_bottom), -1)
 
 
+Averages = Mapping[str, Tensor]  # "positives" and "target_scores" of one branch → () per labeled image
+
+
 @dataclass(frozen=True)
 class Branch:
     """One pair of heads, one-to-many or one-to-one, and what the student's own assignment says about it."""
@@ -109,7 +112,19 @@ class Branch:
     teacher: Head
     positives: Tensor  # (B, A) bool: anchors that the student's assignment gave to an object; none without labels
     target_scores_sum: Tensor  # (): mass of the assignment's soft labels, at least 1
-    labelled: float = 1.0  # share of the B pictures that have labels, which alone can have positives
+    labelled: float = 1.0  # share of the B images that have labels, which alone can have positives
+    averages: Averages | None = None  # of the run so far, this step included; None: this step stands alone
+
+    def expected(self, quantity: Literal["positives", "target_scores"]) -> Tensor:
+        """Return how many positives, or how much mass of soft labels, a batch of this size holds on average, ().
+
+        By the averages of the run, so that a batch of backgrounds counts no more than others. Without them by the
+        batch alone (at least 1), scaled up to the images without labels; over several processes their mean.
+        """
+        if self.averages is not None:
+            return self.averages[quantity] * len(self.positives)
+        mass = self.positives.sum().float() if quantity == "positives" else self.target_scores_sum
+        return mean_over_ranks(mass).clamp_min(1) / self.labelled
 
 
 @dataclass(frozen=True)

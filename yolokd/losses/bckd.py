@@ -4,13 +4,16 @@ Source: Yang et al., "Bridging Cross-task Protocol Inconsistency for Distillatio
 (arXiv:2308.14286), and the authors' code, github.com/TinyTigerPan/BCKD at 121c9aa (`novel_kd_loss`, `ld_head.py`).
 As in that code, the weight |p_t − p_s|^β of the classification term carries gradient, and the box term uses GIoU where
 the paper writes IoU; `detach_weight` and `iou` choose otherwise.
-Differs: returned per anchor instead of summed, so that instance weights apply; a level without positives is not
-dropped; the areas of boxes turned inside out do not count as positive, which keeps the loss within its range.
+Differs: returned per anchor instead of summed, so that instance weights apply; divided by the average number of
+positives over the run instead of the batch's own (at least 1), by which a batch of backgrounds counts up to 70 times as
+much (`average: batch` is the published form); a level without positives is not dropped; the areas of boxes turned
+inside out do not count as positive, which keeps the loss within its range.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -18,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolokd.errors import RunError, ShapeError
-from yolokd.losses._tensors import as_pair, known, mean_over_ranks, portions, same_shape, without_autocast
+from yolokd.losses._tensors import as_pair, known, portions, same_shape, without_autocast
 from yolokd.losses.base import Branch, Loss, Step
 
 if TYPE_CHECKING:
@@ -155,7 +158,7 @@ def _area(boxes: Tensor) -> Tensor:
 
 
 class BCKD(Loss):
-    """Both terms on every branch of the head, divided by what the student's own assignment found in the batch."""
+    """Both terms on every branch of the head, divided by what the student's own assignment finds in a batch."""
 
     terms = ("bckd_cls", "bckd_box")
     needs_head = True
@@ -168,8 +171,8 @@ class BCKD(Loss):
     def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
         """Return the active ones of "bckd_cls" and "bckd_box", (B, A): map · B / N, weighted and summed over branches.
 
-        N is the number of positives or the mass of the soft labels, at least 1; over several processes its mean. Where
-        some pictures have no labels, it is the count on the others, scaled up to all.
+        N is the number of positives or the mass of the soft labels that a batch of this size holds on average over the
+        run, or with `average: batch` what this batch holds; see `Branch.expected`.
 
         Raises:
             RunError: The step carries no branch that both heads have.
@@ -178,15 +181,11 @@ class BCKD(Loss):
             raise RunError("the loss `bckd` needs the heads of student and teacher, but no branch of them was captured")
         maps: dict[str, Tensor] = {}
         for branch in step.branches:
-            scale = branch.weight * len(branch.student.logits) / self._normalizer(branch)
+            branch = branch if self.config.average == "run" else replace(branch, averages=None)
+            scale = branch.weight * len(branch.student.logits) / branch.expected(self.config.normalizer)
             for term, values in self._branch(branch, active).items():
                 maps[term] = maps[term] + scale * values if term in maps else scale * values
         return maps
-
-    def _normalizer(self, branch: Branch) -> Tensor:
-        positives = self.config.normalizer == "positives"
-        mass = branch.positives.sum().float() if positives else branch.target_scores_sum
-        return mean_over_ranks(mass).clamp_min(1) / branch.labelled
 
     def _branch(self, branch: Branch, active: Collection[str]) -> dict[str, Tensor]:
         """Return the active maps of one branch as the public functions give them."""

@@ -3,7 +3,8 @@
 Source: Zheng et al., "Localization Distillation for Dense Object Detection", CVPR 2022, and the authors' code
 (HikariTJU/LD).
 Differs: at the student's own positives only, without the paper's second region, which depends on anchors of one
-detector family.
+detector family; Σw is scaled to the average number of positives over the run, so that one object in a batch of
+backgrounds does not count as much as all objects of another (`average: batch` is the published form).
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class LD(Loss):
 
     def __init__(self, config: LDConfig) -> None:
         self.temperature = config.temperature
+        self.average = config.average
 
     @without_autocast
     def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
@@ -78,6 +80,9 @@ class LD(Loss):
                 f"the teacher's {teacher.bins} (1 means plain distances); use the box term of bckd instead."
             )
         weight = student.logits.detach().sigmoid().amax(-1) * branch.positives  # (B, A)
-        total = mean_over_ranks(weight.sum()).clamp(min=1e-9)
+        total, count = mean_over_ranks(torch.stack([weight.sum(), branch.positives.sum().to(weight)]))
+        if self.average == "run":  # Σw of a batch that holds as many positives as the run's average
+            total = total / count.clamp_min(1) * branch.expected("positives") * branch.labelled
         error = ld_map(student.distribution, teacher.distribution, temperature=self.temperature)
-        return weight * (branch.weight * len(weight) / total) * error
+        scale: Tensor = branch.weight * len(weight) / total.clamp_min(1e-9)
+        return weight * scale * error

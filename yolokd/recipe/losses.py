@@ -21,6 +21,15 @@ Generator = Annotated[
 ]
 
 
+Average = Annotated[
+    Literal["run", "batch"],
+    Field(
+        description="Number of positives that the loss is divided by: the average of the run, so that a batch of "
+        "backgrounds counts no more than others, or the batch's own as published.",
+    ),
+]
+
+
 class LossConfig(Config, ABC):
     """Base of the configuration of one distillation method."""
 
@@ -50,6 +59,7 @@ class BCKDConfig(LossConfig):
         default="positives",
         description="What both terms are divided by: the number of positive anchors, or the mass of their soft labels.",
     )
+    average: Average = "run"
 
     def gains(self) -> dict[str, Gain]:
         """Return the gains of the classification and the box term."""
@@ -178,6 +188,7 @@ class LDConfig(LossConfig):
 
     gain: Gain = Field(default=1.5, description="Gain of the loss; 0 switches it off.")
     temperature: float = Field(default=10.0, gt=0, description="Temperature of the softmax over bins.")
+    average: Average = "run"
 
     def gains(self) -> dict[str, Gain]:
         """Return the gain of the only term."""
