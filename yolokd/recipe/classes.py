@@ -15,6 +15,7 @@ from typing import Literal
 from yolokd.errors import UserError
 from yolokd.recipe.problems import nearest
 
+ITEM = "item"  # Ultralytics' name of the one class to which train.single_cls joins all
 ClassMapName = Literal["coco-to-kitti"]
 ClassMap = Mapping[str, str] | str  # a model's class name → the data's; or the name of a shipped map
 
@@ -84,6 +85,19 @@ def partners(model: Mapping[int, str], data: Mapping[int, str], classes: ClassMa
         )
     found = {index: targets.get(name) for index, name in model.items()}
     return {index: indices[name][0] for index, name in found.items() if name is not None}
+
+
+def joined_partners(model: Mapping[int, str], data: Mapping[int, str], classes: ClassMap) -> dict[int, int]:
+    """Return the model's class index → 0, of the classes that are among the data's when these are joined to one.
+
+    That is each class that has a partner in the data, that the mapping names as `item`, or that is `item` itself.
+    Arguments and errors as `partners`.
+    """
+    mapping = {} if isinstance(classes, str) else classes
+    to_item = {name: other for name, other in mapping.items() if find_name(other, data.values()) is None}
+    rest = classes if isinstance(classes, str) else {k: v for k, v in mapping.items() if k not in to_item}
+    found = partners(model, data, rest) | partners(model, {0: ITEM}, to_item)
+    return dict.fromkeys(sorted(found), 0)
 
 
 def match_names(ours: Iterable[str], theirs: Iterable[str], our_side: str, their_side: str) -> dict[str, str]:
