@@ -25,6 +25,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     found = SimpleNamespace(
         yaml_path=tmp_path / "data.yaml",
         names={0: "[bold]car", 1: "person"},
+        keypoints=(0, 0),
         splits={split: [tmp_path / "images" / split] for split in ("train", "val")},
     )
     module = ModuleType("yolokd.engine.dataset")
@@ -52,10 +53,14 @@ def test_check__prints_notes_and_raises_the_errors(data: Path) -> None:
     assert "a.txt:3: the class must be" in str(result.exception)
 
 
-def test_check__deep_opens_the_pictures(data: Path) -> None:
-    result = runner.invoke(app, ["check", "any", "--deep"])
-    assert isinstance(result.exception, DataError)
-    assert "the picture cannot be read" in str(result.exception)
+def test_check__names_what_is_left_out(data: Path) -> None:
+    (data / "images" / "train" / "b.jpg").write_text("<html>")
+    for arguments in (["check", "any"], ["check", "any", "--deep"]):
+        result = runner.invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        assert "Note: 1 image is left out, as Ultralytics does: " in result.output
+        row = next(line for line in result.output.splitlines() if "left out " in line)
+        assert row.replace("│", " ").split() == ["left", "out", "1", "0"]
 
 
 def test_check__limits_the_notes(data: Path) -> None:

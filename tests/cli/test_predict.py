@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -63,10 +66,10 @@ def test_predict__rounds_the_size_and_says_so(weights: str, pictures: Path, tmp_
 def test_predict__the_user_s_mistakes(weights: str, tmp_path: Path) -> None:
     missing = runner.invoke(app, [weights, str(tmp_path / "gone.jpg")])
     assert isinstance(missing.exception, UserError)
-    assert "no picture, video or folder" in str(missing.exception)
+    assert "no image, video or folder" in str(missing.exception)
     empty = runner.invoke(app, [weights, str(tmp_path), "--out", str(tmp_path / "out")])
     assert isinstance(empty.exception, UserError)
-    assert "no pictures or videos in" in str(empty.exception)
+    assert "no images or videos in" in str(empty.exception)
     assert isinstance(runner.invoke(app, ["gone.pt", str(tmp_path)]).exception, WeightsError)
 
 
@@ -80,3 +83,40 @@ def test_predict__failure_of_ultralytics_is_a_failed_run(
     result = runner.invoke(app, [weights, str(pictures), "--out", str(tmp_path / "out")])
     assert isinstance(result.exception, RunError)
     assert "failed: no such device" in str(result.exception)
+
+
+def test_predict__passes_over_what_it_cannot_use_and_says_so(weights: str, pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for name in (b"fine.png", b"it's [1] *.png", b"caf\xe9.png", b"new\nline.png"):
+        shutil.copy(pictures / "000000.png", folder / os.fsdecode(name))
+    (folder / "page.jpg").write_text("<html>")
+    (folder / "lost.jpg").symlink_to("nowhere")
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    result = runner.invoke(app, [weights, str(folder), "--out", str(tmp_path / "out"), "--device", "cpu"])
+    assert result.exception is None, result.exception
+    text = result.stdout
+    assert f"'{folder}/caf\\xe9.png' is passed over: a file whose name is not UTF-8" in text
+    assert f"'{folder}/new\\nline.png' is passed over" in text
+    assert f"'{folder}/page.jpg' is passed over: a file that cannot be read (not an image of a known format)" in text
+    assert f"'{folder}/lost.jpg' is passed over" in text
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == {"fine", "it's [1] *"}
+    assert "fine.png: nothing" in text.splitlines()
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"page.jpg", b"empty.png"])
+def test_predict__a_single_file_that_cannot_be_used(weights: str, pictures: Path, tmp_path: Path, name: bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    path.write_bytes({b"page.jpg": b"<html>", b"empty.png": b""}.get(name, (pictures / "000000.png").read_bytes()))
+    result = runner.invoke(app, [weights, str(path), "--out", str(tmp_path / "out")])
+    assert isinstance(result.exception, UserError)
+    assert "is passed over: a file " in str(result.exception)
+    assert name.decode("utf-8", "backslashreplace") in str(result.exception)
+
+
+def test_predict__an_image_too_small_for_training(weights: str, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "small.png"), np.zeros((8, 8, 3), np.uint8))
+    result = runner.invoke(app, [weights, str(tmp_path / "small.png"), "--out", str(tmp_path / "out")])
+    assert result.exception is None, result.exception
+    assert "small.png: nothing" in result.stdout.splitlines()

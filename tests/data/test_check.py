@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from yolokd.data.check import DataReport, check_labels
 from yolokd.errors import DataError
@@ -35,9 +37,9 @@ class Set:
             path.write_text(label, encoding="utf-8")
         return path
 
-    def check(self, *, deep: bool = False) -> DataReport:
+    def check(self, *, again: bool = False) -> DataReport:
         splits = {split: [self.root / "images" / split] for split in ("train", "val")}
-        return check_labels(splits, NAMES, deep=deep)
+        return check_labels(splits, NAMES, again=again)
 
 
 @pytest.fixture
@@ -64,9 +66,9 @@ def test_check_labels__counts(data: Set) -> None:
         ("0 .5 .5 .2", "a row has 5 columns", "4: 0 .5 .5 .2"),
         ("2 .5 .5 .2 .2", "the class must be a whole number from 0 to 1", "2"),
         ("0 .5 .5 .2 two", "not a number", "'two'"),
-        ("0 .5 nan .2 .2", "y must be a share of the picture", "nan"),
-        ("0 64 .5 .2 .2", "x must be a share of the picture", "64"),
-        ("0 .5 .5 -.2 .2", "width must be a share of the picture", "-0.2"),
+        ("0 .5 nan .2 .2", "y must be a share of the image", "nan"),
+        ("0 64 .5 .2 .2", "x must be a share of the image", "64"),
+        ("0 .5 .5 -.2 .2", "width must be a share of the image", "-0.2"),
     ],
 )
 def test_check_labels__an_error_has_file_line_and_value(data: Set, row: str, what: str, value: str) -> None:
@@ -100,7 +102,7 @@ def test_check_labels__labels_that_are_no_text(data: Set) -> None:
     file.write_bytes(b"\xff\xfe\x00")
     (problem,) = data.check().errors
     assert (problem.file, problem.line) == (str(file), 0)
-    assert problem.what == "the labels cannot be read as text"
+    assert problem.what.startswith("the labels cannot be read as text: 'utf-8' codec can't decode byte 0xff")
 
 
 def test_check_labels__repeated_rows_are_a_note(data: Set) -> None:
@@ -122,26 +124,27 @@ def test_check_labels__labels_without_a_picture_are_one_note_per_folder(data: Se
     for name in ("a", "b"):
         (data.root / "labels" / "train" / f"{name}.txt").write_text(BOX)
     (note,) = data.check().notes
-    assert str(note) == f"{data.root / 'labels' / 'train'}: 2 label files without a picture, the first, got a.txt"
+    assert str(note) == f"{data.root / 'labels' / 'train'}: 2 label files without an image, such as a.txt"
 
 
 def test_check_labels__a_folder_without_pictures(data: Set) -> None:
     (data.root / "images" / "val" / "ok.png").unlink()
     (problem,) = data.check().errors
-    assert (problem.file, problem.what) == (str(data.root / "images" / "val"), "holds no pictures")
+    assert (problem.file, problem.what) == (str(data.root / "images" / "val"), "holds no images")
 
 
 def test_check_labels__a_folder_that_is_missing(tmp_path: Path) -> None:
     report = check_labels({"train": [tmp_path / "nowhere"]}, NAMES)
     (problem,) = report.errors
-    assert str(problem) == f"{tmp_path / 'nowhere'}: the pictures cannot be listed: No such file or directory"
+    assert str(problem) == f"{tmp_path / 'nowhere'}: the images cannot be listed: No such file or directory"
 
 
 def test_check_labels__pictures_without_any_label_say_where_they_belong(data: Set) -> None:
     (data.root / "labels" / "train" / "ok.txt").unlink()
     (problem,) = data.check().errors
-    assert "none of the 1 train pictures has a label" in problem.what
-    assert problem.value == str(data.root / "labels" / "train" / "ok.txt")
+    label = data.root / "labels" / "train" / "ok.txt"
+    what = f"none of the 1 train images has an object; the labels of this one belong in '{label}'"
+    assert str(problem) == f"{data.root / 'images' / 'train' / 'ok.png'}: {what}"
 
 
 def test_check_labels__a_test_split_may_be_without_labels(data: Set) -> None:
@@ -152,58 +155,96 @@ def test_check_labels__a_test_split_may_be_without_labels(data: Set) -> None:
 def test_check_labels__a_list_that_names_a_missing_picture(data: Set) -> None:
     (data.root / "list.txt").write_text("./images/train/ok.png\n./images/train/gone.png\n")
     (problem,) = check_labels({"train": [data.root / "list.txt"]}, NAMES).errors
-    assert problem.what == "names a picture that does not exist"
+    assert problem.what == "names an image that does not exist"
     assert problem.value == str(data.root / "images" / "train" / "gone.png")
 
 
 def test_check_labels__pictures_in_two_splits_are_a_note(data: Set) -> None:
     folder = data.root / "images" / "train"
     (note,) = check_labels({"train": [folder], "val": [folder]}, NAMES).notes
-    assert note.what.startswith("train and val have pictures in common")
-    assert note.value == "1"
+    assert str(note) == f"{folder / 'ok.png'}: train and val have this image in common"
 
 
-def test_check_labels__deep_counts_sizes_by_coco(data: Set) -> None:
+def test_check_labels__counts_sizes_by_coco(data: Set) -> None:
     for index, share in enumerate((31 / 200, 33 / 200, 95 / 200, 97 / 200)):
         data.add(f"train/{index}", f"1 .5 .5 {share} {share}\n", size=(200, 200))
-    assert data.check(deep=True).splits["train"].sizes == {"small": 2, "medium": 2, "large": 1}  # ok.png: 8 pixels
-    assert not data.check().splits["train"].sizes
+    assert data.check().splits["train"].sizes == {"small": 2, "medium": 2, "large": 1}  # ok.png: 8 pixels
 
 
-def test_check_labels__deep_finds_pictures_that_cannot_be_read_or_are_too_small(data: Set) -> None:
-    data.add("train/tiny", size=(9, 40))
-    (data.root / "images" / "train" / "broken.jpg").write_bytes(b"no picture")
-    (data.root / "labels" / "train" / "broken.txt").write_text(BOX)
-    assert data.check().errors == []
-    found = {Path(problem.file).name: str(problem) for problem in data.check(deep=True).errors}
-    assert sorted(found) == ["broken.jpg", "tiny.png"]
-    assert "the picture cannot be read: " in found["broken.jpg"]
-    assert "a picture below 10 pixels, got 9×40" in found["tiny.png"]
+def test_check_labels__images_that_cannot_be_used_are_left_out_and_named(data: Set) -> None:
+    data.add("train/tiny", "9 wrong\n", size=(9, 40))
+    folder = data.root / "images" / "train"
+    (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / "empty.png").touch()
+    (folder / "lost.png").symlink_to("nowhere.png")
+    Image.new("RGB", (40, 40)).save(folder / "gif.png", format="GIF")
+    report = data.check()
+    report.raise_if_bad()
+    assert (report.splits["train"].pictures, report.splits["train"].left_out) == (1, 5)
+    assert report.left_out == (
+        f"5 images are left out, as Ultralytics does: {folder}/broken.jpg (not an image of a known format), "
+        f"{folder}/empty.png (an empty file), {folder}/gif.png (a GIF, which Ultralytics does not read), "
+        f"{folder}/lost.png (a link to nothing), {folder}/tiny.png (9×40 pixels, fewer than 10 on a side)"
+    )
 
 
-def test_check_labels__deep_finds_wrong_formats_and_cut_jpegs(data: Set) -> None:
-    data.add("train/cut", suffix=".jpg")
-    path = data.root / "images" / "train" / "cut.jpg"
-    path.write_bytes(path.read_bytes()[:-2])
-    from PIL import Image
+def test_check_labels__a_split_of_images_that_cannot_be_used(data: Set) -> None:
+    path = data.root / "images" / "val" / "ok.png"
+    path.write_bytes(b"no image")
+    (problem,) = data.check().errors
+    assert str(problem) == f"{path}: none of the 1 val images can be used; the first is not an image of a known format"
 
-    Image.new("RGB", (40, 40)).save(data.root / "images" / "train" / "gif.png", format="GIF")
-    report = data.check(deep=True)
-    (error,) = report.errors
-    assert (error.what, error.value) == ("a kind of picture that Ultralytics does not read", "GIF")
+
+def test_check_labels__a_jpeg_with_more_after_its_end_is_a_note(data: Set) -> None:
+    data.add("train/tail", suffix=".jpg")
+    path = data.root / "images" / "train" / "tail.jpg"
+    path.write_bytes(path.read_bytes() + b"\0\0")
+    before = path.read_bytes()
+    report = data.check()
     (note,) = report.notes
     assert note.file == str(path)
     assert "without its end mark" in note.what
+    assert report.splits["train"].left_out == 0
+    assert path.read_bytes() == before
 
 
-def test_check_labels__deep_turns_upright_photos(data: Set) -> None:
-    from PIL import Image
+def test_check_labels__rows_that_are_all_wrong_are_no_lack_of_labels(data: Set) -> None:
+    (data.root / "labels" / "val" / "ok.txt").write_text("5 .5 .5 .2 .2\n")
+    (problem,) = data.check().errors
+    assert "the class must be" in problem.what
 
+
+def test_check_labels__keypoints_are_dropped(data: Set) -> None:
+    for number, row in enumerate(["0 .5 .5 .2 .2 .4 .4 .6 .6", "1 .5 .5 .4 .4 .1 .1 .2 .2"]):
+        data.add(f"train/{number}", row + "\n")
+    splits = {"train": [data.root / "images" / "train"]}
+    report = check_labels(splits, NAMES, keypoints=(2, 2))
+    assert (report.errors, report.splits["train"].objects) == ([], {0: 2, 1: 1})
+    assert report.splits["train"].sizes == {"small": 3}
+
+
+def test_check_labels__a_name_that_is_no_utf8_can_be_printed(data: Set) -> None:
+    name = os.fsdecode(b"caf\xe9\n")
+    data.add("train/odd", "9 .5 .5 .2 .2\n")
+    for kind, suffix in (("images", "png"), ("labels", "txt")):
+        (data.root / kind / "train" / f"odd.{suffix}").rename(data.root / kind / "train" / f"{name}.{suffix}")
+    (problem,) = data.check().errors
+    assert str(problem).startswith(f"{data.root}/labels/train/caf\\xe9\\n.txt:1: ")
+
+
+def test_check_labels__a_label_file_that_is_a_pipe_is_not_waited_for(data: Set) -> None:
+    file = data.add("train/pipe", None)
+    os.mkfifo(file)
+    (problem,) = data.check().errors
+    assert str(problem) == f"{file}: the labels cannot be read as text: not a file"
+
+
+def test_check_labels__turns_upright_images(data: Set) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (400, 40)).save(data.root / "images" / "train" / "turned.jpg", exif=exif)
     (data.root / "labels" / "train" / "turned.txt").write_text("0 .5 .5 1 .1\n")  # 40 wide and 40 high, as it is shown
-    assert data.check(deep=True).splits["train"].sizes == {"small": 1, "medium": 1}
+    assert data.check().splits["train"].sizes == {"small": 1, "medium": 1}
 
 
 def test_check_labels__reports_progress_to_the_end(data: Set) -> None:
@@ -212,7 +253,9 @@ def test_check_labels__reports_progress_to_the_end(data: Set) -> None:
     calls: list[tuple[int, int]] = []
     splits = {split: [data.root / "images" / split] for split in ("train", "val")}
     check_labels(splits, NAMES, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(100, 122), (122, 122)]
+    assert calls == [(done, 122) for done in range(1, 123)]
+    check_labels(splits, NAMES, progress=lambda done, total: calls.append((done, total)))
+    assert len(calls) == 122  # nothing is opened again
 
 
 def test_raise_if_bad__shows_five_and_counts_the_rest(data: Set) -> None:

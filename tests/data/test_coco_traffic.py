@@ -86,7 +86,7 @@ def test_prepare__the_set_is_ready_for_training(src: Path, tmp_path: Path) -> No
     from yolokd.engine.dataset import resolve
 
     found = resolve(str(prepare(src, tmp_path / "out").path))
-    report = check_labels(found.splits, found.names, deep=True)
+    report = check_labels(found.splits, found.names)
     report.raise_if_bad()
     assert list(found.names.values()) == list(NAMES)
     assert [split.pictures for split in report.splits.values()] == [len(reference(src, s)) for s in ("train", "val")]

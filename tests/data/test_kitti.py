@@ -29,7 +29,7 @@ def test_prepare__a_set_that_ultralytics_reads(src: Path, tmp_path: Path) -> Non
     found = resolve(str(made.path))
     assert made.is_new
     assert found.names == {0: "Car", 1: "Pedestrian", 2: "Cyclist"}
-    report = check_labels(found.splits, found.names, deep=True)
+    report = check_labels(found.splits, found.names)
     assert (report.errors, report.notes) == ([], [])
     for split, counts in report.splits.items():
         assert counts.objects == {0: counts.pictures} == made.report.splits[split].objects

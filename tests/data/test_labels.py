@@ -78,7 +78,7 @@ def test_parse_row_and_refuse_row__accept_what_ultralytics_accepts(picture: Path
         ("3 .5 .5 .2 .2", False, "the class must be a whole number from 0 to 2", "3"),
         ("-1 .5 .5 .2 .2", False, "whole number from 0 to 2", "-1"),
         ("0.5 .5 .5 .2 .2", False, "whole number from 0 to 2", "0.5"),
-        ("0 320 .5 .2 .2", False, "x must be a share of the picture, 0 to 1", "320"),
+        ("0 320 .5 .2 .2", False, "x must be a share of the image, 0 to 1", "320"),
         ("0 .5 -.3 .2 .2", False, "y must be a share", "-0.3"),
         ("0 .5 .5 1.2 .2", False, "width must be a share", "1.2"),
         ("0 .5 .5 .2 -.2", False, "height must be a share", "-0.2"),

@@ -34,7 +34,7 @@ def test_to_compare__takes_sixteen_of_the_validation_pictures(tmp_path: Path) ->
 
 
 def test_to_compare__no_pictures(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no pictures in"):
+    with pytest.raises(DataError, match="no images in"):
         to_compare(tmp_path)
     with pytest.raises(DataError, match=r"no data YAML 'nothing\.yaml'"):
         to_compare("nothing.yaml")
@@ -52,8 +52,10 @@ def test_write_calibration__names_training_pictures_only(tmp_path: Path, monkeyp
     monkeypatch.setattr(pictures, "MAX_CALIBRATION", 4)
     written = yaml.safe_load(write_calibration(data, tmp_path / "calibration").read_text())
     assert written["names"] == dict(enumerate(tiny.NAMES))
-    listed = (Path(written["path"]) / written["val"][0]).read_text().split()
-    assert listed == [str(tmp_path / "set" / "images" / "train" / f"{n:06}.png") for n in (0, 2, 4, 6)]
+    listed = sorted((Path(written["path"]) / written["val"] / "images").iterdir())
+    assert [path.name for path in listed] == [f"{n:06}.png" for n in range(4)]
+    assert [path.resolve().name for path in listed] == [f"{n:06}.png" for n in (0, 2, 4, 6)]
+    assert listed[0].read_bytes() == (tmp_path / "set" / "images" / "train" / "000000.png").read_bytes()
 
 
 def test_letterbox__equals_ultralytics(tmp_path: Path) -> None:
@@ -70,5 +72,5 @@ def test_letterbox__equals_ultralytics(tmp_path: Path) -> None:
 
 def test_letterbox__names_a_picture_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("")
-    with pytest.raises(DataError, match=r"a\.jpg' cannot be read as a picture"):
+    with pytest.raises(DataError, match=r"a\.jpg' cannot be read as an image"):
         letterbox(tmp_path / "a.jpg", 64)

@@ -51,7 +51,7 @@ def test_read_photo__area_is_where_the_picture_lies(pictures: Path, tmp_path: Pa
 def test_read_photo__what_is_no_picture(tmp_path: Path) -> None:
     for name, content in (("text.jpg", b"not a picture"), ("empty.png", b"")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=f"{name}' cannot be read as a picture"):
+        with pytest.raises(UserError, match=f"{name}' cannot be read as an image"):
             read_photo(tmp_path / name, 64, 3)
 
 
@@ -101,7 +101,7 @@ def test_find_photos__nothing_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no picture or folder 'gone\.jpg'"):
         find_photos(["gone.jpg"])
     (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(UserError, match="no pictures in the folder"):
+    with pytest.raises(UserError, match="no images in the folder"):
         find_photos([tmp_path])
 
 

@@ -65,7 +65,7 @@ def test_find_unlabeled__damaged_pictures_are_left_out_and_named(tmp_path: Path)
     assert [Path(file).name for file in found.files] == ["free1.png", "free0.png", "long.jpg"]
     assert all(imread(file) is not None for file in found.files)
     (note,) = check_unlabeled(found, recipe(free), {})
-    assert note.startswith("4 unlabelled pictures cannot be read")
+    assert note.startswith("4 unlabeled images are left out, as Ultralytics does: ")
     assert all(name in note for name in ("broken.png", "words.jpg", "cut.jpg", "tiny.png"))
 
 

@@ -50,7 +50,7 @@ def test_detect__equals_ultralytics_own_results_but_for_rounding(data: Path, wei
 
 def test_detect__pictures_that_ultralytics_leaves_out(data: Path, weights: Path, tmp_path: Path) -> None:
     options = {"imgsz": 64, "batch": 2, "device": "cpu", "project": str(tmp_path), "name": "a"}
-    with quiet(), pytest.raises(DataError, match=r"cannot read 1 of the pictures, such as 'gone\.png'"):
+    with quiet(), pytest.raises(DataError, match=r"cannot read 1 of the images, such as 'gone\.png' \(no such file\)"):
         detect(YOLO(weights), data, ["gone.png"], options=options, progress=lambda share: None)
 
 

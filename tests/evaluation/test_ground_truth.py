@@ -12,7 +12,7 @@ from yolokd.evaluation.ground_truth import (
     coco_ground_truth,
     label_path,
     list_pictures,
-    picture_size,
+    image_size,
     read_labels,
 )
 
@@ -76,17 +76,17 @@ def test_read_labels__missing_file_means_no_objects(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("orientation", "turned"), [(None, False), (1, False), (3, False), (6, True), (8, True)])
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_picture_size__follows_the_camera_s_orientation(
+def test_image_size__follows_the_camera_s_orientation(
     tmp_path: Path, orientation: int | None, turned: bool, suffix: str
 ) -> None:
     path = _picture(tmp_path / f"a.{suffix}", (64, 48), orientation)
-    assert picture_size(path) == ((48, 64) if turned else (64, 48))
+    assert image_size(path) == ((48, 64) if turned else (64, 48))
 
 
-def test_picture_size__names_a_broken_file(tmp_path: Path) -> None:
+def test_image_size__names_a_broken_file(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"not a picture")
-    with pytest.raises(DataError, match=r"a\.jpg' cannot be read as a picture"):
-        picture_size(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"a\.jpg' cannot be read as an image"):
+        image_size(tmp_path / "a.jpg")
 
 
 def test_list_pictures__each_once_and_sorted(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_list_pictures__each_once_and_sorted(tmp_path: Path) -> None:
 
 
 def test_list_pictures__names_what_holds_none(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no pictures in '.*list_pictures__names"):
+    with pytest.raises(DataError, match=r"no images in '.*list_pictures__names"):
         list_pictures([tmp_path])
-    with pytest.raises(DataError, match=r"pictures cannot be listed: .*gone\.txt"):
+    with pytest.raises(DataError, match=r"images cannot be listed: .*gone\.txt"):
         list_pictures([tmp_path / "gone.txt"])

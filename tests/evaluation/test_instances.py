@@ -108,8 +108,8 @@ def test_from_instances__has_the_form_of_a_ground_truth_from_labels(tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: c["images"].pop(), "lacks 1 of the data's 12, such as the picture '"),
-        (lambda c: c["images"][3].update(file_name="x.png"), "images[3] is the picture 'x.png' (id "),
+        (lambda c: c["images"].pop(), "lacks 1 of the data's 12, such as the image '"),
+        (lambda c: c["images"][3].update(file_name="x.png"), "images[3] is the image 'x.png' (id "),
         (lambda c: c["images"][3].update(width=201), "has 200×160 pixels, but '"),
         (lambda c: c["categories"].pop(), "lacks 1 of the data's 2, such as the class 'person'"),
         (
@@ -117,8 +117,8 @@ def test_from_instances__has_the_form_of_a_ground_truth_from_labels(tmp_path: Pa
             "categories[0] is the class 'van' (id 3), which the data lack",
         ),
         (lambda c: c["categories"].insert(0, 4), "categories[0] must be an object, got 4"),
-        (lambda c: c["annotations"][5].update(image_id=[1]), "annotations[5] belongs to no known picture or category"),
-        (lambda c: c["annotations"][5].pop("category_id"), "annotations[5] belongs to no known picture or category"),
+        (lambda c: c["annotations"][5].update(image_id=[1]), "annotations[5] belongs to no known image or category"),
+        (lambda c: c["annotations"][5].pop("category_id"), "annotations[5] belongs to no known image or category"),
     ],
 )
 def test_from_instances__what_does_not_fit_the_data_is_refused(tmp_path: Path, change: Any, words: str) -> None:

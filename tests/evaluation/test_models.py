@@ -15,7 +15,7 @@ from tests.evaluation import tiny
 from yolokd.data.kitti import prepare
 from yolokd.errors import DataError, RunError, UserError, WeightsError
 from yolokd.evaluation import models
-from yolokd.evaluation.ground_truth import label_path, list_pictures, picture_size, read_labels
+from yolokd.evaluation.ground_truth import label_path, list_pictures, image_size, read_labels
 from yolokd.evaluation.models import evaluate
 
 HIGHWAY = ("bus", "car", "motorbike", "person", "truck")
@@ -43,7 +43,7 @@ def oracle(monkeypatch: pytest.MonkeyPatch, data: Path) -> Callable[[dict[int, i
         def detect(*_: Any, **__: Any) -> Detections:
             found: Detections = []
             for picture in list_pictures([data.parent / "images" / "val"]):
-                width, height = picture_size(picture)
+                width, height = image_size(picture)
                 for index, x, y, w, h in read_labels(label_path(picture)).tolist():
                     if index in mapping:
                         box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]

@@ -114,14 +114,14 @@ def check_image(path: str) -> ImageCheck:
         return ImageCheck(0, 0, "", _reason(path, error))
 
 
-def left_out(checks: dict[str, ImageCheck]) -> str:
+def left_out(checks: dict[str, ImageCheck], what: str = "image") -> str:
     """Return a sentence that names the images that cannot be used, the first few with the reason; "" if all can."""
     bad = [f"{printable(path)} ({check.problem})" for path, check in checks.items() if not check.usable]
     if not bad:
         return ""
-    what = "1 image is" if len(bad) == 1 else f"{len(bad)} images are"
+    counted = f"1 {what} is" if len(bad) == 1 else f"{len(bad)} {what}s are"
     more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-    return f"{what} left out, as Ultralytics does: {', '.join(bad[:SHOWN])}{more}"
+    return f"{counted} left out, as Ultralytics does: {', '.join(bad[:SHOWN])}{more}"
 
 
 def _open_all(paths: Sequence[str], progress: Callable[[int, int], None] | None) -> list[ImageCheck]:

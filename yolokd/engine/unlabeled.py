@@ -77,7 +77,9 @@ def find_unlabeled(recipe: Recipe) -> Unlabeled | None:
     files = tuple(file for file in found if checks[file].usable)
     if not files:
         raise DataError(f"None of the {len(found)} unlabelled pictures at '{path}' can be read: {_shown(found)}.")
-    return Unlabeled(path, files, left_out(checks), float(recipe.train.get("unlabeled_share", SHARE)))
+    return Unlabeled(
+        path, files, left_out(checks, "unlabeled image"), float(recipe.train.get("unlabeled_share", SHARE))
+    )
 
 
 def check_unlabeled(found: Unlabeled, recipe: Recipe, splits: Mapping[str, Sequence[Path]]) -> list[str]:
@@ -104,7 +106,7 @@ def check_unlabeled(found: Unlabeled, recipe: Recipe, splits: Mapping[str, Seque
         raise UserError("Unlabelled pictures are not sorted by shape: leave train.rect or train.unlabeled out.")
     notes = []
     if found.damaged:
-        notes.append(f"of the unlabeled images {found.damaged}")
+        notes.append(found.damaged)
     batch = recipe.train.get("batch", 16)
     if not (isinstance(batch, int) and batch > 0):
         notes.append("the batch size is sought for labelled pictures alone; unlabelled ones come on top of it")
