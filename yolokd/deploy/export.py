@@ -26,6 +26,9 @@ from yolokd.deploy.parity import Parity, compare
 from yolokd.deploy.report import ExportReport, Side, size_of
 from yolokd.errors import RunError, UserError
 from yolokd.evaluation.checkpoints import image_size, open_checkpoint, quiet
+from yolokd.evaluation.networks import identify
+from yolokd.evaluation.task import Identity
+from yolokd.recipe.classes import ITEM
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,8 +88,10 @@ def export(
         yolo = open_checkpoint(copy, folder)  # of a run that is still going on, `copy` is its student from here on
         size, notes = image_size(yolo, imgsz)
         _choose_head(yolo, source, nms_free)
-        inputs = [pictures.letterbox(path, size) / 255 for path in pictures.to_compare(check)]
-        score = _Scorer(data, size, runtimes.device_of(format), nms_free, say)
+        channels = int(yolo.model.yaml.get("channels", 3))
+        inputs = [pictures.letterbox(path, size, channels) / 255 for path in pictures.to_compare(check)]
+        identity = identify(source)
+        score = _Scorer(data, size, runtimes.device_of(format), nms_free, identity, say)
         before = score(source)
         say(f"exporting to {format}, {precision}")
         chosen = {"imgsz": size, "nms": False if nms_free else None, "quantize": QUANTIZE[precision], **options}
@@ -100,7 +105,8 @@ def export(
         if run is not None:
             parity = None if options.get("nms") else _compare(yolo, run, path, inputs)
             after = score(path)
-            times = runtimes.latencies((copy, path), size, runtimes.device_of(format), nms_free=nms_free)
+            device = runtimes.device_of(format)
+            times = runtimes.latencies((copy, path), size, device, nms_free=nms_free, channels=channels)
         return ExportReport(
             format=format,
             precision=precision,
@@ -151,6 +157,7 @@ class _Scorer:
     imgsz: int
     device: str
     nms_free: bool
+    identity: Identity  # of the checkpoint; an export does not record what task it was trained on
     say: Progress
 
     def __call__(self, path: Path) -> ModelScore | None:
@@ -158,6 +165,7 @@ class _Scorer:
             return None
         from yolokd.evaluation.models import examine
 
+        joined = bool(self.identity.single_cls) and self.identity.names == {0: ITEM}
         (found,) = examine(
             [path],
             self.data,
@@ -165,6 +173,8 @@ class _Scorer:
             device=self.device,
             square=True,
             nms_free=self.nms_free,
+            single_cls=joined,
+            only=self.identity.classes if joined else None,
             progress=lambda name, share: self.say(f"scoring {name}, {share:.0%}"),
         )
         return found.score

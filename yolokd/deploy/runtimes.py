@@ -28,7 +28,7 @@ def device_of(format: str) -> str:
 
 
 def open_run(path: Path, format: str) -> Run:
-    """Return the exported network as a function of a picture (1, 3, H, W), float32 in [0, 1], to its first output.
+    """Return the exported network as a function of an image (1, C, H, W), float32 in [0, 1], to its first output.
 
     The function returns a float32 tensor on the CPU without the axis of the batch: (4 + K, A), or (N, 6) without need
     of NMS; see `yolokd.deploy.parity`.
@@ -64,17 +64,19 @@ def medians(
     return [statistics.median(own) for own in times]
 
 
-def latencies(paths: Sequence[Path], imgsz: int, device: str, *, nms_free: bool) -> list[float]:
+def latencies(
+    paths: Sequence[Path], imgsz: int, device: str, *, nms_free: bool, channels: int = 3
+) -> list[float]:
     """Return the median time of a forward pass at batch 1 in milliseconds, of checkpoints and exports by turns.
 
     Each runs as Ultralytics deploys it: checkpoints fused, every runtime with its default number of threads; from a
-    float32 picture (imgsz, imgsz) to decoded boxes, without reading, scaling and NMS.
+    float32 image (channels, imgsz, imgsz) to decoded boxes, without reading, scaling and NMS.
     """
     from ultralytics.nn.autobackend import AutoBackend
 
     target = torch.device(device)
     networks = [AutoBackend(str(p), device=target, verbose=False, end2end=nms_free).eval() for p in paths]
-    picture = torch.rand(1, 3, imgsz, imgsz, device=target)
+    picture = torch.rand(1, channels, imgsz, imgsz, device=target)
 
     def run(network: Any) -> None:
         network(picture)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from yolokd.errors import PairError, RecipeError
-from yolokd.recipe.classes import SHIPPED, ClassMap, find_name, fold, partners, unmatched
+from yolokd.recipe.classes import ITEM, SHIPPED, ClassMap, find_name, fold, joined_partners, partners, unmatched
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,28 @@ def match_classes(data: Mapping[int, str], teacher: Mapping[int, str], classes: 
         teacher_count=len(teacher),
         excused=tuple(name for name in data.values() if fold(name) in unmatched(classes)),
     )
+
+
+def match_task(
+    data: Mapping[int, str], teacher: Mapping[int, str], classes: ClassMap, *, joined: bool
+) -> ClassMatch:
+    """Match as `match_classes`; where `train.single_cls` joins the data's classes, each that the teacher knows is `item`.
+
+    Args:
+        data: Names of the data set, before joining.
+        teacher: Names that the teacher was trained on.
+        classes: `teacher.classes` of the recipe, which may also map to `item`.
+        joined: Whether the classes are joined.
+
+    Raises:
+        RecipeError, UserError: As `match_classes`.
+    """
+    if not joined:
+        return match_classes(data, teacher, classes)
+    if not isinstance(classes, str):
+        _check(classes, {**data, -1: ITEM}, teacher)
+    to_item = {teacher[index]: ITEM for index in joined_partners(teacher, data, classes)}
+    return match_classes({0: ITEM}, teacher, to_item)
 
 
 def require_classes(match: ClassMatch, *, allow_partial: bool, teacher: str, data: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.ops import make_divisible
 from ultralytics.utils.torch_utils import select_device
 
-from yolokd.engine.classes import match_classes, require_classes
+from yolokd.engine.classes import match_task, require_classes
 from yolokd.engine.dataset import resolve
 from yolokd.engine.distillation import wire
 from yolokd.engine.heads import read_head
@@ -22,6 +23,7 @@ from yolokd.engine.teacher import Teacher
 from yolokd.engine.weights import Spec, find, is_yaml, load, load_detector
 from yolokd.errors import PairError, UserError, WeightsError
 from yolokd.recipe import Recipe
+from yolokd.recipe.classes import ITEM
 
 
 def open_pair(
@@ -58,7 +60,9 @@ def open_pair(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.get("seed", 0))
         learner = from_scratch(student, data or recipe.train.get("data")) if scratch else trained_student(student, data)
-        match = match_classes(learner.names, detector.names, recipe.teacher.classes)
+        joined = is_joined(learner) and data is not None
+        names = resolve(str(data)).names if joined else learner.names
+        match = match_task(names, detector.names, recipe.teacher.classes, joined=joined)
         losses, notes = active_losses(recipe), list[str]()
         if any(loss.needs_classes for loss in losses.values()):
             require_classes(match, allow_partial=allow_partial, teacher=str(teacher), data=data or "DATA.yaml")
@@ -94,11 +98,17 @@ def trained_student(spec: Spec, data: str | None) -> DetectionModel:
         UserError: Its classes are not those of the data set, if one is given.
     """
     model = load_detector(find(spec))
-    if data is not None:
+    if data is not None and not is_joined(model):
         known, wanted = (", ".join(names.values()) for names in (model.names, resolve(data).names))
         if known != wanted:
             raise UserError(f"The student '{spec}' knows the classes {known}; the data '{data}' have {wanted}.")
     return model
+
+
+def is_joined(model: DetectionModel) -> bool:
+    """Whether a trained model has one class for all objects (`train.single_cls`), whatever the data call them."""
+    args = model.args if isinstance(model.args, Mapping) else vars(model.args)
+    return bool(args.get("single_cls")) and list(model.names.values()) == [ITEM]
 
 
 def take_parts(pair: TeacherStudent, checkpoint: Path) -> frozenset[str]:
