@@ -1,7 +1,8 @@
 """Running an exported file in its own runtime, away from Ultralytics where the runtime is a plain one.
 
 OpenVINO computes in bfloat16 by itself on processors that have it. For the comparison of raw outputs it is told to use
-float32, so that the file is judged and not the processor; scores and times are taken with its defaults.
+float32, so that the file is judged and not the processor; scores and times are taken by Ultralytics, which has no
+option for that, so with its defaults. The report then says so.
 """
 
 from __future__ import annotations
@@ -25,6 +26,19 @@ TIMED_PASSES = 20
 def device_of(format: str) -> str:
     """Return the device on which a format is compared, scored and timed, beside its checkpoint."""
     return "cuda:0" if format == "engine" else "cpu"
+
+
+def computes_in(path: Path, format: str) -> str:
+    """Return the precision in which Ultralytics runs a float32 export here: OpenVINO's own choice, or "float32"."""
+    if format != "openvino":
+        return "float32"
+    from yolokd.evaluation.networks import load_export
+
+    try:
+        hint = load_export(path).ov_compiled_model.get_property("INFERENCE_PRECISION_HINT")
+    except RuntimeError:  # a device that does not tell
+        return "float32"
+    return {"bf16": "bfloat16", "f16": "float16"}.get(hint.get_type_name(), "float32")
 
 
 def open_run(path: Path, format: str) -> Run:

@@ -36,7 +36,7 @@ from yolokd.evaluation.detections import detect, latency
 from yolokd.evaluation.ground_truth import list_pictures, unusable
 from yolokd.evaluation.instances import ground_truth
 from yolokd.evaluation.kitti import METRICS, R40
-from yolokd.evaluation.task import Identity, Task, suppress, task_of
+from yolokd.evaluation.task import Identity, Task, Truth, suppress, task_of
 from yolokd.recipe.classes import ClassMap
 
 PROTOCOLS = ("coco", "kitti")
@@ -75,6 +75,7 @@ class Examined:
     score: ModelScore
     detections: list[Detection]
     precision50: dict[str, list[float]]  # class → precision at IoU 0.50, at the recalls 0, 0.01, …, 1
+    truth: Truth  # COCO's ground truth of the task
 
 
 def evaluate(
@@ -244,7 +245,7 @@ class _Bench:
 
     folder: Path
     data: Path
-    truth: dict[str, list[dict[str, Any]]]
+    truth: Truth
     task: Task
     imgsz: int | None
     progress: Progress
@@ -311,7 +312,8 @@ def _score(
         ),
         kitti=kitti,
     )
-    return Examined(row, detections, {names[index]: curve for index, curve in scores.precision50.items()}), network
+    curves = {names[index]: curve for index, curve in scores.precision50.items()}
+    return Examined(row, detections, curves, bench.truth), network
 
 
 def write_data(folder: Path, names: Mapping[int, str], source: Path) -> Path:
