@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation.test_coco import _random
-from yolokd.evaluation.bootstrap import _Matches, ap_interval
+from yolokd.evaluation.bootstrap import Matches, ap_interval
 from yolokd.evaluation.coco import score
 
 Record = dict[str, Any]
@@ -30,13 +30,14 @@ def test_ap__of_a_draw_is_cocos_on_the_images_written_out(seed: int) -> None:
     truth, found = _random(seed, decimals=9)  # without equal scores, whose order is that of the images
     places = np.random.default_rng(seed).integers(0, len(truth["images"]), len(truth["images"]))
     expected = score(*_drawn(truth, found, places.tolist())).summary["AP"]
-    assert _Matches(truth, found).ap(places) == pytest.approx(expected, abs=1e-9)
+    weights = np.bincount(places, minlength=len(truth["images"])).astype(float)
+    assert Matches(truth, found).ap(weights) == pytest.approx(expected, abs=1e-9)
 
 
 def test_ap__of_every_image_once_is_cocos() -> None:
     truth, found = _random(0)
-    every = np.arange(len(truth["images"]))
-    assert _Matches(truth, found).ap(every) == pytest.approx(score(truth, found).summary["AP"], abs=1e-9)
+    once = np.ones(len(truth["images"]))
+    assert Matches(truth, found).ap(once) == pytest.approx(score(truth, found).summary["AP"], abs=1e-9)
 
 
 def test_ap_interval__equal_detections_differ_by_nothing() -> None:

@@ -27,7 +27,7 @@ from yolokd.deploy.report import ExportReport, Side, size_of
 from yolokd.errors import RunError, UserError
 from yolokd.evaluation.bootstrap import ap_interval
 from yolokd.evaluation.checkpoints import image_size, open_checkpoint, quiet
-from yolokd.evaluation.networks import identify
+from yolokd.evaluation.networks import identity_of
 from yolokd.evaluation.task import Identity
 from yolokd.recipe.classes import ITEM
 
@@ -79,7 +79,7 @@ def export(
 
     say = progress or (lambda _: None)
     source, format = checkpoints.find(weights), known_format(format)
-    checkpoints.load_detector(source)  # what is no detector is told by its own path, not that of a copy
+    identity = identity_of(checkpoints.load_detector(source))  # no detector: told by its own path, not by a copy's
     data = check if check is not None and pictures.is_data_set(check) else None
     _check_request(format, precision, data, options)
     _check_writable(source.parent)
@@ -89,9 +89,8 @@ def export(
         yolo = open_checkpoint(copy, folder)  # of a run that is still going on, `copy` is its student from here on
         size, notes = image_size(yolo, imgsz)
         _choose_head(yolo, source, nms_free)
-        channels = int(yolo.model.yaml.get("channels", 3))
+        channels = identity.channels
         inputs = [pictures.letterbox(path, size, channels) / 255 for path in pictures.to_compare(check)]
-        identity = identify(source)
         score = _Scorer(data, size, runtimes.device_of(format), nms_free, identity, say)
         before = score(source)
         say(f"exporting to {format}, {precision}")
@@ -116,6 +115,7 @@ def export(
             after=_side(path, size_of(path), after, times[1]),
             parity=parity,
         )
+        say("comparing AP")
         report = replace(report, ap_interval=_interval(report, before, after))
         remarks = _remarks(report, before, after, hindrance, own_nms=bool(options.get("nms")))
         return replace(report, notes=(*notes, *remarks))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from yolokd.engine.plan import active_losses, check_device, check_pair, from_yam
 from yolokd.engine.teacher import Teacher
 from yolokd.engine.weights import Spec, find, is_yaml, load, load_detector
 from yolokd.errors import PairError, UserError, WeightsError
+from yolokd.evaluation.networks import identity_of
 from yolokd.recipe import Recipe
-from yolokd.recipe.classes import ITEM
 
 
 def open_pair(
@@ -60,7 +59,7 @@ def open_pair(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.get("seed", 0))
         learner = from_scratch(student, data or recipe.train.get("data")) if scratch else trained_student(student, data)
-        joined = is_joined(learner) and data is not None
+        joined = not scratch and data is not None and is_joined(learner)
         names = resolve(str(data)).names if joined else learner.names
         match = match_task(names, detector.names, recipe.teacher.classes, joined=joined)
         losses, notes = active_losses(recipe), list[str]()
@@ -107,8 +106,7 @@ def trained_student(spec: Spec, data: str | None) -> DetectionModel:
 
 def is_joined(model: DetectionModel) -> bool:
     """Whether a trained model has one class for all objects (`train.single_cls`), whatever the data call them."""
-    args = model.args if isinstance(model.args, Mapping) else vars(model.args)
-    return bool(args.get("single_cls")) and list(model.names.values()) == [ITEM]
+    return identity_of(model).is_joined({})
 
 
 def take_parts(pair: TeacherStudent, checkpoint: Path) -> frozenset[str]:

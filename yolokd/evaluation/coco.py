@@ -61,21 +61,6 @@ def per_class(ground_truth: str | Path, detections: str | Path) -> dict[str, flo
 
 def score(ground_truth: Any, detections: Any) -> CocoScores:
     """Score detections held in memory; the same structures and errors as the files of `evaluate_json`."""
-    evaluation, categories = evaluator(ground_truth, detections)
-    evaluation.run()
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (10 IoUs, 101 recalls, K classes), −1 undefined
-    return CocoScores(
-        summary=dict(zip(METRICS, (float(value) for value in evaluation.stats[:12]), strict=True)),
-        per_class={original: mean_precision(precision[:, :, k]) for k, original in enumerate(categories)},
-        precision50={original: precision[0, :, k].tolist() for k, original in enumerate(categories)},
-    )
-
-
-def evaluator(ground_truth: Any, detections: Any, **options: Any) -> tuple[Any, list[Any]]:
-    """Return `COCOeval_faster` on checked input, ready to run, and the ids of the categories in their order.
-
-    `options` are those of its constructor. Errors as `evaluate_json`.
-    """
     # Importing faster-coco-eval pulls in nothing heavy, yet only those who score should need it.
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -92,12 +77,17 @@ def evaluator(ground_truth: Any, detections: Any, **options: Any) -> tuple[Any, 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # annotation id 0, see the top of this file
         reference = COCO(truth, print_function=_silent)
-    results = reference.loadRes(found)
-    return COCOeval_faster(reference, results, iouType="bbox", print_function=_silent, **options), list(categories)
+    evaluation = COCOeval_faster(reference, reference.loadRes(found), iouType="bbox", print_function=_silent)
+    evaluation.run()
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (10 IoUs, 101 recalls, K classes), −1 undefined
+    return CocoScores(
+        summary=dict(zip(METRICS, (float(value) for value in evaluation.stats[:12]), strict=True)),
+        per_class={original: _mean(precision[:, :, k]) for k, original in enumerate(categories)},
+        precision50={original: precision[0, :, k].tolist() for k, original in enumerate(categories)},
+    )
 
 
-def mean_precision(precision: np.ndarray[Any, Any]) -> float:
-    """Return the mean of the entries that are defined, AP; −1 if none is."""
+def _mean(precision: np.ndarray[Any, Any]) -> float:
     defined = precision[precision > -1]
     return float(defined.mean()) if defined.size else -1.0
 

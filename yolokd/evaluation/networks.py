@@ -69,7 +69,11 @@ def identify(path: Path) -> Identity:
         return Identity(dict(backend.names), int(backend.channels))
     from yolokd.engine import weights
 
-    model = weights.load_detector(path)
+    return identity_of(weights.load_detector(path))
+
+
+def identity_of(model: Any) -> Identity:
+    """Return what a checkpoint's model tells apart, from `yolokd.engine.weights.load_detector`."""
     args: Mapping[str, Any] = model.args if isinstance(model.args, Mapping) else vars(model.args)
     classes = args.get("classes")
     return Identity(
