@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from tests.data import coco, kitti
@@ -18,10 +19,10 @@ runner = CliRunner()
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data set that the engine's `resolve` finds, whatever it is asked for."""
     for split in ("train", "val"):
-        for kind, name, content in (("images", "a.jpg", b""), ("labels", "a.txt", b"0 .5 .5 .2 .2\n")):
-            path = tmp_path / kind / split / name
-            path.parent.mkdir(parents=True)
-            path.write_bytes(content)
+        for kind in ("images", "labels"):
+            (tmp_path / kind / split).mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(tmp_path / "images" / split / "a.jpg")
+        (tmp_path / "labels" / split / "a.txt").write_text("0 .5 .5 .2 .2\n")
     found = SimpleNamespace(
         yaml_path=tmp_path / "data.yaml",
         names={0: "[bold]car", 1: "person"},

@@ -167,7 +167,7 @@ def test_export__tiny_changes_carry_no_minus(monkeypatch: pytest.MonkeyPatch) ->
         (["best.pt", "--format", "onx"], "There is no export format 'onx'. Did you mean 'onnx'?"),
         (["best.pt", "--format", "torchscript", "--int8"], "Ultralytics cannot export torchscript in int8"),
         (["best.pt", "--check", "nothing.yaml"], "There is no data YAML 'nothing.yaml'"),
-        (["best.pt", "--check", "empty"], "There are no pictures in 'empty'"),
+        (["best.pt", "--check", "empty"], "There are no images in 'empty'"),
         (["best.pt", "--json", "nowhere/a.json"], "there is no such folder"),
         (["best.pt", "notes.pt"], "'notes.pt'"),
         (["notes.pt"], "'notes.pt'"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from yolokd.data.description import load_yaml, refuse_script
+from yolokd.data.description import keypoints_of, load_yaml, refuse_script
 from yolokd.errors import DataError
 
 GOOD = "train: images/train\nval: images/val\n"
@@ -132,3 +132,15 @@ def test_refuse_script__shows_the_beginning_of_a_long_script() -> None:
         refuse_script({"download": "import os\n" + "x = 1\n" * 500}, Path("data.yaml"))
     assert "import os x = 1" in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("shape, found", [("[17, 3]", (17, 3)), ("[2, 2]", (2, 2)), ("[0, 0]", (0, 0))])
+def test_keypoints_of__is_the_pair(tmp_path: Path, shape: str, found: tuple[int, int]) -> None:
+    path = write(tmp_path, GOOD + f"names: [a]\nkpt_shape: {shape}")
+    assert keypoints_of(load_yaml(path), path) == found
+
+
+@pytest.mark.parametrize("shape", ["17", "", "[17]", "[17, 3, 1]", "[a, b]", "[-1, 2]", "[true, 2]", "[1.0, 2]"])
+def test_load_yaml__kpt_shape_must_be_a_pair(tmp_path: Path, shape: str) -> None:
+    with pytest.raises(DataError, match=r"kpt_shape is the number of keypoints and 2 \(x, y\) or 3"):
+        load_yaml(write(tmp_path, GOOD + f"names: [a]\nkpt_shape: {shape}"))

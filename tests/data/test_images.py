@@ -17,7 +17,7 @@ from ultralytics.data.utils import verify_image_label
 from ultralytics.utils.patches import imread
 
 from yolokd.data.image_store import ImageStore
-from yolokd.data.images import ImageCheck, check_image, check_images, image_size, left_out, read_image
+from yolokd.data.images import ImageCheck, check_image, check_images, left_out, read_image, shown_size
 from yolokd.errors import DataError
 
 
@@ -50,13 +50,13 @@ def test_image_size__is_that_of_ultralytics_pixels(tmp_path: Path, suffix: str, 
     path = save(tmp_path / f"a.{suffix}", orientation)
     pixels = imread(path)
     assert pixels is not None
-    assert image_size(path) == (pixels.shape[1], pixels.shape[0])
-    assert (image_size(path) == (30, 48)) == (orientation in {6, 8})
+    assert shown_size(path) == (pixels.shape[1], pixels.shape[0])
+    assert (shown_size(path) == (30, 48)) == (orientation in {6, 8})
     np.testing.assert_array_equal(read_image(path), pixels)
 
 
 def test_image_size__of_a_png_with_late_metadata(tmp_path: Path) -> None:
-    assert image_size(late_exif(tmp_path / "a.png", 6)) == (30, 48)
+    assert shown_size(late_exif(tmp_path / "a.png", 6)) == (30, 48)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_check_image__any_damage_is_survived_and_changes_nothing(tmp_path: Path)
 def test_read_image__names_what_is_none(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9.jpg")
     path.write_bytes(b"no image")
-    for read in (read_image, image_size):
+    for read in (read_image, shown_size):
         with pytest.raises(DataError, match=r"caf\\xe9\.jpg' cannot be read as an image"):
             read(path)
     save(path)

@@ -188,3 +188,14 @@ def test_choose__a_list_that_cannot_be_read(src: Path, tmp_path: Path) -> None:
 def test_choose__a_seed_without_a_draw(src: Path) -> None:
     with pytest.raises(UserError, match="--seed belongs to --split random; the split 'published' draws nothing"):
         choose(scan(src), "published", 0)
+
+
+def test_scan__links_that_lead_out_are_followed_where_the_user_says_so(src: Path, tmp_path: Path) -> None:
+    before = scan(src)
+    (src / "training" / "image_2").rename(tmp_path / "elsewhere")
+    (src / "training" / "image_2").symlink_to(tmp_path / "elsewhere")
+    label = src / "training" / "label_2" / "000003.txt"
+    label.rename(tmp_path / "label.txt")
+    label.symlink_to(tmp_path / "label.txt")
+    found = scan(src, follow_links=True)
+    assert (found.pictures, found.labels, found.problems) == (before.pictures, before.labels, [])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from yolokd.data.layout import fingerprint, label_path, pictures
+from yolokd.data.layout import fingerprint, label_path, pictures, printable
 
 
 def make(root: Path, names: list[str]) -> Path:
@@ -93,3 +94,60 @@ def test_fingerprint__changes_with_every_kind_of_change(tmp_path: Path) -> None:
 
     changes = ["none", "label", "no label", "empty label", "size", "name", "split"]
     assert len({at(change) for change in changes}) == len(changes)
+
+
+def test_pictures__a_link_that_leads_back_is_an_error_and_not_followed(tmp_path: Path) -> None:
+    folder = make(tmp_path, ["a/1.jpg"])
+    (folder / "a" / "again").symlink_to(folder)
+    with pytest.raises(OSError, match="leads back to a folder above") as error:
+        pictures(folder)
+    assert error.value.filename == str(folder / "a" / "again")
+
+
+def test_pictures__links_to_themselves_are_images_that_cannot_be_read(tmp_path: Path) -> None:
+    folder = make(tmp_path, ["1.jpg"])
+    (folder / "self.jpg").symlink_to("self.jpg")
+    assert [Path(path).name for path in pictures(folder)] == ["1.jpg", "self.jpg"]
+
+
+@pytest.mark.parametrize(
+    "name, shown",
+    [
+        (b"caf\xe9.jpg", r"caf\xe9.jpg"),
+        ("café.jpg".encode(), "café.jpg"),
+        (b"a\nb\t.jpg", r"a\nb\t.jpg"),
+        (b"a b", "a b"),
+    ],
+)
+def test_printable(name: bytes, shown: str) -> None:
+    assert printable(os.fsdecode(name)) == shown
+
+
+def test_fingerprint__survives_that_ultralytics_writes_a_jpeg_anew(tmp_path: Path) -> None:
+    from PIL import Image
+    from ultralytics.data.utils import verify_image_label
+
+    folder = make(tmp_path, ["1.jpg", "2.jpg"])
+    Image.new("RGB", (40, 30)).save(folder / "1.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (60, 30)).save(folder / "2.jpg", exif=exif)
+    for name in ("1.jpg", "2.jpg"):
+        (folder / name).write_bytes((folder / name).read_bytes() + b"\0\0")
+    before, old = fingerprint({"train": [folder]}), fingerprint({"train": [folder]}, like="old")
+    for name in ("1.jpg", "2.jpg"):
+        message = verify_image_label((str(folder / name), "none", "", False, 1, 0, 0, False))[-1]
+        assert "restored and saved" in message
+    assert fingerprint({"train": [folder]}) == before
+    assert fingerprint({"train": [folder]}, like="old") != old
+    Image.new("RGB", (41, 30)).save(folder / "1.jpg")
+    assert fingerprint({"train": [folder]}) != before
+
+
+def test_fingerprint__like_an_old_one_is_what_that_was(tmp_path: Path) -> None:
+    folder = make(tmp_path, ["1.jpg"])
+    label = hashlib.sha256(b"0 .5 .5 .2 .2\n").hexdigest()
+    old = hashlib.sha256(f"train\n1.jpg\0{len('1.jpg')}\0{label}\n".encode()).hexdigest()
+    assert fingerprint({"train": [folder]}, like="0" * 64) == old
+    new = fingerprint({"train": [folder]})
+    assert fingerprint({"train": [folder]}, like=new) == new != old

@@ -266,7 +266,7 @@ def test_export__checks_on_given_pictures(trained_at_64: Path, tmp_path: Path) -
 def test_export__names_pictures_that_cannot_be_read(trained_at_64: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_text("")
-    with pytest.raises(DataError, match=r"a\.jpg' cannot be read as a picture"):
+    with pytest.raises(DataError, match=r"a\.jpg' cannot be read as an image"):
         export(trained_at_64, check=tmp_path / "photos")
 
 

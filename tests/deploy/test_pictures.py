@@ -11,7 +11,7 @@ import yaml
 
 from tests.evaluation import tiny
 from yolokd.deploy import pictures
-from yolokd.deploy.pictures import is_data_set, letterbox, spread, to_compare, write_calibration
+from yolokd.deploy.pictures import is_data_set, left_out_of, letterbox, spread, to_compare, write_calibration
 from yolokd.errors import DataError
 
 
@@ -74,3 +74,13 @@ def test_letterbox__names_a_picture_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("")
     with pytest.raises(DataError, match=r"a\.jpg' cannot be read as an image"):
         letterbox(tmp_path / "a.jpg", 64)
+
+
+def test_to_compare__leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
+    tiny.data_set(tmp_path, pictures=3)
+    folder = tmp_path / "images" / "val"
+    assert left_out_of(folder) == ""
+    (folder / "000001.png").write_text("<html>")
+    assert to_compare(folder) == [folder / "000000.png", folder / "000002.png"]
+    assert left_out_of(folder).startswith(f"1 image is left out, as Ultralytics does: {folder}/000001.png (")
+    assert left_out_of(None) == left_out_of(folder / "000000.png") == ""

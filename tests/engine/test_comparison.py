@@ -15,6 +15,7 @@ import pytest
 from tests.engine.comparing import APS, Imitation, files, leave_results
 from tests.engine.conftest import make_data
 from tests.engine.models import detector, save
+from yolokd.data.layout import fingerprint
 from yolokd.engine import comparison_run, comparison_worker
 from yolokd.engine.comparison import Comparison, opened, read
 from yolokd.engine.comparison_plan import load_recipes, plan_comparison
@@ -295,6 +296,41 @@ def test_plan_comparison__data_and_student_are_known_by_their_content(
     changed = again(data, wider)
     assert changed.data_fingerprint != plan.data_fingerprint
     assert changed.students["student"].digest != plan.students["student"].digest
+
+
+def test_plan_comparison__one_that_an_earlier_version_started_goes_on(
+    teacher_pt: Path, student_yaml: Path, tmp_path: Path
+) -> None:
+    def again() -> Comparison:
+        recipes = load_recipes(["bckd"], data=str(data), **BUDGET)
+        return plan_comparison(teacher_pt, [student_yaml], recipes, [0], devices=["cpu"], runs=tmp_path, name="c")
+
+    data = make_data(tmp_path / "data")
+    splits = {split: [data.parent / "images" / split] for split in ("train", "val")}
+    old = replace(again(), data_fingerprint=fingerprint(splits, like="without a version"))
+    assert old.data_fingerprint != again().data_fingerprint
+    with opened(old):
+        pass
+    with opened(again()) as comparison:
+        assert comparison.data_fingerprint == old.data_fingerprint
+    (data.parent / "labels" / "val" / "000.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    with pytest.raises(UserError, match="other data than"), opened(again()):
+        pass
+
+
+def test_plan_comparison__names_the_images_that_are_left_out(
+    teacher_pt: Path, student_yaml: Path, tmp_path: Path
+) -> None:
+    data = make_data(tmp_path / "data")
+    (data.parent / "images" / "val" / "000.png").write_text("<html>")
+    recipes = load_recipes(["bckd"], data=str(data), **BUDGET)
+    calls: list[tuple[int, int]] = []
+    found = plan_comparison(
+        teacher_pt, [student_yaml], recipes, [0], runs=tmp_path, progress=lambda *call: calls.append(call)
+    )
+    (note,) = [note for note in found.notes if "left out" in note]
+    assert "000.png (not an image of a known format)" in note
+    assert calls[-1][0] == calls[-1][1] > 0
 
 
 # Carrying it out

@@ -7,13 +7,14 @@ import pytest
 from PIL import Image
 from ultralytics.data.utils import verify_image_label
 
+from yolokd.data.images import shown_size
 from yolokd.errors import DataError
 from yolokd.evaluation.ground_truth import (
     coco_ground_truth,
     label_path,
     list_pictures,
-    image_size,
     read_labels,
+    unusable,
 )
 
 
@@ -80,13 +81,13 @@ def test_image_size__follows_the_camera_s_orientation(
     tmp_path: Path, orientation: int | None, turned: bool, suffix: str
 ) -> None:
     path = _picture(tmp_path / f"a.{suffix}", (64, 48), orientation)
-    assert image_size(path) == ((48, 64) if turned else (64, 48))
+    assert shown_size(path) == ((48, 64) if turned else (64, 48))
 
 
 def test_image_size__names_a_broken_file(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"not a picture")
     with pytest.raises(DataError, match=r"a\.jpg' cannot be read as an image"):
-        image_size(tmp_path / "a.jpg")
+        shown_size(tmp_path / "a.jpg")
 
 
 def test_list_pictures__each_once_and_sorted(tmp_path: Path) -> None:
@@ -104,3 +105,26 @@ def test_list_pictures__names_what_holds_none(tmp_path: Path) -> None:
         list_pictures([tmp_path])
     with pytest.raises(DataError, match=r"images cannot be listed: .*gone\.txt"):
         list_pictures([tmp_path / "gone.txt"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0 .5 .5 .2 .4 .1 .1 .9 .9\n", "0 .5 .5 .2 .4\n1 .5 .5 .2 .2 .1 .1 .9 .9\n1 .5 .5 .2 .2 .3 .3 .9 .9\n"],
+    ids=["keypoints", "with and without, and equal boxes"],
+)
+def test_read_labels__with_keypoints_equals_ultralytics(tmp_path: Path, text: str) -> None:
+    picture = _picture(tmp_path / "images" / "a.jpg")
+    path = _labels(tmp_path / "labels" / "a.txt", text)
+    expected = verify_image_label((str(picture), str(path), "", False, 2, 2, 2, False))[1]
+    rows = read_labels(path, (2, 2))
+    np.testing.assert_allclose(rows[np.lexsort(rows.T)], expected[np.lexsort(expected.T)], atol=1e-6)
+
+
+def test_list_pictures__without_those_that_cannot_be_used(tmp_path: Path) -> None:
+    fine = _picture(tmp_path / "images" / "a.jpg")
+    (tmp_path / "images" / "b.jpg").write_text("<html>")
+    assert list_pictures([tmp_path / "images"]) == [fine]
+    assert unusable([tmp_path / "images"]) == [tmp_path / "images" / "b.jpg"]
+    fine.write_text("")
+    with pytest.raises(DataError, match=r"None of the 2 images in '.*' can be used: .*a\.jpg is an empty file"):
+        list_pictures([tmp_path / "images"])

@@ -176,3 +176,78 @@ def test_evaluate__scores_against_the_named_annotations(tmp_path: Path) -> None:
     assert evaluate(weights, data)[0].AP >= 0
     data.write_text(data.read_text() + "coco_annotations: {val: crowds.json}\n")
     assert evaluate(weights, data)[0].AP == -1  # a crowd is nothing to be found
+
+
+def in_folders(tmp_path: Path, *names: str) -> list[Path]:
+    """Images of the same size below images/."""
+    for name in names:
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", SIZE).save(path)
+    return list_pictures([tmp_path / "images"])
+
+
+def naming(tmp_path: Path, *names: str) -> Path:
+    """An instances file of these file names, each with one box as many pixels from the left as its place from 1."""
+    images = [{"id": n, "file_name": name, "width": SIZE[0], "height": SIZE[1]} for n, name in enumerate(names, 1)]
+    boxes = [
+        {"id": n, "image_id": n, "category_id": 1, "bbox": [n, 0, 9, 9], "area": 81, "iscrowd": 0}
+        for n in range(1, len(names) + 1)
+    ]
+    categories = [{"id": 1, "name": "person"}, {"id": 3, "name": "car"}]
+    file = tmp_path / "instances.json"
+    file.write_text(json.dumps({"images": images, "annotations": boxes, "categories": categories}))
+    return file
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("b/1.png", "a/1.png", "1.png"),
+        ("images/b/1.png", "images/a/1.png", "images/1.png"),
+        ("b/1.png", "./a/1.png", "1.png"),
+    ],
+)
+def test_from_instances__equal_names_in_folders_are_told_apart(tmp_path: Path, names: tuple[str, ...]) -> None:
+    pictures = in_folders(tmp_path, "1.png", "a/1.png", "b/1.png")
+    truth = from_instances(naming(tmp_path, *names), pictures, NAMES)
+    owners = {
+        pictures[box["image_id"]].relative_to(tmp_path / "images").as_posix(): box["bbox"][0]
+        for box in truth["annotations"]
+    }
+    assert owners == {"b/1.png": 1, "a/1.png": 2, "1.png": 3}
+
+
+@pytest.mark.parametrize(
+    "names, words",
+    [
+        (("1.png", "1.png"), "names an image '1.png', which may be '.*/a/1.png' and '.*/b/1.png'"),
+        (("a/1.png", "a/1.png"), "lacks 1 of the data's 2, such as the image '.*/b/1.png'"),
+        (("a/1.png", "b/1.png", "images/a/1.png"), "names the image '.*/a/1.png' twice, with the ids 1 and 3"),
+        (("a/1.png", "c/1.png"), r"images\[1\] is the image 'c/1.png' \(id 2\), which the data lack"),
+        (("a/1.png", ""), r"images\[1\] is the image '' \(id 2\), which the data lack"),
+    ],
+)
+def test_from_instances__names_that_fit_several_or_none(tmp_path: Path, names: tuple[str, ...], words: str) -> None:
+    pictures = in_folders(tmp_path, "a/1.png", "b/1.png")
+    with pytest.raises(DataError, match=words):
+        from_instances(naming(tmp_path, *names), pictures, NAMES)
+
+
+def test_from_instances__entries_of_images_left_out_are_passed_over(tmp_path: Path) -> None:
+    pictures = in_folders(tmp_path, "a/1.png", "b/1.png")
+    broken = tmp_path / "images" / "b" / "2.png"
+    truth = from_instances(naming(tmp_path, "a/1.png", "b/2.png", "b/1.png"), pictures, NAMES, left_out=[broken])
+    assert [box["bbox"][0] for box in truth["annotations"]] == [1, 3]
+    assert len(truth["images"]) == 2
+
+
+@pytest.mark.parametrize(
+    "change", [{"bbox": "x"}, {"bbox": [1, 2, 3]}, {"bbox": [1, 2, 3, "x"]}, {"area": None}, {"iscrowd": 2}]
+)
+def test_from_instances__annotations_without_numbers(tmp_path: Path, change: dict[str, object]) -> None:
+    file, content = random_set(tmp_path)
+    content["annotations"][4] |= change
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"annotations\[4\] needs bbox"):
+        from_instances(file, list_pictures([tmp_path / "images"]), NAMES)

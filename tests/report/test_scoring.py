@@ -63,7 +63,7 @@ def test_open_pictures__crowds_stand_apart(odd_data: Path, tmp_path: Path, monke
     plain = open_pictures(str(odd_data))
     assert (plain.crowds, list(plain.names.values())) == ((), list(NAMES))
     truth = [{"image_id": 0, "category_id": 0, "bbox": [0, 0, 9, 9], "iscrowd": flag} for flag in (0, 1)]
-    monkeypatch.setattr(scoring, "ground_truth", lambda *_: {"annotations": truth})
+    monkeypatch.setattr(scoring, "ground_truth", lambda *_, left_out: {"annotations": truth})
     apart = open_pictures(str(odd_data))
     assert (apart.objects, apart.crowds) == ((truth[0],), (truth[1],))
     assert apart.fingerprint != plain.fingerprint

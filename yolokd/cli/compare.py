@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from yolokd.cli.evaluate import write_json
+from yolokd.cli.opening import image_bar
 from yolokd.errors import RunError, UserError
 
 if TYPE_CHECKING:
@@ -81,14 +82,24 @@ def compare(
     told = Console(stderr=True)
     options = {"data": data, "epochs": epochs, "imgsz": imgsz, "batch": batch, "unlabeled": unlabeled}
     loaded = load_recipes(names, set_ or [], **options)
-    asked = plan_comparison(teacher, student, loaded, numbers, devices=places, name=name, allow_partial=allow_partial)
+    with image_bar() as progress:
+        asked = plan_comparison(
+            teacher,
+            student,
+            loaded,
+            numbers,
+            devices=places,
+            name=name,
+            allow_partial=allow_partial,
+            progress=progress,
+        )
     if len(loaded) > len(names):
         told.print(Text(f"note: '{BASELINE}' was added, since every difference is taken to it", style="yellow"))
     with opened(asked) as comparison:
         for note in comparison.notes:
             told.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
-        with _Progress(comparison, told) as progress:
-            failures = carry_out(comparison, places, keep_epochs=keep_epochs, report=progress.hear)
+        with _Progress(comparison, told) as bars:
+            failures = carry_out(comparison, places, keep_epochs=keep_epochs, report=bars.hear)
         found = results(comparison)
         if json_file != "-":
             show_results(Console(), comparison, found)

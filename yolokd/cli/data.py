@@ -63,6 +63,9 @@ def kitti(
         ),
     ] = "published",
     seed: Annotated[int | None, typer.Option(min=0, help="Of the random split; default 0.")] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Follow links that lead out of SRC. Only where you trust them.")
+    ] = False,
 ) -> None:
     """Prepare the KITTI object benchmark: YOLO labels, links to the pictures and to the original labels."""
     from rich.console import Console
@@ -77,6 +80,7 @@ def kitti(
             classes=classes,
             split=split,
             seed=seed,
+            follow_links=follow_links,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     console = Console()

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from yolokd.cli.opening import image_bar
 from yolokd.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def train(
     if recipe is None and teacher is None:
         raise UserError("Give the teacher: --teacher yolov8l, or train without one: --recipe baseline.")
     resolved = resolve_recipe(recipe or DEFAULT_RECIPE, set_ or [], **given, name=name)
-    plan = make_plan(teacher, student, resolved, allow_partial=allow_partial)
+    with image_bar() as progress:
+        plan = make_plan(teacher, student, resolved, allow_partial=allow_partial, progress=progress)
     show_plan(console, plan)
     if not dry_run:
         folder = start(plan, allow_partial=allow_partial)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MIN_PIXELS = 10  # an image with a smaller side is left out by Ultralytics
 LARGE = 50_000_000  # pixels of an image that is decoded only while no other of that size is
 ORIENTATION = 0x0112  # EXIF tag
+THREADS = 16  # at most; the decoders run beside each other
 SHOWN = 5  # images that a note names
 HEIF = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}  # brands of ISO 14496-12
 
@@ -72,7 +73,7 @@ def read_image(path: str | Path, channels: int = 3) -> NDArray[np.uint8]:
     return pixels
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def shown_size(path: str | Path) -> tuple[int, int]:
     """Return width and height in pixels as the image is shown, whether or not Ultralytics would train on it.
 
     Raises:
@@ -136,11 +137,9 @@ def left_out(checks: dict[str, ImageCheck], what: str = "image") -> str:
 def _open_all(paths: Sequence[str], progress: Callable[[int, int], None] | None) -> list[ImageCheck]:
     from multiprocessing.pool import ThreadPool
 
-    from ultralytics.utils import NUM_THREADS
-
     every = max(len(paths) // 100, 1)
     found = []
-    with warnings.catch_warnings(), ThreadPool(min(NUM_THREADS, len(paths))) as pool:
+    with warnings.catch_warnings(), ThreadPool(min(os.cpu_count() or 1, THREADS, len(paths))) as pool:
         warnings.simplefilter("ignore")  # Pillow's on metadata and large images
         for check in pool.imap(check_image, paths, chunksize=4):
             found.append(check)
@@ -171,12 +170,12 @@ def _examine(path: str) -> ImageCheck:
 
 def _open(path: str) -> Any:
     """Open a file with Pillow, and with Ultralytics' plug-in for HEIF only what is HEIF: that may install a package."""
-    from PIL import Image
+    from PIL import UnidentifiedImageError
     from ultralytics.utils import patches
 
     try:
         return patches._image_open(path)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         with open(path, "rb") as stream:
             head = stream.read(12)
         if head[4:8] == b"ftyp" and head[8:12] in HEIF:
@@ -187,7 +186,7 @@ def _open(path: str) -> Any:
 def _may_be_turned(image: Any) -> bool:
     """Whether the metadata before the pixels ask for a turn; decoders differ in which of them they follow."""
     try:
-        return image.getexif().get(ORIENTATION, 1) != 1
+        return bool(image.getexif().get(ORIENTATION, 1) != 1)
     except Exception:  # Pillow cannot read them, OpenCV perhaps can
         return True
 
@@ -241,7 +240,8 @@ def _decode(path: str, flags: int) -> NDArray[np.uint8] | None:
     from ultralytics.utils.patches import imread
 
     try:
-        return imread(path, flags)
+        pixels: NDArray[np.uint8] | None = imread(path, flags)
+        return pixels
     except Exception:  # decoders differ in how they give up
         return None
 

@@ -56,6 +56,7 @@ def prepare(
     classes: str = "3",
     split: str = "published",
     seed: int | None = None,
+    follow_links: bool = False,
     progress: Progress | None = None,
 ) -> Prepared:
     """Convert a folder in KITTI's layout; `out` appears when it is complete, see `yolokd.data.publish`.
@@ -66,6 +67,7 @@ def prepare(
         classes: `3`, `8`, pairs or a file of pairs, see `yolokd.data.kitti_labels.parse_classes`.
         split: `published`, `random` or two files of ids, see `yolokd.data.kitti_source.choose`.
         seed: Of the random split, 0 if None.
+        follow_links: Follow links that lead out of `src`.
         progress: Called after each frame read and each frame written.
 
     Raises:
@@ -74,7 +76,7 @@ def prepare(
             holds something else or cannot be written.
     """
     mapping = parse_classes(classes)
-    source = scan(src)
+    source = scan(src, follow_links=follow_links)
     frames = choose(source, split, seed)
     DataReport({}, {}, source.problems, []).raise_if_bad()
     total = 2 * sum(map(len, frames.ids.values()))

@@ -1,7 +1,8 @@
 """Finding the frames of a folder in KITTI's own layout, and splitting them.
 
 Expected is `training/image_2` (PNG or JPEG) and `training/label_2` (text), below the folder given or in it. Links that
-lead out of that folder are not followed: whoever hands out a data set should not decide what else is read.
+lead out of that folder are not followed unless the user says so: whoever hands out a data set should not decide what
+else is read.
 """
 
 from __future__ import annotations
@@ -46,11 +47,12 @@ class Frames:
     notes: tuple[str, ...] = ()
 
 
-def scan(src: Path) -> Source:
+def scan(src: Path, *, follow_links: bool = False) -> Source:
     """List pictures and label files; nothing is opened.
 
     Args:
         src: The folder that holds `training`, or `training` itself.
+        follow_links: Follow links that lead out of `src` as well.
 
     Raises:
         DataError: No such layout, a folder that cannot be listed, or a link of a folder that leads out of `src`.
@@ -64,15 +66,15 @@ def scan(src: Path) -> Source:
                 f"There is no folder '{folder}'. Give the folder that holds KITTI's training/image_2 (pictures) and "
                 "training/label_2 (text files)."
             )
-        if not _is_inside(folder, root):
+        if not (follow_links or _is_inside(folder, root)):
             raise DataError(
-                f"'{folder}' leads out of '{root}', to '{os.path.realpath(folder)}', and is not followed. Give the "
-                "folder that really holds both image_2 and label_2."
+                f"'{folder}' leads out of '{root}', to '{os.path.realpath(folder)}', and is not followed. If you made "
+                "that link, or trust whoever did, add --follow-links."
             )
     source = Source(root, training)
     for folder, suffixes, found in zip(folders, (PICTURES, LABELS), (source.pictures, source.labels), strict=True):
         try:
-            _list(folder, root, suffixes, found, source.problems)
+            _list(folder, None if follow_links else root, suffixes, found, source.problems)
         except OSError as error:
             raise DataError(f"The folder '{folder}' cannot be listed: {error.strerror or error}.") from error
     if not source.ids:
@@ -170,16 +172,22 @@ def _lines(file: Path) -> list[str]:
         raise DataError(f"The list of ids '{file}' cannot be read: {getattr(error, 'strerror', error)}.") from error
 
 
-def _list(folder: Path, root: Path, suffixes: frozenset[str], found: dict[str, Path], problems: list[Problem]) -> None:
-    """Enter the files of a folder by their stem; hidden files, folders and other kinds of files are passed over."""
+def _list(
+    folder: Path, root: Path | None, suffixes: frozenset[str], found: dict[str, Path], problems: list[Problem]
+) -> None:
+    """Enter the files of a folder by their stem; hidden files, folders and other kinds of files are passed over.
+
+    Links must not lead out of `root`, unless it is None.
+    """
     with os.scandir(folder) as entries:
         files = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in files:
         path = Path(entry.path)
         if path.suffix.lower() not in suffixes or entry.is_dir(follow_symlinks=False):
             continue
-        if entry.is_symlink() and not _is_inside(path, root):
-            what, value = f"a link that leads out of '{root}', which is not followed", os.path.realpath(path)
+        if root is not None and entry.is_symlink() and not _is_inside(path, root):
+            what = f"a link that leads out of '{root}', which is followed only with --follow-links"
+            value = os.path.realpath(path)
         elif not path.is_file():
             what, value = "neither a file nor a link to one", ""
         elif path.stem in found:

@@ -28,7 +28,10 @@ def refuse_code(sources: Iterable[Path]) -> None:
     Raises:
         DataError: Loading the cache would run code.
     """
-    firsts = [found[0] for source in sources if source.exists() and (found := pictures(source))]
+    try:
+        firsts = [found[0] for source in sources if source.exists() and (found := pictures(source))]
+    except (OSError, ValueError):  # the check of the labels says why
+        return
     if not firsts:
         return
     cache = Path(label_path(min(firsts))).parent.with_suffix(".cache")  # where Ultralytics looks for it

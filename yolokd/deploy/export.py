@@ -91,6 +91,7 @@ def export(
         _choose_head(yolo, source, nms_free)
         channels = identity.channels
         inputs = [pictures.letterbox(path, size, channels) / 255 for path in pictures.to_compare(check)]
+        notes += (skipped,) if (skipped := pictures.left_out_of(check)) else ()
         score = _Scorer(data, size, runtimes.device_of(format), nms_free, identity, say)
         before = score(source)
         say(f"exporting to {format}, {precision}")

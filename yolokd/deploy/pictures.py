@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yolokd.data import publish
-from yolokd.data.images import read_image
+from yolokd.data import layout, publish
+from yolokd.data.images import check_images, left_out, read_image
 from yolokd.data.layout import PICTURES
 from yolokd.errors import DataError
 from yolokd.evaluation.ground_truth import list_pictures
@@ -52,6 +52,13 @@ def to_compare(check: str | Path | None) -> list[Path]:
 
         return spread(list_pictures(dataset.resolve(str(check)).splits.get("val", [])), MAX_COMPARED)
     return [path] if path.is_file() else spread(list_pictures([path]), MAX_COMPARED)
+
+
+def left_out_of(check: str | Path | None) -> str:
+    """Return a sentence on the images of a folder that `to_compare` leaves out; "" if there are none."""
+    if check is None or is_data_set(check) or not Path(check).expanduser().is_dir():
+        return ""
+    return left_out(check_images(layout.pictures(Path(check).expanduser())))
 
 
 def write_calibration(data: str | Path, folder: Path) -> Path:

@@ -78,9 +78,7 @@ def medians(
     return [statistics.median(own) for own in times]
 
 
-def latencies(
-    paths: Sequence[Path], imgsz: int, device: str, *, nms_free: bool, channels: int = 3
-) -> list[float]:
+def latencies(paths: Sequence[Path], imgsz: int, device: str, *, nms_free: bool, channels: int = 3) -> list[float]:
     """Return the median time of a forward pass at batch 1 in milliseconds, of checkpoints and exports by turns.
 
     Each runs as Ultralytics deploys it: checkpoints fused, every runtime with its default number of threads; from a

@@ -95,10 +95,8 @@ def match_classes(data: Mapping[int, str], teacher: Mapping[int, str], classes: 
     )
 
 
-def match_task(
-    data: Mapping[int, str], teacher: Mapping[int, str], classes: ClassMap, *, joined: bool
-) -> ClassMatch:
-    """Match as `match_classes`; where `train.single_cls` joins the data's classes, each that the teacher knows is `item`.
+def match_task(data: Mapping[int, str], teacher: Mapping[int, str], classes: ClassMap, *, joined: bool) -> ClassMatch:
+    """Match as `match_classes`; where `train.single_cls` joins the data's classes, all that the teacher knows are.
 
     Args:
         data: Names of the data set, before joining.

@@ -113,11 +113,11 @@ def plan_comparison(
     plan = next(iter(plans.values()))
     budget |= {"imgsz": plan.imgsz, "device": select_device(devices[0] or "", verbose=False).type}
     folder = (runs / (name or f"compare-{plan.data.yaml_path.stem}")).absolute()
-    like = read(folder) if (folder / FILE).is_file() else None  # may be of an earlier version, as may its fingerprints
+    stored = read(folder) if (folder / FILE).is_file() else None  # perhaps with fingerprints of an earlier version
     return Comparison(
         folder=folder,
         data=str(plan.data.yaml_path.absolute()),
-        data_fingerprint=fingerprint(plan.data.splits, like=like and like.data_fingerprint),
+        data_fingerprint=fingerprint(plan.data.splits, like=None if stored is None else stored.data_fingerprint),
         teacher=None if master is None else str(find(master).absolute()),
         teacher_sha256=None if master is None else sha256(find(master)),
         budget=budget,
@@ -130,7 +130,9 @@ def plan_comparison(
         unlabeled={
             found["source"]: found["fingerprint"]
             for found in (
-                plan.unlabeled.identity(like=like and like.unlabeled.get(str(plan.unlabeled.source)))
+                plan.unlabeled.identity(
+                    like=None if stored is None else stored.unlabeled.get(str(plan.unlabeled.source))
+                )
                 for plan in plans.values()
                 if plan.unlabeled is not None
             )

@@ -65,8 +65,15 @@ def locate(data: str) -> Path:
     """Return the path of the data YAML.
 
     Raises:
-        DataError: There is none.
+        DataError: There is none, or it cannot be reached.
     """
+    try:
+        return _locate(data)
+    except OSError as error:
+        raise DataError(f"The data set '{data}' cannot be read: {error.strerror or error}.") from error
+
+
+def _locate(data: str) -> Path:
     if data == "streets":
         from yolokd.data.streets import ensure
 

@@ -1,4 +1,4 @@
-"""Training arguments that change what is learned: `single_cls`, `classes` and `fraction`, checked against the labels."""
+"""Training arguments that change what is learned, checked against the labels: `single_cls`, `classes`, `fraction`."""
 
 from __future__ import annotations
 

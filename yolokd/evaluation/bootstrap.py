@@ -2,8 +2,8 @@
 
 The images are drawn anew with replacement, the same for both networks, and AP is computed on each draw as COCO does it;
 the interval holds the middle 95 % of the differences (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
-section 13.3). Detections are matched to objects once, since within an image nothing changes: by COCO's rules for objects
-of all sizes, at most 100 detections of an image and class, crowds included.
+section 13.3). Detections are matched to objects once, since within an image nothing changes: by COCO's rules for all
+sizes of objects, at most 100 detections of an image and class, crowds included.
 """
 
 from __future__ import annotations
@@ -151,9 +151,7 @@ def _match_image(
     return matched, crowd
 
 
-def _overlap(
-    found: list[Mapping[str, Any]], objects: list[Mapping[str, Any]], crowds: NDArray[np.bool_]
-) -> Floats:
+def _overlap(found: list[Mapping[str, Any]], objects: list[Mapping[str, Any]], crowds: NDArray[np.bool_]) -> Floats:
     """IoU of each detection with each object, (D, G); with a crowd the share of the detection that lies in it."""
     ours, theirs = (np.array([record["bbox"] for record in records], np.float64) for records in (found, objects))
     low = np.maximum(ours[:, None, :2], theirs[None, :, :2])

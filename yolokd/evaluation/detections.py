@@ -86,7 +86,7 @@ def detect(
     return found
 
 
-class _Validator(DetectionValidator):
+class _Validator(DetectionValidator):  # type: ignore[misc]
     """Ultralytics' validator on images that are given to it instead of read from a list."""
 
     def __init__(self, checks: Mapping[str, ImageCheck], **options: Any) -> None:
@@ -111,7 +111,7 @@ class _Validator(DetectionValidator):
         )
 
 
-class _Images(YOLODataset):
+class _Images(YOLODataset):  # type: ignore[misc]
     """Images without labels: neither labels nor Ultralytics' cache of them are read, and nothing is written."""
 
     def __init__(self, checks: Mapping[str, ImageCheck], **options: Any) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolokd.data import layout
-from yolokd.data.images import ImageCheck, check_images, image_size
+from yolokd.data.images import ImageCheck, check_images, shown_size
 from yolokd.data.labels import NO_KEYPOINTS, Keypoints, parse_row, read_rows
 from yolokd.errors import DataError
 
@@ -80,7 +80,7 @@ def coco_ground_truth(
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, picture in enumerate(pictures):
-        width, height = image_size(picture)
+        width, height = shown_size(picture)
         images.append({"id": image_id, "file_name": str(picture), "width": width, "height": height})
         for category, x, y, w, h in read_labels(label_path(picture), keypoints).tolist():
             box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]

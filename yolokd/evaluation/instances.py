@@ -14,7 +14,7 @@ from typing import Any
 
 from yolokd.data.coco_traffic import ANNOTATIONS_KEY
 from yolokd.data.description import keypoints_of, load_yaml
-from yolokd.data.images import image_size
+from yolokd.data.images import shown_size
 from yolokd.data.json_stream import entries
 from yolokd.data.layout import printable
 from yolokd.errors import DataError
@@ -79,7 +79,7 @@ def from_instances(
     sizes = {entry["id"]: (entry.get("width"), entry.get("height")) for _, entry in _objects(file, "images")}
     images = []
     for original, place in sorted(places.items(), key=lambda pair: pair[1]):
-        width, height = image_size(pictures[place])
+        width, height = shown_size(pictures[place])
         if sorted((width, height)) != _sorted(sizes[original]):  # whatever the orientation that its EXIF data give
             raise DataError(f"'{printable(pictures[place])}' has {width}×{height} pixels, but '{file}' says otherwise.")
         images.append({"id": place, "file_name": str(pictures[place]), "width": width, "height": height})

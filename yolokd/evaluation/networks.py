@@ -16,7 +16,6 @@ from yolokd.evaluation.checkpoints import DEFAULT_IMGSZ, image_size, open_checkp
 from yolokd.evaluation.detections import MAX_DETECTIONS
 from yolokd.evaluation.task import Identity
 
-
 DEFAULT_CONF = 0.25  # of the NMS that Ultralytics builds into an export
 
 

@@ -64,7 +64,7 @@ class Task:
         """Return the ground truth of this task, its annotations numbered as before."""
         labels = [(self.index(entry["category_id"]), entry) for entry in truth["annotations"]]
         return {
-            "images": truth["images"],
+            **truth,
             "annotations": [{**entry, "category_id": index} for index, entry in labels if index is not None],
             "categories": [{"id": index, "name": name} for index, name in sorted(self.counted.items())],
         }

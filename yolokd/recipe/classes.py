@@ -1,9 +1,9 @@
 """Class maps: which class of a model is which class of the data. Training and evaluation share this one rule.
 
-A class of the model is the data's class that the map says, or else the one of its own name. Equal names belong together;
-only names that have no equal on the other side are compared without letter case and outer spaces, and where that leaves
-more than one possibility, it is an error. Several classes of a model may be one class of the data; of a teacher's, the
-largest score counts.
+A class of the model is the data's class that the map says, or else the one of its own name. Equal names belong
+together; only names that have no equal on the other side are compared without letter case and outer spaces, and where
+that leaves more than one possibility, it is an error. Several classes of a model may be one class of the data; of a
+teacher's, the largest score counts.
 """
 
 from __future__ import annotations
