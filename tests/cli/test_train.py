@@ -129,7 +129,7 @@ def test_unlabeled__stands_in_the_plan_and_nothing_is_written(run: Run, files: P
     flat = " ".join(out.split())
     assert code == 0
     assert f"unlabelled {free}: 3 pictures, 25% of what a step sees" in flat
-    assert "1 unlabelled picture cannot be read" in flat
+    assert "1 unlabeled image is left out" in flat
     assert "broken.png" in flat
     _, out, _ = run("--unlabeled", "free", "--recipe", "ld")
     assert "unlabelled pictures teach nothing" in " ".join(out.split())
