@@ -255,7 +255,7 @@ class DistillTrainer(DetectionTrainer):
             total = sum(losses.values()) or 1.0
             pulls = distillation.pulls()
             metrics = dict(metrics)
-            for term in distillation.gains:
+            for term in distillation.gains:  # that of adversarial images has no gradient at these features: not 0, none
                 metrics[f"gain/{PREFIX}{term}"] = distillation.strength(term, 1.0)
                 metrics[f"share/{PREFIX}{term}"] = losses[PREFIX + term] / total
                 metrics[f"gradient/{PREFIX}{term}"] = pulls.get(term, math.nan if distillation.is_twin(term) else 0.0)
