@@ -1,9 +1,10 @@
-"""Twins of real detectors: what the attack raises, what the comparison gives, and what both leave alone."""
+"""Adversarial examples of real detectors: what the attack raises, what the comparison gives, what both leave alone."""
 
 from __future__ import annotations
 
 import copy
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,10 +19,9 @@ from ultralytics.nn.tasks import DetectionModel
 from tests.engine.models import DUAL, FAMILIES, batch, detector
 from yolokd.augment.ikd import adversarial
 from yolokd.engine.adversarial import (
-    Twin,
-    adapt,
+    Attack,
+    Examples,
     extra_passes,
-    feature_gap,
     frozen_statistics,
     neck_pass,
     quarters,
@@ -33,7 +33,8 @@ from yolokd.engine.heads import neck_features, read_head, split_branches
 from yolokd.engine.teacher import Teacher
 from yolokd.engine.weights import load_detector
 from yolokd.errors import PairError, ShapeError, UserError
-from yolokd.losses.base import LEVELS
+from yolokd.losses.base import LEVELS, Grid, Step
+from yolokd.losses.ikd import IKD, feature_gap
 
 NAMES = {0: "class0", 1: "class1", 2: "class2"}
 
@@ -42,8 +43,8 @@ def settings(**changes: Any) -> Any:
     return SimpleNamespace(**{"gain": 1e-5, "eps": 8, "step": 2, "steps": 5, "every": 4, **changes})
 
 
-def make_twin(teacher: Teacher, names: dict[int, str] | None = None, **changes: Any) -> Twin:
-    return Twin(settings(**changes), match_classes(names or NAMES, teacher.names, {}))
+def make_attack(teacher: Teacher, names: dict[int, str] | None = None, **changes: Any) -> Attack:
+    return Attack(settings(**changes), match_classes(names or NAMES, teacher.names, {}))
 
 
 def make_teacher(family: str = "v8", **changes: Any) -> Teacher:
@@ -70,9 +71,18 @@ def class_branches(teacher: Teacher) -> Any:
     return head.cv3
 
 
-def make_parts(twin: Twin, student: DetectionModel, teacher: Teacher) -> nn.ModuleDict:
+IKD_LOSS = IKD(settings(every=1))
+
+
+def make_parts(student: DetectionModel, teacher: Teacher) -> nn.ModuleDict:
     torch.manual_seed(0)
-    return twin.build(read_head(student, "The student").widths, teacher.info.widths)
+    return IKD_LOSS.build(read_head(student, "The student").widths, teacher.info.widths)
+
+
+def compare(student: DetectionModel, teacher: Teacher, parts: nn.ModuleDict, images: Tensor) -> Tensor:
+    """The loss map of adversarial examples."""
+    step = Step({}, {}, Grid({}, {}), adversarial=Examples(images, student, teacher))
+    return IKD_LOSS.maps(step, parts, ("ikd",))["ikd"]
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
@@ -89,10 +99,10 @@ def same(before: dict[str, Tensor], module: nn.Module) -> bool:
 
 def test_make__raises_the_teachers_loss_more_than_chance_within_bounds() -> None:
     teacher, data = make_sensitive_teacher(), batch(3)
-    twin = make_twin(teacher)
-    loss = twin.attack_loss(teacher, data)
+    attack = make_attack(teacher)
+    loss = attack.attack_loss(teacher, data)
     clean = loss(data["img"])
-    images = twin.make(teacher, data, 0)
+    images = attack.make(teacher, data, 0)
     assert images is not None
     assert not images.requires_grad
     assert float(images.min()) >= 0
@@ -108,12 +118,12 @@ def test_make__raises_the_teachers_loss_more_than_chance_within_bounds() -> None
 def test_make__raises_the_loss_of_a_trained_detector(shared: Path) -> None:
     teacher = Teacher(load_detector(shared / "weights" / "yolov8n-coco.pt"))
     names = {0: "bus", 1: "car", 2: "motorbike", 3: "person", 4: "truck"}
-    twin = Twin(settings(), match_classes(names, teacher.names, {"motorcycle": "motorbike"}))
+    attack = Attack(settings(), match_classes(names, teacher.names, {"motorcycle": "motorbike"}))
     data = highway(shared / "data" / "highway", 4)
-    images = twin.make(teacher, data, 0)
+    images = attack.make(teacher, data, 0)
     assert images is not None
     with torch.no_grad():
-        loss = twin.attack_loss(teacher, data)
+        loss = attack.attack_loss(teacher, data)
         clean, attacked = loss(data["img"]), loss(images)
         for seed in range(3):
             signs = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)).sign()
@@ -163,11 +173,11 @@ def test_quarters__every_picture_keeps_its_labels(size: int) -> None:
     assert place == size
 
 
-def test_make__a_twin_does_not_depend_on_its_neighbours() -> None:
+def test_make__an_example_does_not_depend_on_its_neighbours() -> None:
     teacher, data = make_sensitive_teacher(), batch(4)
-    twin = make_twin(teacher)
-    alone = twin.make(teacher, data, 0)  # in quarters, so each by itself
-    together = adversarial(data["img"], twin.attack_loss(teacher, data), eps=8, step=2, steps=5)
+    attack = make_attack(teacher)
+    alone = attack.make(teacher, data, 0)  # in quarters, so each by itself
+    together = adversarial(data["img"], attack.attack_loss(teacher, data), eps=8, step=2, steps=5)
     assert alone is not None
     assert (alone == together).float().mean() > 0.99  # a sign of a gradient near 0 may turn by rounding
     assert (data["img"] == together).float().mean() < 0.5
@@ -175,14 +185,14 @@ def test_make__a_twin_does_not_depend_on_its_neighbours() -> None:
 
 def test_make__disturbs_neither_teacher_nor_random_streams_nor_batch() -> None:
     teacher, data = make_teacher(), batch()
-    twin = make_twin(teacher)
+    attack = make_attack(teacher)
     before, images = state(teacher), data["img"].clone()
     draws = []
-    for attack in (False, True):
+    for attacked in (False, True):
         for set_seed in (torch.manual_seed, random.seed, np.random.seed):
             set_seed(5)
-        if attack:
-            twin.make(teacher, data, 0)
+        if attacked:
+            attack.make(teacher, data, 0)
         draws.append((random.random(), float(np.random.rand()), float(torch.rand(()))))
     assert draws[0] == draws[1]
     assert same(before, teacher)
@@ -191,20 +201,28 @@ def test_make__disturbs_neither_teacher_nor_random_streams_nor_batch() -> None:
     assert not data["img"].requires_grad
 
 
-def test_make__only_on_every_nth_step_with_n_times_the_gain() -> None:
+def test_make__only_on_every_nth_step() -> None:
     teacher = make_teacher()
-    twin = make_twin(teacher, every=3, steps=1, gain=2.0)
-    acts = [step for step in range(8) if twin.make(teacher, batch(), step) is not None]
+    attack = make_attack(teacher, every=3, steps=1)
+    acts = [step for step in range(8) if attack.make(teacher, batch(), step) is not None]
     assert acts == [0, 3, 6]
-    assert twin.gain == 6.0
+
+
+def test_ikd__on_every_nth_step_counts_n_times() -> None:
+    student, teacher = detector("v8").train(), make_teacher()
+    parts, images = make_parts(student, teacher), batch()["img"]
+    step = Step({}, {}, Grid({}, {}), adversarial=Examples(images, student, teacher))
+    thrice = IKD(settings(every=3)).maps(step, parts, ("ikd",))["ikd"]
+    torch.testing.assert_close(thrice, 3 * compare(student, teacher, parts, images))
+    assert IKD(settings(every=3)).maps(replace(step, adversarial=None), parts, ("ikd",)) == {}
 
 
 def test_make__does_not_depend_on_autocast() -> None:
     teacher, data = make_teacher(), batch()
-    twin = make_twin(teacher, steps=2)
-    plain = twin.make(teacher, data, 0)
+    attack = make_attack(teacher, steps=2)
+    plain = attack.make(teacher, data, 0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = twin.make(teacher, data, 0)
+        inside = attack.make(teacher, data, 0)
     assert plain is not None
     assert inside is not None
     assert inside.dtype == torch.float32
@@ -214,16 +232,16 @@ def test_make__does_not_depend_on_autocast() -> None:
 def test_make__refuses_a_half_precision_teacher() -> None:
     teacher = Teacher(detector("v8"), dtype=torch.bfloat16)
     with pytest.raises(ValueError, match=r"takes a teacher in single precision, got torch\.bfloat16"):
-        make_twin(teacher).make(teacher, batch(), 1)
+        make_attack(teacher).make(teacher, batch(), 1)
 
 
 def test_make__a_batch_without_objects() -> None:
     teacher, data = make_sensitive_teacher(), batch()
     data.update(batch_idx=torch.zeros(0), cls=torch.zeros(0, 1), bboxes=torch.zeros(0, 4))
-    twin = make_twin(teacher)
-    images = twin.make(teacher, data, 0)
+    attack = make_attack(teacher)
+    images = attack.make(teacher, data, 0)
     assert images is not None
-    loss = twin.attack_loss(teacher, data)
+    loss = attack.attack_loss(teacher, data)
     assert (loss(images) > loss(data["img"])).all()
 
 
@@ -234,7 +252,7 @@ def test_make__a_batch_without_objects() -> None:
 def test_attack_loss__equals_ultralytics_criterion(family: str) -> None:
     model, data = detector(family, width=0.25, seed=1).eval(), batch(3)
     teacher = Teacher(copy.deepcopy(model))
-    loss = make_twin(teacher).attack_loss(teacher, data)(data["img"])
+    loss = make_attack(teacher).attack_loss(teacher, data)(data["img"])
     with torch.no_grad():
         raw: Any = model(data["img"])[1]
     criterion = branch_criteria(model.init_criterion())["one2many"][0]
@@ -250,7 +268,7 @@ def test_attack_loss__keeps_the_assignment_of_the_first_images() -> None:
     teacher, data = make_sensitive_teacher(), batch()
     other = torch.rand(data["img"].shape, generator=torch.Generator().manual_seed(9))
     with torch.no_grad():
-        loss, fresh = (make_twin(teacher).attack_loss(teacher, data) for _ in range(2))
+        loss, fresh = (make_attack(teacher).attack_loss(teacher, data) for _ in range(2))
         first = loss(data["img"])
         kept = loss(other)
         assert not torch.equal(kept, fresh(other))
@@ -263,17 +281,17 @@ def test_attack_loss__is_that_of_the_common_classes() -> None:
     names = {0: "class3", 1: "unknown", 2: "class0"}
     data = batch(3)
     data["cls"] = torch.tensor([0.0, 1.0, 2.0, 0.0, 1.0, 1.0])[:, None]  # the last picture holds unknown objects only
-    twin = make_twin(teacher, names)
+    attack = make_attack(teacher, names)
     with torch.no_grad():
-        loss = twin.attack_loss(teacher, data)(data["img"])
+        loss = attack.attack_loss(teacher, data)(data["img"])
         raw: Any = teacher(data["img"]).raw
         background = nn.functional.softplus(raw["scores"][2, [0, 3]]).sum()
         assert float(loss[2]) == pytest.approx(float(background), rel=1e-3)
         for branch in class_branches(teacher):
             branch[-1].bias[[1, 2, 4]] += 3.0
-        assert torch.allclose(twin.attack_loss(teacher, data)(data["img"]), loss)
+        assert torch.allclose(attack.attack_loss(teacher, data)(data["img"]), loss)
         renamed = {0: "class0", 1: "unknown", 2: "class3"}
-        assert not torch.allclose(make_twin(teacher, renamed).attack_loss(teacher, data)(data["img"]), loss)
+        assert not torch.allclose(make_attack(teacher, renamed).attack_loss(teacher, data)(data["img"]), loss)
 
 
 def test_attack_loss__of_joined_classes_the_largest_score_is_attacked() -> None:
@@ -283,17 +301,17 @@ def test_attack_loss__of_joined_classes_the_largest_score_is_attacked() -> None:
     data["cls"] = torch.zeros(0, 1)
     data["bboxes"], data["batch_idx"] = torch.zeros(0, 4), torch.zeros(0)
     with torch.no_grad():
-        loss = Twin(settings(), match).attack_loss(teacher, data)(data["img"])
+        loss = Attack(settings(), match).attack_loss(teacher, data)(data["img"])
         raw: Any = teacher(data["img"]).raw
     scores = raw["scores"]
     background = nn.functional.softplus(torch.stack([scores[:, [1, 3]].amax(1), scores[:, 4]], 1)).sum((1, 2))
     torch.testing.assert_close(loss, background, rtol=1e-3, atol=0)
 
 
-def test_twin__a_teacher_without_common_classes_is_refused() -> None:
+def test_attack__a_teacher_without_common_classes_is_refused() -> None:
     teacher = make_teacher()
     with pytest.raises(PairError, match=r"knows none of them by name:\n  dog  - missing -\nMap names"):
-        make_twin(teacher, {0: "dog"})
+        make_attack(teacher, {0: "dog"})
 
 
 # The comparison
@@ -311,32 +329,30 @@ def test_feature_gap__constant_gap() -> None:
 
 
 @pytest.mark.parametrize("family", ["v8", *DUAL])
-def test_map__equals_the_models_in_evaluation_mode(family: str) -> None:
+def test_ikd__equals_the_models_in_evaluation_mode(family: str) -> None:
     student, master = detector(family).train(), detector(family, width=0.25, seed=1).eval()
     teacher = Teacher(copy.deepcopy(master))
-    twin = make_twin(teacher)
-    parts = make_parts(twin, student, teacher)
+    parts = make_parts(student, teacher)
     images = batch(3)["img"]
-    result = twin.map(student, teacher, parts, images)
+    result = compare(student, teacher, parts, images)
     with torch.no_grad():
         own: Any = neck_features(copy.deepcopy(student).eval()(images)[1])
         goal: Any = neck_features(master(images)[1])
         expected = []
         for level in LEVELS:
-            squares = (adapt(parts[level], own[level]) - goal[level]).square()  # (B, C, H, W)
+            squares = (parts[level](own[level]) - goal[level]).square()  # (B, C, H, W)
             expected.append(torch.stack([squares[:, :, y, x].sum(1) for y, x in np.ndindex(*squares.shape[2:])], 1))
     torch.testing.assert_close(result.detach(), torch.cat(expected, 1), rtol=1e-3, atol=1e-3)
     assert result.shape == (3, 84)
 
 
-def test_map__leaves_statistics_and_teacher_alone_bit_by_bit() -> None:
+def test_ikd__leaves_statistics_and_teacher_alone_bit_by_bit() -> None:
     student, teacher = detector("v8").train(), make_teacher()
-    twin = make_twin(teacher)
-    parts = make_parts(twin, student, teacher)
+    parts = make_parts(student, teacher)
     before, master = state(student), state(teacher)
     assert sum("num_batches_tracked" in name for name in before) > 20
     modes = [module.training for module in student.modules()]
-    twin.map(student, teacher, parts, batch()["img"]).sum().backward()
+    compare(student, teacher, parts, batch()["img"]).sum().backward()
     assert same(before, student)
     assert same(master, teacher)
     assert modes == [module.training for module in student.modules()]
@@ -346,11 +362,10 @@ def test_map__leaves_statistics_and_teacher_alone_bit_by_bit() -> None:
 
 
 @pytest.mark.parametrize("family", ["v8", *DUAL])
-def test_map__gradient_reaches_backbone_neck_and_parts_but_not_the_head(family: str) -> None:
+def test_ikd__gradient_reaches_backbone_neck_and_parts_but_not_the_head(family: str) -> None:
     student, teacher = detector(family).train(), make_teacher(family)
-    twin = make_twin(teacher)
-    parts = make_parts(twin, student, teacher)
-    twin.map(student, teacher, parts, batch()["img"]).sum(1).mean(0).backward()
+    parts = make_parts(student, teacher)
+    compare(student, teacher, parts, batch()["img"]).sum(1).mean(0).backward()
     pulls = [
         sum(float(p.grad.abs().sum()) for p in layer.parameters() if p.grad is not None) for layer in student.model
     ]
@@ -362,40 +377,37 @@ def test_map__gradient_reaches_backbone_neck_and_parts_but_not_the_head(family: 
     assert all(m.weight.grad is not None for m in norms)
 
 
-def test_map__gradient_is_that_of_a_pass_after_the_clean_one() -> None:
+def test_ikd__gradient_is_that_of_a_pass_after_the_clean_one() -> None:
     teacher, images = make_teacher(), batch(3)["img"]
-    twin = make_twin(teacher)
 
     def gradients(*, before: bool) -> list[Tensor]:
         student = detector("v8").train()
-        parts = make_parts(twin, student, teacher)
-        ahead = twin.map(student, teacher, parts, images.flip(0)) if before else None
+        parts = make_parts(student, teacher)
+        ahead = compare(student, teacher, parts, images.flip(0)) if before else None
         student(images)  # updates the running statistics
-        value = ahead if ahead is not None else twin.map(student, teacher, parts, images.flip(0))
+        value = ahead if ahead is not None else compare(student, teacher, parts, images.flip(0))
         return list(torch.autograd.grad(value.sum(), [p for p in parts.parameters() if p.requires_grad]))
 
     for ahead, after in zip(gradients(before=True), gradients(before=False), strict=True):
         torch.testing.assert_close(ahead, after)
 
 
-def test_map__is_in_single_precision_under_autocast() -> None:
+def test_ikd__is_in_single_precision_under_autocast() -> None:
     student, teacher = detector("v8").train(), make_teacher()
-    twin = make_twin(teacher)
-    parts = make_parts(twin, student, teacher)
-    plain = twin.map(student, teacher, parts, batch()["img"])
+    parts = make_parts(student, teacher)
+    plain = compare(student, teacher, parts, batch()["img"])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = twin.map(student, teacher, parts, batch()["img"])
+        inside = compare(student, teacher, parts, batch()["img"])
     assert inside.dtype == torch.float32
     torch.testing.assert_close(inside.sum(1), plain.sum(1), rtol=0.05, atol=0)
 
 
-def test_map__a_student_that_is_the_teacher_has_no_gap() -> None:
+def test_ikd__a_student_that_is_the_teacher_has_no_gap() -> None:
     model = detector("v8", seed=1)
     teacher = Teacher(copy.deepcopy(model))
-    twin = make_twin(teacher)
-    parts = make_parts(twin, model, teacher)
+    parts = make_parts(model, teacher)
     assert not list(parts.parameters())  # equal widths need no adapter
-    assert float(twin.map(model.train(), teacher, parts, batch()["img"]).detach().abs().max()) < 1e-6
+    assert float(compare(model.train(), teacher, parts, batch()["img"]).detach().abs().max()) < 1e-6
 
 
 @pytest.mark.parametrize("family", FAMILIES)

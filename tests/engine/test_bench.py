@@ -19,7 +19,7 @@ from yolokd.losses.base import Step
 
 SMALL = replace(CPU, batch=2)
 AID = "weighting.aid.alpha=0.1"
-TWINS = ("augment.ikd.adversarial.steps=1", "augment.ikd.adversarial.every=4")
+ADVERSARIAL = ("augment.ikd.adversarial.steps=1", "augment.ikd.adversarial.every=4")
 
 
 @pytest.fixture
@@ -95,11 +95,11 @@ def test_subject__what_a_loss_sees_is_cut_off_from_the_student(models: Models) -
 
 
 def test_subject__a_step_is_the_mean_over_its_kinds(models: Models) -> None:
-    one = subject(models, "bckd", *TWINS, "balance.every=10")
+    one = subject(models, "bckd", *ADVERSARIAL, "balance.every=10")
     assert {kind: share for kind, (share, _, _) in one.kinds.items()} == {
         "ordinary": 1.0,
         "measuring": 0.1,
-        "twin": 0.25,
+        "adversarial": 0.25,
     }
     names = [*one.wired.losses, "ikd"]
     times = {f"bckd/{name}/{way}": [Time(1, 1)] for name in names for way in ("forward", "backward")}
@@ -107,31 +107,31 @@ def test_subject__a_step_is_the_mean_over_its_kinds(models: Models) -> None:
         one.teacher: [Time(1, 1)],
         "bckd/step/ordinary": [Time(100, 10)],
         "bckd/step/measuring": [Time(150, 20)],
-        "bckd/step/twin": [Time(300, 50)],
+        "bckd/step/adversarial": [Time(300, 50)],
     }
     cost = one.cost(times, memory=0)
-    # of 20 steps 5 have twins, 2 are measured
+    # of 20 steps 5 have adversarial examples, 2 are measured
     assert cost.step.wall.median == pytest.approx(100 + 0.25 * 200 + 0.1 * 50)
     assert cost.step.cpu.median == pytest.approx(10 + 0.25 * 40 + 0.1 * 10)
     assert [(part.name, part.share) for part in cost.parts] == [("bckd", 1.0), ("ikd", 0.25)]
 
 
 def test_subject__its_kinds_of_steps_do_what_they_say(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = subject(models, "bckd", *TWINS)
+    one = subject(models, "bckd", *ADVERSARIAL)
     timed(*one.arms())  # the first step of all measures
     done: list[str] = []
-    twin = one.wired.twin
-    assert twin is not None
+    attack = one.wired.attack
+    assert attack is not None
     monkeypatch.setattr("yolokd.engine.balance.Balance.measure", lambda *_: done.append("measured"))
-    make = twin.make
+    make = attack.make
 
     def noted(*arguments: Any) -> Any:
-        twins = make(*arguments)
-        done.append("none" if twins is None else "twins")
-        return twins
+        images = make(*arguments)
+        done.append("none" if images is None else "some")
+        return images
 
-    monkeypatch.setattr(twin, "make", noted)
-    for kind, expected in (("ordinary", ["none"]), ("measuring", ["none", "measured"]), ("twin", ["twins"])):
+    monkeypatch.setattr(attack, "make", noted)
+    for kind, expected in (("ordinary", ["none"]), ("measuring", ["none", "measured"]), ("adversarial", ["some"])):
         done.clear()
         timed(one._step(kind))
         assert done == expected

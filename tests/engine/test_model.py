@@ -293,14 +293,14 @@ def test_auto__gain_holds_the_gradient_at_its_share() -> None:
     assert model.distillation.pulls()["ssim"] == pytest.approx(0.25, rel=1e-4)
 
 
-def test_twin__column_is_zero_between_the_steps_that_have_twins() -> None:
+def test_ikd__column_is_zero_between_the_steps_with_adversarial_examples() -> None:
     recipe = load_recipe("ikd", ["augment.ikd.adversarial.every=2", "augment.ikd.adversarial.steps=1"])
     model = pair_of(recipe, detector("v8"), detector("v8", width=0.25, seed=1))
     values = [float(model(batch())[1]["kd_ikd"]) for _ in range(4)]
     assert [value > 0 for value in values] == [True, False, True, False]
 
 
-def test_twin__a_step_with_twins_holds_no_second_graph() -> None:
+def test_ikd__a_step_with_adversarial_examples_holds_no_second_graph() -> None:
     recipe = load_recipe("ikd", ["augment.ikd.adversarial.every=2", "augment.ikd.adversarial.steps=2"])
     model, data = pair_of(recipe, detector("v8"), detector("v8", width=0.25, seed=1)), batch(8, imgsz=160)
 
@@ -308,15 +308,15 @@ def test_twin__a_step_with_twins_holds_no_second_graph() -> None:
         model.zero_grad(set_to_none=True)
         return peak_bytes(lambda: model(data)[0].sum().backward(), torch.device("cpu"))
 
-    with_twins, without = peak(), peak()
-    assert without < with_twins < 1.25 * without
+    attacked, without = peak(), peak()
+    assert without < attacked < 1.25 * without
 
 
 def batch_norms(module: torch.nn.Module) -> list[Any]:
     return [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
 
 
-def test_twin__alone_in_a_recipe_comes_back_every_so_many_steps() -> None:
+def test_ikd__alone_in_a_recipe_comes_back_every_so_many_steps() -> None:
     content = {"losses": {}, "augment": {"ikd": {"adversarial": {"every": 2, "steps": 1}}}}
     model = pair_of(Recipe.from_dict(content), detector("v8"), detector("v8", width=0.25, seed=1))
     values = [float(model(batch())[1]["kd_ikd"]) for _ in range(4)]

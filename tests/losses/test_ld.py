@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from tests.losses.pairs import check_maps, check_optimum, config, equal_step
 from tests.losses.steps import GRID, make_step
 from yolokd.errors import PairError, RunError, ShapeError
+from yolokd.losses.base import Requirements
 from yolokd.losses.ld import LD, ld_map
 
 NONE = torch.nn.ModuleDict()
@@ -128,8 +129,7 @@ def test_ld__refuses_heads_without_a_distribution() -> None:
 def test_ld__refuses_a_step_without_heads() -> None:
     with pytest.raises(RunError, match="`ld` needs the heads"):
         ld().maps(replace(make_step(), branches=()), torch.nn.ModuleDict(), ["ld"])
-    assert LD.needs_head
-    assert LD.needs_distribution
+    assert LD.requires == Requirements(heads=True, distributions=True, objects=True)
 
 
 @pytest.mark.parametrize("average", ["run", "batch"])

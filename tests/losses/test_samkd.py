@@ -13,6 +13,7 @@ from tests.losses.pairs import LEVELS, build, check_maps, check_optimum, config,
 from tests.losses.steps import GRID, TEACHER_CHANNELS, make_step
 from tests.losses.test_mgd import identity_generators
 from yolokd.errors import RunError, ShapeError
+from yolokd.losses.base import Requirements
 from yolokd.losses.bckd import score_gap
 from yolokd.losses.mgd import MGD
 from yolokd.losses.samkd import (
@@ -354,9 +355,8 @@ def test_samkd__logits_are_averaged_by_weight(kind: str) -> None:
 
 def test_samkd__without_logits_it_needs_no_head() -> None:
     loss = samkd(logits=0.0)
-    assert not loss.needs_head
-    assert not loss.needs_classes
-    assert samkd().needs_head
+    assert loss.requires == Requirements(levels=LEVELS)
+    assert samkd().requires.heads
     with pytest.raises(RunError, match="no branch of the two heads was captured"):
         samkd().maps(replace(make_step(), branches=()), nn.ModuleDict(), ["samkd_logits"])
 

@@ -26,7 +26,7 @@ def test_losses__automatic_gains_are_no_numbers_to_the_classes(name: str) -> Non
     automatic = type(config).model_validate(dict.fromkeys(gains, "auto"))
     assert set(automatic.gains().values()) == {"auto"}
     one, other = LOSSES[name](config), LOSSES[name](automatic)
-    assert (one.needs_head, one.needs_classes, one.levels) == (other.needs_head, other.needs_classes, other.levels)
+    assert one.requires == other.requires
     assert str(one.build(STUDENT_CHANNELS, TEACHER_CHANNELS)) == str(other.build(STUDENT_CHANNELS, TEACHER_CHANNELS))
 
 
@@ -42,4 +42,4 @@ def test_losses__compare_the_levels_that_the_recipe_gives(levels: tuple[str, ...
 @pytest.mark.parametrize(("logits", "needed"), [(0, False), (1, True), ("auto", True)])
 def test_losses__samkd_needs_the_head_unless_its_logits_are_off(logits: Any, needed: bool) -> None:
     loss = LOSSES["samkd"](SAMKDConfig(logits=logits))
-    assert (loss.needs_head, loss.needs_classes) == (needed, needed)
+    assert (loss.requires.heads, loss.requires.classes) == (needed, needed)

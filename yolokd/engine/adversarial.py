@@ -1,11 +1,10 @@
-"""IKD's adversarial twins in a run: made online from the batch, looked at by both models, compared at the neck.
+"""Adversarial examples in a run: made online from the batch, and what both models' necks make of them.
 
 Source: Liang et al., "Exploring Inconsistent Knowledge Distillation for Object Detection with Data Augmentation",
-ACM MM 2023, and the authors' code (JWLiang007/IKD): twins that raise the teacher's classification loss, and on them
-Σ over levels of the squared distance of the neck features, without labels. The attack is in `yolokd.augment.ikd`.
-Differs: twins are made of the augmented batch, on every n-th step with n times the gain, not beforehand of each file;
-targets of the attack are the teacher's own assignment of the clean batch, not updated; the student's BatchNorm, live in
-YOLO, keeps its running statistics out of it.
+ACM MM 2023, and the authors' code (JWLiang007/IKD). The attack is in `yolokd.augment.ikd`, the loss on the examples in
+`yolokd.losses.ikd`.
+Differs: examples are made of the augmented batch; targets of the attack are the teacher's own assignment of the clean
+batch, not updated; the student's BatchNorm, live in YOLO, keeps its running statistics out of it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -29,24 +28,15 @@ from yolokd.engine.heads import as_head, grid_of, neck_features, split_branches
 from yolokd.engine.judgement import assigner, pad_objects
 from yolokd.engine.teacher import Teacher
 from yolokd.errors import PairError, UserError
-from yolokd.losses._tensors import as_pair, widen, without_autocast
-from yolokd.losses.base import LEVELS, Head, adapters
+from yolokd.losses.base import LEVELS, Head, LevelMaps
 
-
-@without_autocast
-def feature_gap(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the squared difference of two feature maps, (B, C, H, W), summed over channels: (B, H, W).
-
-    Raises:
-        ShapeError: The two maps differ in shape.
-    """
-    student, teacher = as_pair(student, teacher, rank=4)
-    return (student - teacher).square().sum(1)
+if TYPE_CHECKING:
+    from yolokd.recipe import IKDAdversarialConfig
 
 
 @dataclass(frozen=True)
 class Passes:
-    """What twins add to an average training step, in forward passes of a model; a training step takes three."""
+    """What adversarial examples add to an average step, in forward passes of a model; a training step takes three."""
 
     teacher: float
     student: float
@@ -55,9 +45,9 @@ class Passes:
 def extra_passes(config: Any) -> Passes:
     """Estimate the cost of `adversarial`: `steps` and `every`.
 
-    Each step of the attack goes forward and, for the gradient of the images alone, backward; then the teacher's
-    features of the twins are needed, and the student's twice, the second time with their gradient. Heads that are left
-    out still count.
+    Each step of the attack goes forward and, for the gradient of the images alone, backward; then the
+    teacher's features of the examples are needed, and the student's twice, the second time with their gradient. Heads
+    that are left out still count.
     """
     return Passes(teacher=(2 * config.steps + 1) / config.every, student=4 / config.every)
 
@@ -76,21 +66,14 @@ def teacher_precision(asked: str) -> str:
     )
 
 
-class Twin:
-    """Makes adversarial twins and compares what student and teacher see in them.
+class Attack:
+    """Makes adversarial examples of the batch: images on which the teacher's classification loss is larger."""
 
-    Attributes:
-        term: Name of the loss term, also the key of the parts in the projector.
-        gain: Factor of the term on the steps on which it acts: the recipe's gain times `every`.
-    """
-
-    term = "ikd"
-
-    def __init__(self, config: Any, classes: ClassMatch) -> None:
+    def __init__(self, config: IKDAdversarialConfig, classes: ClassMatch) -> None:
         """Prepare for one pair.
 
         Args:
-            config: `gain`; `eps` and `step`, in 1/255; `steps`, at least 1; `every`, at least 1.
+            config: `eps` and `step`, in 1/255; `steps`, at least 1; `every`, at least 1.
             classes: Which class of the data is which of the teacher's; the loss under attack is that of these classes.
 
         Raises:
@@ -103,24 +86,19 @@ class Twin:
                 "augment.ikd.adversarial to null."
             )
         self.config = config
-        self.gain = config.gain * config.every
         self._labels = torch.tensor(classes.places)
         self._picked = None if classes.identical else torch.tensor(classes.columns)
         self._assign = assigner(len(classes.student))
 
-    def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
-        """Return an adapter per level, from the channels per level of both models; the host loss has its own."""
-        return adapters(LEVELS, student, teacher)
-
     def make(self, teacher: Teacher, batch: Mapping[str, Any], step_number: int) -> Tensor | None:
-        """Return the adversarial twins of a batch, (B, 3, H, W), detached; None on steps that have none.
+        """Return the adversarial examples of a batch, (B, 3, H, W), detached; None on steps that have none.
 
         Call it before the student's clean pass, so that the teacher's graph is gone when the student's is built.
 
         Args:
             teacher: In single precision; it collects no gradients.
             batch: `img` in [0, 1] and labels, as the trainer hands them to the model.
-            step_number: Steps of the run so far; the first has twins.
+            step_number: Steps of the run so far; the first has some.
 
         Raises:
             ValueError: The teacher runs in half precision; see `teacher_precision`.
@@ -136,7 +114,7 @@ class Twin:
         )
 
     def attack_loss(self, teacher: Teacher, batch: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
-        """Return what the twins shall raise: the teacher's classification loss of each image, as a function of images.
+        """Return what the examples shall raise: the teacher's classification loss per image, a function of images.
 
         It is the cross-entropy of the one-to-many branch, summed over anchors and classes, (B,). The first images that
         it sees, the clean ones in an attack, decide which anchors the objects are assigned to; that stays for the rest.
@@ -151,27 +129,6 @@ class Twin:
             return F.binary_cross_entropy_with_logits(head.logits, targets, reduction="none").sum((1, 2))
 
         return loss
-
-    def map(self, student: DetectionModel, teacher: Teacher, parts: nn.ModuleDict, twin_images: Tensor) -> Tensor:
-        """Return the loss map of the twins, (B, A): squared differences at the neck, summed over channels.
-
-        `map.sum(1).mean(0)` is the paper's Σ over levels of ‖φ(S(x)) − T(x)‖² / B. The gradient reaches the parts and
-        the student up to its neck; no running statistics change.
-
-        Call it before the student's clean pass. A backward pass then reaches it last, when the memory of the clean pass
-        is free again: it is computed anew there, instead of being held beside it. The gradient is that of this second
-        time, with running statistics that the clean pass has updated; the value is that of the first.
-        """
-        goal = teacher(twin_images, head=False, levels=LEVELS).features
-
-        def gaps(images: Tensor) -> Tensor:
-            with frozen_statistics(student):
-                own = neck_pass(student, images)
-            maps = {level: feature_gap(adapt(parts[level], own[level]), goal[level]) for level in own}
-            return grid_of(own).spread(maps)
-
-        result: Tensor = checkpoint(gaps, twin_images, use_reentrant=False, preserve_rng_state=False)
-        return result
 
     def _head(self, teacher: Teacher, images: Tensor) -> Head:
         raw: Any = teacher.run(images, head=True).raw
@@ -188,11 +145,31 @@ class Twin:
         return scores.to(head.logits.dtype)
 
 
-@without_autocast
-def adapt(adapter: nn.Module, feature: Tensor) -> Tensor:
-    """Return a student's feature in the teacher's width, float32 or wider."""
-    adapted: Tensor = adapter(widen(feature))
-    return adapted
+@dataclass(frozen=True)
+class Examples:
+    """Adversarial examples of a batch, (B, 3, H, W), and the two models that are compared on them."""
+
+    images: Tensor
+    student: DetectionModel
+    teacher: Teacher
+
+    def compare(self, distance: LevelMaps) -> Tensor:
+        """Return the loss map of a distance between neck features, (B, A); see `yolokd.losses.base`.
+
+        The gradient reaches the student up to its neck; no running statistics change. Call it before the student's
+        clean pass. A backward pass then reaches it last, when the memory of the clean pass is free again: it is
+        computed anew there, instead of being held beside it. The gradient is that of this second time, with running
+        statistics that the clean pass has updated; the value is that of the first.
+        """
+        goal = self.teacher(self.images, head=False, levels=LEVELS).features
+
+        def compared(images: Tensor) -> Tensor:
+            with frozen_statistics(self.student):
+                own = neck_pass(self.student, images)
+            return grid_of(own).spread(distance(own, goal))
+
+        result: Tensor = checkpoint(compared, self.images, use_reentrant=False, preserve_rng_state=False)
+        return result
 
 
 def quarters(batch: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from yolokd.engine.model import TeacherStudent
 from yolokd.engine.plan import active_losses, check_device, check_pair, from_yaml
 from yolokd.engine.weights import Spec, find, is_yaml, load_detector
 from yolokd.errors import PairError, UserError
+from yolokd.losses.base import requirements
 from yolokd.recipe import Recipe
 
 OBJECTS = 8  # per picture; COCO has 7.3 on average
@@ -176,7 +177,7 @@ def make_pair(models: Models, setting: Setting, recipe: Recipe) -> TeacherStuden
         raise UserError(f"The recipe '{recipe.name}' has no losses: there is nothing to measure.")
     losses = active_losses(recipe)
     match = match_classes(models.student.names, models.teacher.names, recipe.teacher.classes)
-    if not match.student and any(loss.needs_classes for loss in losses.values()):
+    if not match.student and requirements(losses.values()).classes:
         raise PairError(
             f"The recipe '{recipe.name}' compares class scores, but the two models share no class by name; map them "
             f"in the recipe (teacher.classes)."

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from yolokd.engine.adversarial import Examples
 from yolokd.engine.balance import Balance
 from yolokd.engine.bench_clock import Arm, Clock, Time, held_bytes, peak_bytes
 from yolokd.engine.bench_models import Models, Setting, make_pair
 from yolokd.engine.bench_report import Part, RecipeCost, cost_of
 from yolokd.engine.distillation import Distillation, reduce_map
-from yolokd.losses.base import LEVELS, Branch, Head, Loss, Step
+from yolokd.losses.base import Branch, Head, Loss, Step, requirements
 from yolokd.recipe import Recipe, Schedule
 
 NEVER = 10**9  # steps
@@ -54,7 +55,7 @@ class Subject:
     """A recipe under test.
 
     Its steps are of several kinds: ordinary ones; those on which the pull of the terms is measured, every
-    `balance.every` steps; those with adversarial twins. The cost of a step is the mean over them as they come.
+    `balance.every` steps; those with adversarial examples. The cost of a step is the mean over them as they come.
     """
 
     def __init__(self, models: Models, setting: Setting, recipe: Recipe, batch: dict[str, Any]) -> None:
@@ -76,8 +77,8 @@ class Subject:
             "ordinary": (1.0, ordinary, 1),
             "measuring": (1 / wired.balance.every, balanced(1), 1),
         }
-        if wired.twin is not None:
-            self.kinds["twin"] = (1 / wired.twin.config.every, ordinary, 0)
+        if wired.attack is not None:
+            self.kinds["adversarial"] = (1 / wired.attack.config.every, ordinary, 0)
         self.run = training(self.pair, setting, batch)
         taught = self.pair.teach(batch["img"], self.active)
         needs = [] if taught is None else [str(self.pair.teacher_model.dtype), *taught.features]
@@ -91,11 +92,11 @@ class Subject:
 
     def arms(self) -> list[Arm]:
         """Everything else that is timed of this recipe."""
-        parts = [self._loss(name, loss) for name, loss in self.wired.losses_of(self.active).items()]
+        parts = [self._loss(name, loss) for name, loss in self.wired.on_clean_images(self.active).items()]
         if self.wired.weighting is not None:
             parts.append(self._weigh)
-        if self.wired.twin is not None:
-            parts.append(self._twin)
+        if self.wired.attack is not None:
+            parts.append(self._adversarial)
         return [*parts, *map(self._step, self.kinds)]
 
     def occupied(self) -> int:
@@ -115,12 +116,12 @@ class Subject:
             wall = ordinary.wall + sum(share * (time.wall - ordinary.wall) for share, time in extra)
             cpu = ordinary.cpu + sum(share * (time.cpu - ordinary.cpu) for share, time in extra)
             steps.append(Time(wall, cpu))
-        names = [*self.wired.losses_of(self.active)]
-        names += ["aid"] * (self.wired.weighting is not None) + ["ikd"] * (self.wired.twin is not None)
+        names = [*self.wired.on_clean_images(self.active)]
+        names += ["aid"] * (self.wired.weighting is not None) + ["ikd"] * (self.wired.attack is not None)
         parts = []
         for name in names:
             back = times.get(self._key(name, "backward"))
-            share = self.kinds["twin"][0] if name == "ikd" else 1.0
+            share = self.kinds["adversarial"][0] if name == "ikd" else 1.0
             forward = cost_of(times[self._key(name, "forward")])
             parts.append(Part(name, share, forward, None if back is None else cost_of(back)))
         return RecipeCost(
@@ -171,21 +172,24 @@ class Subject:
         with clock(self._key("aid", "forward")):
             self.wired.weighting(taught.raw or {}, self.batch, self.seen.grid)
 
-    def _twin(self, clock: Clock) -> None:
-        twin, pair, parts = self.wired.twin, self.pair, self.pair.projector
-        assert twin is not None
-        part: Any = parts[twin.term]
+    def _adversarial(self, clock: Clock) -> None:
+        attack, pair = self.wired.attack, self.pair
+        assert attack is not None
+        losses = self.wired.losses_of(self.active)
         pair.zero_grad(set_to_none=True)
         with clock(self._key("ikd", "forward")), self.setting.autocast():
-            twins = twin.make(pair.teacher_model, self.batch, 0)
-            assert twins is not None
-            value = reduce_map(twin.map(pair.student_model, pair.teacher_model, part, twins), self.seen.grid).sum()
+            images = attack.make(pair.teacher_model, self.batch, 0)
+            assert images is not None
+            examples = Examples(images, pair.student_model, pair.teacher_model)
+            parts: Any = pair.projector["ikd"]
+            (values,) = losses["ikd"].maps(replace(self.seen, adversarial=examples), parts, ("ikd",)).values()
+            value = reduce_map(values, self.seen.grid).sum()
         with clock(self._key("ikd", "backward")):
             value.backward()
 
     def _look(self) -> Step:
         """Return what the losses see in a step."""
-        onlooker = Onlooker(list(self.wired.losses_of(self.active).values()))
+        onlooker = Onlooker(list(self.wired.on_clean_images(self.active).values()))
         term = onlooker.terms[0]
         self.pair.projector[term] = nn.ModuleDict()
         self.pair.distillation = replace(
@@ -194,7 +198,7 @@ class Subject:
             gains={term: 1.0},
             schedules={term: Schedule()},
             weighting=None,
-            twin=None,
+            attack=None,
         )
         with self.setting.autocast():
             self.pair.look(self.batch, {term: 1.0})
@@ -211,10 +215,7 @@ class Onlooker(Loss):
     step: Step
 
     def __init__(self, losses: Sequence[Loss]) -> None:
-        self.levels = tuple(level for level in LEVELS if any(level in loss.levels for loss in losses))
-        self.needs_head = any(loss.needs_head for loss in losses)
-        self.needs_scores = any(loss.needs_scores for loss in losses)
-        self.needs_boxes = any(loss.needs_boxes for loss in losses)
+        self.requires = requirements(losses)
 
     def maps(self, step: Step, parts: nn.ModuleDict, active: Any) -> dict[str, Tensor]:
         """Keep the step; the map is 0 everywhere."""

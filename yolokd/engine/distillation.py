@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from ultralytics.nn.tasks import DetectionModel
 
-from yolokd.engine.adversarial import Twin, teacher_precision
+from yolokd.engine.adversarial import Attack, teacher_precision
 from yolokd.engine.alarms import Alarms
 from yolokd.engine.balance import Balance
 from yolokd.engine.classes import ClassMatch
@@ -19,7 +19,7 @@ from yolokd.engine.teacher import DTYPES, Teacher, require_compiler
 from yolokd.engine.weight_records import WeightRecords
 from yolokd.engine.weighting import InstanceWeighting
 from yolokd.losses.base import Grid, Loss
-from yolokd.losses.table import LOSSES
+from yolokd.losses.table import losses_of
 from yolokd.recipe import Gain, Recipe, Schedule
 
 
@@ -35,7 +35,7 @@ class Distillation:
         balance: Gradient ratios and the gains that follow from them.
         counts: Average number of positives per image over the run.
         weighting: Weights of places by how well the teacher does there; None weighs everything 1.
-        twin: IKD's adversarial twins, or None.
+        attack: Makes adversarial examples for the losses that require them; None if none does.
         progress: Epochs behind us, set before each batch.
         epochs: Epochs of the whole run.
     """
@@ -47,7 +47,7 @@ class Distillation:
     balance: Balance
     counts: PositiveCounts
     weighting: InstanceWeighting | None = None
-    twin: Twin | None = None
+    attack: Attack | None = None
     weight_records: WeightRecords = field(default_factory=WeightRecords)
     alarms: Alarms = field(default_factory=Alarms)
     step: int = 0  # training steps so far
@@ -60,14 +60,8 @@ class Distillation:
         factors = {t: self.schedules[t].factor(self.progress, self.epochs) for t, gain in self.gains.items() if gain}
         return {term: factor for term, factor in factors.items() if factor > 0}
 
-    def is_twin(self, term: str) -> bool:
-        """Whether this is the term of the adversarial twins, whose pull is not measured: it has features of its own."""
-        return self.twin is not None and term == self.twin.term
-
     def strength(self, term: str, factor: float) -> float:
         """Gain times schedule."""
-        if self.twin is not None and self.is_twin(term):
-            return factor * float(self.twin.gain)
         gain = self.gains[term]
         return factor * (self.balance.gain(term) if gain == "auto" else gain)
 
@@ -79,6 +73,10 @@ class Distillation:
     def losses_of(self, active: Mapping[str, float]) -> dict[str, Loss]:
         """The losses of which at least one term acts."""
         return {name: loss for name, loss in self.losses.items() if any(term in active for term in loss.terms)}
+
+    def on_clean_images(self, active: Mapping[str, float]) -> dict[str, Loss]:
+        """The active losses on the images of the batch themselves; the others are on adversarial examples."""
+        return {name: loss for name, loss in self.losses_of(active).items() if not loss.requires.adversarial}
 
     def common_classes(self, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
         """Indices of the common classes in student and teacher; None, None where nothing needs to be selected."""
@@ -104,11 +102,10 @@ def wire(
         epochs: Epochs of the whole run.
         state: A plain dict that is saved with the run; None keeps nothing.
     """
-    gains, balance = recipe.terms(), recipe.balance
-    aid, ikd = recipe.weighting.aid, recipe.augment.ikd
+    gains, balance, aid = recipe.terms(), recipe.balance, recipe.weighting.aid
     state = {} if state is None else state
     return Distillation(
-        losses={name: LOSSES[name](config) for name, config in recipe.losses.items()},
+        losses=losses_of(recipe),
         gains=gains,
         schedules={term: recipe.schedule_of(term) for term in gains},
         classes=match,
@@ -120,7 +117,7 @@ def wire(
         ),
         counts=PositiveCounts(state),
         weighting=None if aid is None else InstanceWeighting(aid, match),
-        twin=None if ikd is None or ikd.adversarial is None else Twin(ikd.adversarial, match),
+        attack=None if (adversarial := recipe.augment.adversarial) is None else Attack(adversarial, match),
         epochs=epochs,
     )
 
@@ -135,10 +132,10 @@ def make_teacher(recipe: Recipe, model: DetectionModel, device: torch.device, *,
         half: Whether the student trains in mixed precision there.
 
     Raises:
-        UserError: A precision that the recipe's twins cannot do with, or no compiler where one is wanted.
+        UserError: A precision in which the teacher cannot be attacked, or no compiler where one is wanted.
     """
     asked: str = recipe.teacher.precision
-    if "ikd" in recipe.terms():
+    if recipe.augment.adversarial is not None:
         asked = teacher_precision(asked)
     elif asked == "auto":
         asked = "fp16" if device.type == "cuda" and half else "fp32"

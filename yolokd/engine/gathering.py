@@ -14,7 +14,7 @@ from yolokd.engine.heads import as_head, grid_of, neck_features, split_branches
 from yolokd.engine.positives import PositiveCounts
 from yolokd.engine.teacher import TeacherOutput
 from yolokd.losses._tensors import widen
-from yolokd.losses.base import Branch, Grid, Loss, Step
+from yolokd.losses.base import Branch, Grid, Loss, Step, requirements
 
 CommonClasses = Callable[[torch.device], tuple[Tensor | None, Tensor | None]]
 
@@ -42,16 +42,17 @@ def gather(
         counts: Averages of the run, to which this step is added; None lets each step stand alone.
     """
     features = neck_features(raw)
-    grid, levels = grid_of(features), {level for loss in losses for level in loss.levels}
-    scores = taught.raw is not None and any(loss.needs_scores for loss in losses)
-    heads = taught.raw is not None and any(loss.needs_head for loss in losses)
+    grid, needs = grid_of(features), requirements(losses)
+    head = taught.raw or {}
     return Step(
-        student={level: widen(x) if level in levels else x for level, x in features.items()},  # once for all losses
+        student={
+            level: widen(x) if level in needs.levels else x for level, x in features.items()
+        },  # once for all losses
         teacher=taught.features,
         grid=grid,
-        branches=branches(raw, taught.raw or {}, assigned, shares, grid, classes, counts) if heads else (),
-        teacher_scores=teacher_scores(taught.raw or {}) if scores else None,
-        boxes_xyxy_px=boxes_of(batch, len(features["p3"])) if any(loss.needs_boxes for loss in losses) else (),
+        branches=branches(raw, head, assigned, shares, grid, classes, counts) if needs.heads and head else (),
+        teacher_scores=teacher_scores(head) if needs.teacher_scores and head else None,
+        boxes_xyxy_px=boxes_of(batch, len(features["p3"])) if needs.boxes else (),
     )
 
 

@@ -129,7 +129,7 @@ class Inspector:
             student=detect(student, images, self.names),
             terms=tuple(self._term(term, seen) for term in self.pair.terms if term in seen.maps),
             weights=self._weights(seen),
-            twin=None if seen.twins is None else self._twin(seen.twins, batch),
+            twin=None if seen.adversarial is None else self._twin(seen.adversarial, batch),
             frequencies=heat,
         )
 
@@ -172,12 +172,12 @@ class Inspector:
         return InstanceWeights(by_level(seen.weights.head[0], seen.grid), tuple(each), aid.scope, aid.alpha)
 
     def _twin(self, twins: Tensor, batch: dict[str, Any]) -> TwinView:
-        twin: Any = self._run().twin
-        attacked = twin.attack_loss(self.pair.teacher_model, batch)
+        attack: Any = self._run().attack
+        attacked = attack.attack_loss(self.pair.teacher_model, batch)
         before, after = (float(attacked(images)) for images in (batch["img"], twins))  # the clean picture first
         return TwinView(
             difference=as_array((twins - batch["img"])[0].permute(1, 2, 0) * 255),
-            eps=twin.config.eps,
+            eps=attack.config.eps,
             loss=(before, after),
             detections=self._teachers(twins),
             picture=(as_array(twins[0].permute(1, 2, 0)) * 255).round().astype(np.uint8),

@@ -22,6 +22,7 @@ from yolokd.engine.teacher import Teacher
 from yolokd.engine.weights import Spec, find, is_yaml, load, load_detector
 from yolokd.errors import PairError, UserError, WeightsError
 from yolokd.evaluation.networks import identity_of
+from yolokd.losses.base import requirements
 from yolokd.recipe import Recipe
 
 
@@ -63,7 +64,7 @@ def open_pair(
         names = resolve(str(data)).names if joined else learner.names
         match = match_task(names, detector.names, recipe.teacher.classes, joined=joined)
         losses, notes = active_losses(recipe), list[str]()
-        if any(loss.needs_classes for loss in losses.values()):
+        if requirements(losses.values()).classes:
             require_classes(match, allow_partial=allow_partial, teacher=str(teacher), data=data or "DATA.yaml")
         _check_colour(("teacher", detector), ("student", learner))
         check_pair(losses, read_head(learner, "The student"), read_head(detector, "The teacher"), notes)

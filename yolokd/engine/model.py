@@ -16,6 +16,7 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.torch_utils import copy_attr
 
+from yolokd.engine.adversarial import Examples
 from yolokd.engine.assignment import branch_criteria, watch
 from yolokd.engine.distillation import Distillation
 from yolokd.engine.gathering import gather
@@ -24,7 +25,7 @@ from yolokd.engine.tally import Tally
 from yolokd.engine.teacher import Teacher, TeacherOutput
 from yolokd.engine.unlabeled import files_of, first_rows, join
 from yolokd.engine.weighting import Weights
-from yolokd.losses.base import Grid, Loss, Step
+from yolokd.losses.base import Grid, Loss, Step, requirements
 
 PREFIX = "kd_"  # of a term's column in results.csv and in the progress line
 
@@ -40,7 +41,7 @@ class Look:
     levels: dict[str, Tensor]  # active term → what each level adds to its value, (L,) or (1,); detached
     values: dict[str, Tensor]  # active term → the value of that map, (), with gradient
     weights: Weights | None  # None if nothing is weighed
-    twins: Tensor | None  # adversarial twins of the pictures, (B, 3, H, W); None on a step without
+    adversarial: Tensor | None  # adversarial examples of the images, (B, 3, H, W); None on a step without
 
     @property
     def grid(self) -> Grid:
@@ -65,10 +66,9 @@ class TeacherStudent(DistillationModel):
         self.teacher_model = teacher
         self.terms = tuple(distillation.gains)
         widths = read_head(student, "The student").widths
-        owners: dict[str, Any] = dict(distillation.losses)
-        if distillation.twin is not None:
-            owners[distillation.twin.term] = distillation.twin
-        self.projector = nn.ModuleDict({name: part.build(widths, teacher.info.widths) for name, part in owners.items()})
+        self.projector = nn.ModuleDict(
+            {name: loss.build(widths, teacher.info.widths) for name, loss in distillation.losses.items()}
+        )
         self.distillation: Distillation | None = distillation
 
     def __getstate__(self) -> dict[str, Any]:
@@ -114,8 +114,8 @@ class TeacherStudent(DistillationModel):
         taught = self.teach(images, active)
         if taught is None:  # pictures without labels take part in nothing else
             images = images[:labelled]
-        twins = self._twins(batch, active)
-        twin_maps = self._twin_maps(twins)
+        examples = self._attack(batch, active)
+        ahead = self._on_adversarial(examples, active)
         if getattr(self.student_model, "criterion", None) is None:
             self.student_model.criterion = self.student_model.init_criterion()
         raw = self.student_model(images)
@@ -129,11 +129,12 @@ class TeacherStudent(DistillationModel):
         if taught is not None:
             with torch.autocast(images.device.type, enabled=False):
                 shares = {name: share for name, (_, share) in branch_criteria(self.student_model.criterion).items()}
-                losses = run.losses_of(active)
+                losses = run.on_clean_images(active)
                 step = gather(batch, raw, taught, assigned, shares, losses.values(), run.common_classes, run.counts)
                 self._compare(step, losses, active, tally)
-        tally.add(twin_maps)
-        return Look(detection, items, features, tally.maps, tally.levels, tally.values, weights, twins)
+        tally.add(ahead)
+        images_of = None if examples is None else examples.images
+        return Look(detection, items, features, tally.maps, tally.levels, tally.values, weights, images_of)
 
     def _join(
         self, detection: Tensor, items: dict[str, Tensor], weighted: Tensor, batch_size: int
@@ -149,34 +150,39 @@ class TeacherStudent(DistillationModel):
     def teach(self, images: Tensor, active: Mapping[str, float]) -> TeacherOutput | None:
         """Run the teacher as far as the active losses and the weighting need it; not at all if nothing acts."""
         run = self._run()
-        losses = run.losses_of(active).values()
+        losses = run.on_clean_images(active).values()
         if not losses:
             return None
-        levels = {level for loss in losses for level in loss.levels}
-        head = run.weighting is not None or any(loss.needs_head for loss in losses)
-        output: TeacherOutput = self.teacher_model(images, head=head, levels=tuple(sorted(levels)))
+        needs = requirements(losses)
+        head = needs.teacher_head or run.weighting is not None
+        if not (head or needs.levels):
+            return TeacherOutput({}, None)
+        output: TeacherOutput = self.teacher_model(images, head=head, levels=needs.levels)
         return output
 
-    def _twins(self, batch: dict[str, Any], active: Mapping[str, float]) -> Tensor | None:
-        """Make the adversarial twins, on the steps that have them: before the student's pass, so one graph is alive."""
+    def _attack(self, batch: dict[str, Any], active: Mapping[str, float]) -> Examples | None:
+        """Make adversarial examples, on the steps that have them: before the student's pass, so one graph is alive."""
         run = self._run()
-        if run.twin is None or run.twin.term not in active:
+        if run.attack is None or not requirements(run.losses_of(active).values()).adversarial:
             return None
-        return run.twin.make(self.teacher_model, batch, run.step)
+        images = run.attack.make(self.teacher_model, batch, run.step)
+        return None if images is None else Examples(images, self.student_model, self.teacher_model)
 
-    def _twin_maps(self, twins: Tensor | None) -> dict[str, Tensor]:
-        run = self._run()
-        if run.twin is None or twins is None:
-            return {}
-        part: Any = self.projector[run.twin.term]
-        return {run.twin.term: run.twin.map(self.student_model, self.teacher_model, part, twins)}
+    def _on_adversarial(self, examples: Examples | None, active: Mapping[str, float]) -> dict[str, Tensor]:
+        """Return the maps of the losses on adversarial examples, which go ahead of the student's pass."""
+        step = Step(student={}, teacher={}, grid=Grid({}, {}), adversarial=examples)
+        maps: dict[str, Tensor] = {}
+        for name, loss in self._run().losses_of(active).items():
+            if loss.requires.adversarial:
+                parts: Any = self.projector[name]
+                maps.update(loss.maps(step, parts, [term for term in loss.terms if term in active]))
+        return maps
 
     def _measure(self, detection: Tensor, values: Mapping[str, Tensor], features: Mapping[str, Tensor]) -> None:
-        """Measure, now and then, how hard each term pulls at the neck; twins do not depend on these features."""
+        """Measure, now and then, the gradient ratio of each term at the neck; 0 for those on other images."""
         run = self._run()
-        clean = {term: value for term, value in values.items() if run.twin is None or term != run.twin.term}
-        if clean and run.balance.due(list(clean)):
-            run.balance.measure(detection, clean, list(features.values()))
+        if run.balance.due(list(values)):
+            run.balance.measure(detection, values, list(features.values()))
 
     def _compare(self, step: Step, losses: Mapping[str, Loss], active: Mapping[str, float], tally: Tally) -> None:
         """Add the terms of all losses. Those on features are settled, the largest first, with few gradients held."""

@@ -13,7 +13,7 @@ from ultralytics.utils.ops import make_divisible
 from ultralytics.utils.torch_utils import get_flops, get_num_params, select_device
 
 from yolokd.data.check import DataReport, check_labels
-from yolokd.engine.adversarial import Twin, extra_passes, teacher_precision
+from yolokd.engine.adversarial import Attack, extra_passes, teacher_precision
 from yolokd.engine.class_rows import in_other_order
 from yolokd.engine.classes import ClassMatch, match_task, partial_note, require_classes
 from yolokd.engine.dataset import Dataset, resolve
@@ -25,8 +25,8 @@ from yolokd.engine.unlabeled import Unlabeled, check_unlabeled, find_unlabeled, 
 from yolokd.engine.weighting import InstanceWeighting
 from yolokd.engine.weights import Spec, as_detector, find, from_scratch, is_yaml, load_detector
 from yolokd.errors import PairError, UserError, WeightsError
-from yolokd.losses.base import Loss
-from yolokd.losses.table import LOSSES
+from yolokd.losses.base import Loss, requirements
+from yolokd.losses.table import losses_of
 from yolokd.recipe import Recipe
 
 DEFAULT_DATA = "kitti.yaml"
@@ -144,19 +144,20 @@ def make_plan(
         match = match_task(data.names, model.names, recipe.teacher.classes, joined=joined)
         _check_channels(model, str(teacher), data)
         losses = active_losses(recipe)
-        if any(loss.needs_classes for loss in losses.values()):
+        needs = requirements(losses.values())
+        if needs.classes:
             require_classes(match, allow_partial=allow_partial, teacher=str(teacher), data=str(data.yaml_path))
             if note := partial_note(match):
                 notes.append(note)
         if recipe.weighting.aid is not None:
             InstanceWeighting(recipe.weighting.aid, match)
-        if recipe.augment.ikd is not None and recipe.augment.ikd.adversarial is not None:
-            Twin(recipe.augment.ikd.adversarial, match)
+        if recipe.augment.adversarial is not None:
+            Attack(recipe.augment.adversarial, match)
             teacher_precision(recipe.teacher.precision)
         check_pair(losses, learner[1].head, info.head, notes)
         if recipe.teacher.compile:
             require_compiler(select_device(train.get("device") or "", verbose=False))
-        if unlabeled is not None and not any(loss.sees_unlabelled for loss in losses.values()):
+        if unlabeled is not None and (needs.objects or not losses):
             notes.append("the losses of this recipe act on labelled objects only: unlabelled pictures teach nothing")
         if recipe.student.init != "random":
             inherited, note = _first_weights(learner[0], str(student), model, match, recipe)
@@ -291,16 +292,17 @@ def _check_channels(teacher: DetectionModel, spec: str, data: Dataset) -> None:
 
 def active_losses(recipe: Recipe) -> dict[str, Loss]:
     """Return the wired losses of which at least one term has a gain above 0."""
-    return {name: LOSSES[name](config) for name, config in recipe.losses.items() if any(config.gains().values())}
+    gains = recipe.terms()
+    return {name: loss for name, loss in losses_of(recipe).items() if any(gains[term] for term in loss.terms)}
 
 
 def check_pair(losses: Mapping[str, Loss], student: HeadInfo, teacher: HeadInfo, notes: list[str]) -> None:
     """Raise `PairError` where a loss cannot compare these heads; add to the notes what is left out."""
     for name, loss in losses.items():
-        if loss.needs_distribution and (student.bins != teacher.bins or student.bins == 1):
+        if loss.requires.distributions and (student.bins != teacher.bins or student.bins == 1):
             raise PairError(
                 f"The loss '{name}' compares box distributions, but the student's head has reg_max {student.bins} and "
                 f"the teacher's {teacher.bins}. Use bckd's box term, which works on decoded boxes."
             )
-    if len(student.branches) != len(teacher.branches) and any(loss.needs_head for loss in losses.values()):
+    if len(student.branches) != len(teacher.branches) and requirements(losses.values()).teacher_head:
         notes.append("one partner has a single head: only the one-to-many branch is distilled")

@@ -37,7 +37,7 @@ class Tally:
         """Add maps, or pieces of them.
 
         Args:
-            maps: Of some terms. Fewer rows than weights belong to the first pictures, as those of twins do.
+            maps: Of some terms. Fewer rows than weights belong to the first images, as with adversarial examples.
             inputs: What to settle the values for, see `settle`; none keeps their graph.
         """
         if self.weights is not None:

@@ -7,7 +7,6 @@ lives in files that are written early: workers rebuild everything from `args.yol
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from copy import copy
@@ -258,7 +257,7 @@ class DistillTrainer(DetectionTrainer):
             for term in distillation.gains:  # that of adversarial images has no gradient at these features: not 0, none
                 metrics[f"gain/{PREFIX}{term}"] = distillation.strength(term, 1.0)
                 metrics[f"share/{PREFIX}{term}"] = losses[PREFIX + term] / total
-                metrics[f"gradient/{PREFIX}{term}"] = pulls.get(term, math.nan if distillation.is_twin(term) else 0.0)
+                metrics[f"gradient/{PREFIX}{term}"] = pulls.get(term, 0.0)
         super().save_metrics(metrics)
 
     def progress_string(self) -> str:

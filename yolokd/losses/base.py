@@ -10,10 +10,10 @@ Nothing here is saved with a model: trainable parts are plain torch modules that
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal
+from functools import cached_property, reduce
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -137,20 +137,69 @@ class Step:
     branches: tuple[Branch, ...] = ()  # empty if no loss needs a head
     teacher_scores: Tensor | None = None  # (B, A): the teacher's largest score over all of its own classes
     boxes_xyxy_px: tuple[Tensor, ...] = field(default=())  # ground truth of each picture, (N, 4)
+    adversarial: AdversarialExamples | None = None  # of the batch; None on steps without
+
+
+LevelMaps = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Mapping[str, Tensor]]
+
+
+class AdversarialExamples(Protocol):
+    """Adversarial examples of a batch, and the neck features that both models have of them."""
+
+    def compare(self, distance: LevelMaps) -> Tensor:
+        """Return a loss map, (B, A), of the distance between the neck features of student and teacher.
+
+        Args:
+            distance: From the features of the student and of the teacher, each level → (B, C, H, W), to level →
+                (B, H, W). It may run again in the backward pass.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What losses take from a step, and so from teacher and data; `|` joins those of several losses."""
+
+    levels: tuple[str, ...] = ()  # neck features of both models on these levels
+    heads: bool = False  # `Step.branches`: what both heads predict at every anchor
+    classes: bool = False  # scores class by class, so teacher and student must know the same classes
+    distributions: bool = False  # box distributions over the same bins: equal reg_max above 1
+    teacher_scores: bool = False  # `Step.teacher_scores`
+    boxes: bool = False  # `Step.boxes_xyxy_px`
+    objects: bool = False  # labeled objects: images without labels teach nothing
+    adversarial: bool = False  # `Step.adversarial`
+
+    def __or__(self, other: Requirements) -> Requirements:
+        """Return what both together need; `objects` only if both act on labeled objects alone."""
+        return Requirements(
+            levels=tuple(level for level in LEVELS if level in (*self.levels, *other.levels)),
+            heads=self.heads or other.heads,
+            classes=self.classes or other.classes,
+            distributions=self.distributions or other.distributions,
+            teacher_scores=self.teacher_scores or other.teacher_scores,
+            boxes=self.boxes or other.boxes,
+            objects=self.objects and other.objects,
+            adversarial=self.adversarial or other.adversarial,
+        )
+
+    @property
+    def teacher_head(self) -> bool:
+        """Whether the teacher's head has to run on the clean images."""
+        return self.heads or self.teacher_scores
+
+
+def requirements(losses: Iterable[Loss]) -> Requirements:
+    """Return what some losses need together."""
+    needs = [loss.requires for loss in losses]
+    return reduce(Requirements.__or__, needs) if needs else Requirements()
 
 
 class Loss(ABC):
     """Wires one method: from a step to loss maps. Holds no tensors and is never saved; parts are passed in."""
 
     terms: tuple[str, ...]  # names of the maps, without the prefix kd_
-    needs_head: bool = False  # the teacher's head has to run
-    needs_classes: bool = False  # compares scores class by class, so both partners must know the classes
-    needs_scores: bool = False  # looks at the teacher's scores, `Step.teacher_scores`
-    needs_boxes: bool = False  # looks at the ground truth, `Step.boxes_xyxy_px`
-    sees_unlabelled: bool = True  # acts on pictures without labels too
-    needs_distribution: bool = False  # compares box distributions: equal reg_max above 1
+    requires: Requirements = Requirements()
     head_terms: frozenset[str] = frozenset()  # of the terms, those that compare head outputs; the rest, features
-    levels: tuple[str, ...] = ()  # levels whose neck features it compares
 
     @abstractmethod
     def __init__(self, config: Any) -> None:
@@ -159,6 +208,11 @@ class Loss(ABC):
     def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
         """Make the trainable parts from the channels per level of both models: plain torch modules only."""
         return nn.ModuleDict()
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Levels whose neck features it compares."""
+        return self.requires.levels
 
     @abstractmethod
     def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:

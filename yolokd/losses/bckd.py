@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from yolokd.errors import RunError, ShapeError
 from yolokd.losses._tensors import as_pair, known, portions, same_shape, without_autocast
-from yolokd.losses.base import Branch, Loss, Step
+from yolokd.losses.base import Branch, Loss, Requirements, Step
 
 if TYPE_CHECKING:
     from yolokd.recipe import BCKDConfig
@@ -161,8 +161,7 @@ class BCKD(Loss):
     """Both terms on every branch of the head, divided by what the student's own assignment finds in a batch."""
 
     terms = ("bckd_cls", "bckd_box")
-    needs_head = True
-    needs_classes = True
+    requires = Requirements(heads=True, classes=True)
     head_terms = frozenset(terms)
 
     def __init__(self, config: BCKDConfig) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from yolokd.losses._tensors import as_pair, widen, without_autocast
-from yolokd.losses.base import FeatureLoss, Step, adapters
+from yolokd.losses.base import FeatureLoss, Requirements, Step, adapters
 
 if TYPE_CHECKING:
     from yolokd.recipe import CWDConfig
@@ -68,7 +68,7 @@ class CWD(FeatureLoss):
     terms = ("cwd",)
 
     def __init__(self, config: CWDConfig) -> None:
-        self.levels = tuple(config.levels)
+        self.requires = Requirements(levels=tuple(config.levels))
         self.tau = config.tau
 
     def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolokd.losses._tensors import as_pair, widen, without_autocast
-from yolokd.losses.base import FeatureLoss, Step, adapters
+from yolokd.losses.base import FeatureLoss, Requirements, Step, adapters
 from yolokd.losses.samkd import spatial_attention
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class FBKD(FeatureLoss):
 
     def __init__(self, config: FBKDConfig) -> None:
         self.config = config
-        self.levels = tuple(config.levels)
+        self.requires = Requirements(levels=tuple(config.levels))
 
     def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
         """Return, per level, the adapters of the four terms and the two partners' non-local blocks."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from yolokd.errors import RunError, ShapeError
 from yolokd.losses._tensors import as_pair, widen, without_autocast
-from yolokd.losses.base import FeatureLoss, Step, adapters
+from yolokd.losses.base import FeatureLoss, Requirements, Step, adapters
 from yolokd.losses.samkd import channel_attention, spatial_attention
 
 if TYPE_CHECKING:
@@ -99,11 +99,10 @@ class FGD(FeatureLoss):
     """Per cell: objects and background, spatial attention and global context; per image: channel attention."""
 
     terms = ("fgd", "fgd_channel")
-    needs_boxes = True
 
     def __init__(self, config: FGDConfig) -> None:
         self.config = config
-        self.levels = tuple(config.levels)
+        self.requires = Requirements(levels=tuple(config.levels), boxes=True)
 
     def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
         """Return an adapter and two context blocks per level, one for each partner."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from yolokd.errors import PairError, RunError, ShapeError
 from yolokd.losses._tensors import as_pair, mean_over_ranks, without_autocast
-from yolokd.losses.base import Branch, Loss, Step
+from yolokd.losses.base import Branch, Loss, Requirements, Step
 
 if TYPE_CHECKING:
     from yolokd.recipe import LDConfig
@@ -51,9 +51,7 @@ class LD(Loss):
     """`ld_map` at the student's positives, averaged with the student's largest score as weight."""
 
     terms = ("ld",)
-    needs_head = True
-    needs_distribution = True
-    sees_unlabelled = False
+    requires = Requirements(heads=True, distributions=True, objects=True)
     head_terms = frozenset(terms)
 
     def __init__(self, config: LDConfig) -> None:

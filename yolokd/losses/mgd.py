@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from yolokd.losses._tensors import as_pair, rank_and_ranks, widen, without_autocast
-from yolokd.losses.base import FeatureLoss, Step, adapters
+from yolokd.losses.base import FeatureLoss, Requirements, Step, adapters
 from yolokd.losses.generators import generators
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class MGD(FeatureLoss):
     terms = ("mgd",)
 
     def __init__(self, config: MGDConfig) -> None:
-        self.levels = tuple(config.levels)
+        self.requires = Requirements(levels=tuple(config.levels))
         self.ratio = config.ratio
         self.kind = config.generator
         self.masks = MaskStream(config.seed)

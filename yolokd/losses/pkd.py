@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from yolokd.errors import ShapeError
 from yolokd.losses._tensors import as_pair, widen, without_autocast
-from yolokd.losses.base import FeatureLoss, Step, adapters
+from yolokd.losses.base import FeatureLoss, Requirements, Step, adapters
 
 if TYPE_CHECKING:
     from yolokd.recipe import PKDConfig
@@ -56,7 +56,7 @@ class PKD(FeatureLoss):
     terms = ("pkd",)
 
     def __init__(self, config: PKDConfig) -> None:
-        self.levels = tuple(config.levels)
+        self.requires = Requirements(levels=tuple(config.levels))
 
     def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
         """Return an adapter per level."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from yolokd.errors import RunError, ShapeError
 from yolokd.losses._tensors import as_pair, known, mean_over_ranks, widen, without_autocast
-from yolokd.losses.base import Branch, FeatureLoss, Step, adapters
+from yolokd.losses.base import Branch, FeatureLoss, Requirements, Step, adapters
 from yolokd.losses.bckd import score_gap
 from yolokd.losses.generators import channels_last, generators, mix, without_hidden
 from yolokd.losses.mgd import MaskStream, own_random_mask, reconstruction_map, share
@@ -167,13 +167,11 @@ class SAMKD(FeatureLoss):
 
     terms = ("samkd", "samkd_logits")
     head_terms = frozenset({"samkd_logits"})
-    needs_head = True  # both hold unless the logits are switched off
-    needs_classes = True
 
     def __init__(self, config: SAMKDConfig) -> None:
         self.config = config
-        self.levels = tuple(config.levels)
-        self.needs_head = self.needs_classes = config.logits != 0
+        logits = config.logits != 0
+        self.requires = Requirements(levels=tuple(config.levels), heads=logits, classes=logits)
         self.masks = MaskStream(config.seed)
 
     def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:

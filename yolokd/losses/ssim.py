@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from yolokd.losses._tensors import as_pair, known, portions, widen, without_autocast
-from yolokd.losses.base import FeatureLoss, Step, adapters
+from yolokd.losses.base import FeatureLoss, Requirements, Step, adapters
 
 if TYPE_CHECKING:
     from yolokd.recipe import SSIMConfig
@@ -275,7 +275,7 @@ class SSIM(FeatureLoss):
 
     def __init__(self, config: SSIMConfig) -> None:
         self.config = config
-        self.levels = tuple(config.levels)
+        self.requires = Requirements(levels=tuple(config.levels))
 
     def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
         """Make an adapter for each level of the recipe."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from yolokd.losses.base import Loss
 from yolokd.losses.bckd import BCKD
 from yolokd.losses.cwd import CWD
 from yolokd.losses.fbkd import FBKD
 from yolokd.losses.fgd import FGD
+from yolokd.losses.ikd import IKD
 from yolokd.losses.ld import LD
 from yolokd.losses.mgd import MGD
 from yolokd.losses.pkd import PKD
@@ -14,6 +17,10 @@ from yolokd.losses.samkd import SAMKD
 from yolokd.losses.ssim import SSIM
 from yolokd.losses.ultralytics import Ultralytics
 
+if TYPE_CHECKING:
+    from yolokd.recipe import Recipe
+
+# Recipe key under `losses` → class.
 LOSSES: dict[str, type[Loss]] = {
     "bckd": BCKD,
     "ssim": SSIM,
@@ -26,3 +33,11 @@ LOSSES: dict[str, type[Loss]] = {
     "fbkd": FBKD,
     "ultralytics": Ultralytics,
 }
+
+
+def losses_of(recipe: Recipe) -> dict[str, Loss]:
+    """Return the losses of a recipe by method; that of `augment.ikd.adversarial` is called `ikd`."""
+    losses = {name: LOSSES[name](config) for name, config in recipe.losses.items()}
+    if recipe.augment.adversarial is not None:
+        losses["ikd"] = IKD(recipe.augment.adversarial)
+    return losses

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from yolokd.errors import RunError
 from yolokd.losses._tensors import as_pair, same_shape, widen, without_autocast
-from yolokd.losses.base import LEVELS, FeatureLoss, Step
+from yolokd.losses.base import LEVELS, FeatureLoss, Requirements, Step
 
 if TYPE_CHECKING:
     from yolokd.recipe import UltralyticsConfig
@@ -45,8 +45,7 @@ class Ultralytics(FeatureLoss):
     """The built-in loss on all levels, each student level behind a projector of two 1×1 convolutions."""
 
     terms = ("ultralytics",)
-    needs_head = needs_scores = True
-    levels = LEVELS
+    requires = Requirements(levels=LEVELS, teacher_scores=True)
 
     def __init__(self, config: UltralyticsConfig) -> None:
         self.config = config

@@ -42,8 +42,11 @@ class Augment(Config):
 
     ikd: IKDConfig | None = Field(default=None, description="Augmentation by object size, and adversarial twins.")
 
+    @property
+    def adversarial(self) -> IKDAdversarialConfig | None:
+        """The section on adversarial examples; None without."""
+        return None if self.ikd is None else self.ikd.adversarial
+
     def terms(self) -> dict[str, Gain]:
-        """Return the gain of the adversarial twin's term, `ikd`; nothing without a twin."""
-        if self.ikd is None or self.ikd.adversarial is None:
-            return {}
-        return {"ikd": self.ikd.adversarial.gain}
+        """Return the gain of the term on adversarial examples, `ikd`; nothing without."""
+        return {} if self.adversarial is None else {"ikd": self.adversarial.gain}
