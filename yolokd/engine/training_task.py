@@ -45,7 +45,7 @@ def check_task(train: Mapping[str, Any], data: Dataset, report: DataReport) -> l
         raise UserError("train.classes is an empty list, so nothing would be learned. Name classes, or leave it out.")
     if classes is not None:
         _check_known(classes, data, report, joined=bool(train.get("single_cls")))
-    notes = []
+    notes = [f"all classes are learned as one, '{ITEM}' (train.single_cls)"] if train.get("single_cls") else []
     for split in ("train", "val"):
         share = _fraction(train.get("fraction"), split)
         if share is None and classes is None:
