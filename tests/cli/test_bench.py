@@ -117,7 +117,7 @@ def test_bench__a_picture_that_cannot_be_written(run: Run) -> None:
     Path("cost.png").mkdir()
     code, _, error = run("--plot", "cost.png")
     assert code == 2
-    assert "The picture cannot be written to 'cost.png'" in " ".join(error.split())
+    assert "--plot 'cost.png' cannot be written: it is a folder" in " ".join(error.split())
 
 
 def test_show__ratios_are_those_of_the_medians(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,6 @@ import yaml
 from tests.cli.calling import Result, Run, call, fails, filled
 from tests.engine.conftest import make_data
 from tests.engine.models import CONFIGS, detector, save
-from yolokd.cli.inspect import file_names
 from yolokd.engine.inspection import Inspector
 
 COLUMN = 4.1 * 130  # pixels
@@ -62,7 +61,7 @@ def refuses(result: Result, *words: str, code: int = 2) -> None:
 def test_inspect__one_figure_per_picture_and_the_values(run: Run, pictures: Path, tmp_path: Path) -> None:
     code, out, _ = run(str(pictures), "--out", "figures")
     assert code == 0
-    figures = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    figures = sorted(path.name for path in (tmp_path / "figures").glob("[!.]*"))
     assert figures == ["000.png", "001.png", "002.png"]
     for name, line in zip(figures, out.splitlines(), strict=True):
         assert line.startswith(f"figures/{name}: kd_bckd_cls ")
@@ -165,8 +164,3 @@ def test_inspect__what_fails_on_the_way_is_a_failed_run(
     monkeypatch.setattr(Inspector, "inspect", fail)
     refuses(run(str(pictures), "--out", "figures"), "000.png' failed: out of memory", code=1)
     assert not list(Path("figures").iterdir())
-
-
-def test_file_names__are_distinct() -> None:
-    paths = [Path("a/x.jpg"), Path("b/x.jpg"), Path("x-2.png"), Path("x.png")]
-    assert file_names(paths) == ["x.png", "x-2.png", "x-2-2.png", "x-3.png"]

@@ -144,7 +144,7 @@ def test_unlabeled__wrong_ones_are_named(run: Run, files: Path) -> None:
     refuses(run("--unlabeled", str(files / "data" / "labels")), "holds no pictures")
     refuses(run("--unlabeled", str(files / "data")), "2 of the unlabelled pictures", "val split", "001.png")
     refuses(run("--unlabeled", str(files / "data" / "images" / "train"), "--recipe", "baseline"), "has no losses")
-    refuses(run("--unlabeled", "x", "--resume", "runs/kd", dry=False), "leave out", "--unlabeled")
+    refuses(run("--unlabeled", "x", "--resume", "runs/kd", dry=False), "leave out", "--student")
 
 
 def test_missing_options__say_what_to_give(run: Run) -> None:
@@ -263,7 +263,7 @@ def test_resume__of_what_is_no_run(run: Run, tmp_path: Path, files: Path) -> Non
     bare = ("--teacher", "--student", "--recipe", "--data", "--imgsz", "--device")
     refuses(run("--resume", "nowhere", dry=False, without=bare), "no run 'nowhere'")
     refuses(run("--resume", str(files / "teacher.pt"), dry=False, without=bare), "not an interrupted yolokd run")
-    refuses(run("--resume", "nowhere", "--epochs", "4", dry=False, without=bare), "leave out --epochs")
+    refuses(run("--resume", "nowhere", "--epochs", "4", dry=False, without=bare), "leave out --epochs", "schedules")
 
 
 def test_debug__shows_the_traceback(run: Run) -> None:

@@ -5,6 +5,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from yolokd.deploy.export import export
 from yolokd.deploy.formats import QUANTIZE
 from yolokd.engine import weights
 from yolokd.errors import DataError, RunError, UserError, WeightsError
+from yolokd.outputs import RECORD
 
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
 needs_nncf = pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="nncf is not installed")
@@ -63,7 +65,7 @@ def test_export__equals_the_checkpoint(tmp_path: Path, family: str, format: str,
     assert report.imgsz == 64
     name = "best_openvino_model" if format == "openvino" else f"best.{format}"
     assert Path(report.path) == tmp_path / name
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["best.pt", name])
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([RECORD, "best.pt", name])
     assert report.parity is not None
     assert report.parity.pictures == 2
     assert report.parity.box_px < 1e-3
@@ -137,13 +139,15 @@ def test_export__unfinished_run_exports_its_student_beside_it(tmp_path: Path, mo
     monkeypatch.setattr(weights, "plain_copy", plain_copy)
     detector = weights.load_detector(student)
     monkeypatch.setattr(weights, "load_detector", lambda _: detector)
-    (tmp_path / "run" / "last.onnx").write_text("an earlier export")
+    (tmp_path / "run" / "last.onnx").write_text("of another tool")
     report = export(wrapper)
-    assert report.path == str(tmp_path / "run" / "last.onnx")
+    assert report.path == str(tmp_path / "run" / "last-2.onnx")
+    assert "'last.onnx' was there and is not an export of yolokd, so it was left as it is" in report.notes
+    assert (tmp_path / "run" / "last.onnx").read_text() == "of another tool"
     assert report.source == str(wrapper)
     assert report.before.bytes == student.stat().st_size
     assert report.passed is True
-    assert sorted(p.name for p in wrapper.parent.iterdir()) == ["last.onnx", "last.pt"]
+    assert sorted(p.name for p in wrapper.parent.iterdir()) == [RECORD, "last-2.onnx", "last.onnx", "last.pt"]
 
 
 def test_export__rounds_the_size_up_and_says_so(trained_at_64: Path) -> None:
@@ -295,31 +299,63 @@ def test_check_writable__a_folder_that_cannot_be_written() -> None:
         module._check_writable(Path("/proc/self"))
 
 
-def test_place__replaces_a_folder_and_leaves_nothing_else(tmp_path: Path) -> None:
-    old, new = tmp_path / "here" / "m_openvino_model", tmp_path / "made" / "m_openvino_model"
-    for folder, name in ((old, "old.xml"), (new, "new.xml")):
-        folder.mkdir(parents=True)
-        (folder / name).touch()
-    assert module._place(new, tmp_path / "here") == old
-    assert [p.name for p in old.iterdir()] == ["new.xml"]
-    assert [p.name for p in (tmp_path / "here").iterdir()] == ["m_openvino_model"]
+def made(folder: Path, name: str, content: str) -> Path:
+    """An export as Ultralytics leaves it beside a copy of the checkpoint."""
+    folder.mkdir()
+    path = folder / name
+    if path.suffix:
+        path.write_text(content)
+    else:
+        path.mkdir()
+        (path / f"{content}.xml").touch()
+    return path
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m_openvino_model"])
+def test_place__replaces_an_earlier_export_and_nothing_else(tmp_path: Path, name: str) -> None:
+    source, copy = tmp_path / "m.pt", tmp_path / "copy" / "m.pt"
+    source.touch()
+    place = partial(module._place, copy=copy, source=source)
+    first, _ = place(made(tmp_path / "1", name, "first"))
+    assert first == tmp_path / name
+    assert place(made(tmp_path / "2", name, "second")) == (first, ())
+    if first.is_dir():
+        assert [p.name for p in first.iterdir()] == ["second.xml"]
+        (first / "notes.txt").write_text("of the user")
+    else:
+        assert first.read_text() == "second"
+        first.write_text("of the user")
+    third, remarks = place(made(tmp_path / "3", name, "third"))
+    assert third.name == name.replace("m", "m-2", 1)
+    assert remarks == (f"'{name}' was there and is not an export of yolokd, so it was left as it is",)
+    assert "of the user" in {p.read_text() for p in ([first] if first.is_file() else first.iterdir())}
 
 
 def test_place__a_full_disk_leaves_the_earlier_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.onnx").write_text("earlier")
-    made = tmp_path / "made" / "a.onnx"
-    made.parent.mkdir()
-    made.write_text("new")
+    source = tmp_path / "here" / "a.pt"
+    source.parent.mkdir()
+    source.touch()
+    place = partial(module._place, copy=tmp_path / "copy" / "a.pt", source=source)
+    earlier, _ = place(made(tmp_path / "1", "a.onnx", "earlier"))
 
     def full(source: Path, target: Path) -> None:
         target.write_text("ha")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "move", full)
-    with pytest.raises(RunError, match=r"cannot be written to '.*a\.onnx': No space left on device"):
-        module._place(made, tmp_path)
-    assert (tmp_path / "a.onnx").read_text() == "earlier"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.onnx", "made"]
+    with pytest.raises(RunError, match=r"cannot be written to '.*here': No space left on device"):
+        place(made(tmp_path / "2", "a.onnx", "new"))
+    assert earlier.read_text() == "earlier"
+    assert sorted(p.name for p in source.parent.iterdir()) == [RECORD, "a.onnx", "a.pt"]
+
+
+@pytest.mark.parametrize("name", ["it's.pt", "yolov5s.pt"])
+def test_export__under_a_name_that_ultralytics_alters(tmp_path: Path, name: str) -> None:
+    path = tiny.checkpoint(tmp_path / name)
+    shutil.copy(tiny.checkpoint(tmp_path / "other.pt", family="11"), tmp_path / "yolov5su.pt")
+    report = export(path)
+    assert report.path == str(path.with_suffix(".onnx"))
+    assert report.passed is True
 
 
 def test_export__format_that_cannot_be_run_here(

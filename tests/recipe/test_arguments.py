@@ -110,8 +110,8 @@ def test_train__compile_is_refused_beside_wrong_losses() -> None:
         ("epochs", 1.5, "must be a whole number >= 1, got 1.5"),
         ("epochs", True, "must be a whole number >= 1, got true"),
         ("epochs", None, "must be a whole number >= 1, got null"),
-        ("imgsz", 31, "must be a whole number >= 32, got 31"),
-        ("imgsz", [640, 640], "must be a whole number >= 32, got [640, 640]"),
+        ("imgsz", 31, "must be a whole number >= 32 and <= 16384, got 31"),
+        ("imgsz", [640, 640], "must be a whole number >= 32 and <= 16384, got [640, 640]"),
         ("batch", 0, "must be -1, a whole number >= 1 or a number > 0 and < 1, got 0"),
         ("batch", 1.0, "must be -1, a whole number >= 1 or a number > 0 and < 1, got 1.0"),
         ("lr0", 1.5, "must be a number >= 0 and <= 1, got 1.5"),
@@ -121,9 +121,13 @@ def test_train__compile_is_refused_beside_wrong_losses() -> None:
         ("cache", "rom", "must be true or false, ram or disk, got 'rom'; did you mean ram?"),
         ("optimizer", "adamw", "did you mean AdamW?"),
         ("name", 3, "must be text or null, got 3; put it in quotes"),
-        ("classes", ["car"], "must be a whole number, a list (each item a whole number) or null, got ['car']"),
-        ("scale", [0.5], "must be a number >= 0 and <= 1 or a list of 2 (each item a number), got [0.5]"),
-        ("seed", -1, "must be a whole number >= 0, got -1"),
+        (
+            "classes",
+            ["car"],
+            "must be a whole number >= 0, a list of 1 or more (each item a whole number >= 0) or null, got ['car']",
+        ),
+        ("scale", [0.5], "must be a number >= 0 and <= 1 or a list of 2 (each item a number > 0), got [0.5]"),
+        ("seed", -1, "must be a whole number >= 0 and <= 4294967295, got -1"),
     ],
 )
 def test_train__a_wrong_value_is_named_with_what_is_allowed(key: str, value: Any, words: str) -> None:

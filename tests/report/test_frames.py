@@ -21,7 +21,7 @@ def box(place: int, slot: int, **more: Any) -> dict[str, Any]:
 def pictures(counts: list[int]) -> Pictures:
     objects = [box(place, slot) for place, count in enumerate(counts) for slot in range(count)]
     files = tuple(Path(f"{n}.jpg") for n in range(len(counts)))
-    return Pictures("d.yaml", {0: "car"}, files, tuple(objects), (), "w", "f")
+    return Pictures("d.yaml", {0: "car"}, files, tuple(objects), (), frozenset({"w"}), "f")
 
 
 def finding(right: list[int], false: list[int]) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from rich.text import Text
 from yolokd.cli.compare import words_of
 from yolokd.cli.evaluate import write_json
 from yolokd.errors import UserError
+from yolokd.outputs import check_file, write_file
 
 if TYPE_CHECKING:
     from yolokd.engine.bench_report import Cost, RecipeCost, Report
@@ -33,7 +35,7 @@ def bench(
         str | None, typer.Option(help="Name or file of a recipe, or several with commas between.")
     ] = None,
     imgsz: Annotated[
-        int | None, typer.Option(min=32, help="Side of the input in pixels; default: the recipe's.")
+        int | None, typer.Option(min=32, max=16384, help="Side of the input in pixels; default: the recipe's.")
     ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Pictures per step; default: the recipe's.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, mps or a GPU (0).")] = None,
@@ -57,9 +59,8 @@ def bench(
     for option, value in (("--teacher", teacher), ("--student", student), ("--recipe", recipe)):
         if value is None:
             raise UserError(f"Give {option}: bench times a student's training under a teacher with a recipe.")
-    for option, file in (("--json", json_file), ("--plot", plot)):
-        if file not in {None, "-"} and not Path(str(file)).absolute().parent.is_dir():
-            raise UserError(f"{option} '{file}' cannot be written: its folder does not exist.")
+    check_file(json_file, "--json")
+    check_file(plot, "--plot")
     if plot is not None and Path(plot).suffix.lower() != ".png":
         raise UserError(f"--plot writes a PNG picture; the name '{plot}' must end in .png.")
     os.environ.setdefault("YOLO_VERBOSE", "false")
@@ -116,13 +117,13 @@ def load_recipes(
 
 
 def write_plot(file: str, report: Report) -> None:
-    """Draw the picture; `UserError` where it cannot be written."""
+    """Draw the image; errors as `yolokd.outputs.write_file`."""
     from yolokd.engine.bench_plot import draw
 
-    try:
-        draw(report, Path(file))
-    except OSError as error:
-        raise UserError(f"The picture cannot be written to '{file}': {error.strerror or error}.") from error
+    with tempfile.TemporaryDirectory() as temporary:
+        drawn = Path(temporary) / "plot.png"
+        draw(report, drawn)
+        write_file(file, drawn.read_bytes(), "--plot")
 
 
 def show(console: Console, report: Report) -> None:

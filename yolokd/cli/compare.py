@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +16,8 @@ from rich.text import Text
 from yolokd.cli.evaluate import write_json
 from yolokd.cli.opening import image_bar
 from yolokd.errors import RunError, UserError
+from yolokd.outputs import check_file
+from yolokd.recipe.arguments import LARGEST_SEED
 
 if TYPE_CHECKING:
     from yolokd.engine.comparison import Comparison
@@ -71,8 +72,7 @@ def compare(
     """
     os.environ.setdefault("YOLO_VERBOSE", "false")
     names, numbers = words_of(recipes, "--recipes"), _seeds(seeds)
-    if json_file not in {None, "-"} and not Path(str(json_file)).absolute().parent.is_dir():
-        raise UserError(f"The results cannot be written to '{json_file}': its folder does not exist.")
+    check_file(json_file, "--json")
     places: list[str | None] = [*words_of(device, "--device")] if device is not None else [None]
     from yolokd.engine.comparison import BASELINE, opened
     from yolokd.engine.comparison_plan import load_recipes, plan_comparison
@@ -119,8 +119,10 @@ def words_of(text: str, option: str) -> list[str]:
 
 def _seeds(text: str) -> list[int]:
     words = words_of(text, "--seeds")
-    if wrong := [word for word in words if not (word.isascii() and word.isdigit())]:
+    if wrong := [word for word in words if not (word.isascii() and word.isdigit() and len(word) < 20)]:
         raise UserError(f"--seeds expects whole numbers from 0 with commas between, such as 0,1,2, got '{wrong[0]}'.")
+    if large := [word for word in words if int(word) > LARGEST_SEED]:
+        raise UserError(f"--seeds expects numbers from 0 to {LARGEST_SEED}, got {large[0]}.")
     return [int(word) for word in words]
 
 

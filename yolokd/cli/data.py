@@ -23,7 +23,7 @@ def streets(
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
     train: Annotated[int, typer.Option(min=1, help="Number of pictures to learn from.")] = 600,
     val: Annotated[int, typer.Option(min=1, help="Number of pictures to be tested on.")] = 150,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other pictures.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed of the scenes.")] = 0,
 ) -> None:
     """Draw Streets, the built-in synthetic traffic scenes, for trying things out."""
     from rich.console import Console
@@ -62,7 +62,7 @@ def kitti(
             help="The lists of 3712 and 3769 frames that papers use, 8:2 at random, or two files with an id a line.",
         ),
     ] = "published",
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the random split; default 0.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Of the random split; default 0.")] = None,
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Follow links that lead out of SRC. Only where you trust them.")
     ] = False,

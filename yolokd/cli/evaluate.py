@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from yolokd.errors import UserError
+from yolokd.outputs import check_file, write_file
 
 if TYPE_CHECKING:
     from yolokd.evaluation.models import ModelScore
@@ -38,7 +38,9 @@ def evaluate(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "val",
-    imgsz: Annotated[int | None, typer.Option(min=1, help="Longer side in pixels; default: as trained.")] = None,
+    imgsz: Annotated[
+        int | None, typer.Option(min=1, max=16384, help="Longer side in pixels; default: as trained.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures per batch.")] = 16,
     device: Annotated[str | None, typer.Option(help="cpu, mps or a GPU (0).")] = None,
     classes: Annotated[
@@ -57,8 +59,7 @@ def evaluate(
 ) -> None:
     """Score checkpoints on a data set: COCO's or KITTI's metrics, parameters, GFLOPs and latency."""
     os.environ.setdefault("YOLO_VERBOSE", "false")
-    if json_file not in {None, "-"} and not Path(str(json_file)).absolute().parent.is_dir():
-        raise UserError(f"The results cannot be written to '{json_file}': there is no such folder.")
+    check_file(json_file, "--json")
     from yolokd.evaluation.models import evaluate as run
 
     bar = Progress(
@@ -153,12 +154,9 @@ def _show_notes(console: Console, scores: Sequence[ModelScore]) -> None:
 
 
 def write_json(file: str, plain: object) -> None:
-    """Write plain data as JSON to a file, or to stdout for -; `UserError` where that fails."""
+    """Write plain data as JSON to a file, or to stdout for -; errors as `yolokd.outputs.write_file`."""
     text = json.dumps(plain, indent=2)
     if file == "-":
         typer.echo(text)
         return
-    try:
-        Path(file).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"The results cannot be written to '{file}': {error.strerror}.") from error
+    write_file(file, f"{text}\n".encode(), "--json")

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from yolokd.errors import RunError, UserError
+from yolokd.outputs import check_file
 
 if TYPE_CHECKING:
     from yolokd.deploy.formats import Precision
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 def export(
     weights: Annotated[list[str], typer.Argument(help="Checkpoints: .pt files or Ultralytics names.")],
     format: Annotated[str, typer.Option(help="onnx, openvino, torchscript, engine, ... as Ultralytics.")] = "onnx",
-    imgsz: Annotated[int | None, typer.Option(min=1, help="Side of the input in pixels; default: as trained.")] = None,
+    imgsz: Annotated[
+        int | None, typer.Option(min=1, max=16384, help="Side of the input in pixels; default: as trained.")
+    ] = None,
     check: Annotated[
         str | None, typer.Option(help="What to compare on: a data set (AP as well), a folder or a picture.")
     ] = None,
@@ -44,8 +47,7 @@ def export(
     os.environ.setdefault("YOLO_VERBOSE", "false")
     if half and int8:
         raise UserError("Give --half or --int8, not both.")
-    if json_file not in {None, "-"} and not Path(str(json_file)).absolute().parent.is_dir():
-        raise UserError(f"The results cannot be written to '{json_file}': there is no such folder.")
+    check_file(json_file, "--json")
     precision: Precision = "float16" if half else "int8" if int8 else "float32"
     from yolokd.cli.evaluate import write_json
     from yolokd.deploy.export import export as run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +22,9 @@ def inspect(
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="Name of a shipped recipe, or a YAML file.")] = None,
     data: Annotated[str | None, typer.Option(help="Data whose classes the student knows; needed for a YAML.")] = None,
-    imgsz: Annotated[int | None, typer.Option(help="Side of the input in pixels; default: as trained.")] = None,
+    imgsz: Annotated[
+        int | None, typer.Option(max=16384, help="Side of the input in pixels; default: as trained.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, mps or a GPU (0).")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("runs/inspect"),
     fourier: Annotated[
@@ -52,52 +54,29 @@ def inspect(
     from yolokd.engine.photos import find_photos, read_photo
     from yolokd.engine.run import resolve_recipe
     from yolokd.evaluation.checkpoints import short_names
+    from yolokd.outputs import open_folder
 
     console = Console()
     paths, notes = find_photos(images)
     resolved = resolve_recipe(str(recipe), set_ or [], imgsz=imgsz, device=device)
     inspector = open_pair(str(teacher), str(student), resolved, data=data, imgsz=imgsz, allow_partial=allow_partial)
     keypoints = resolve(data).keypoints if data is not None else NO_KEYPOINTS
-    photos = [read_photo(path, inspector.imgsz, len(inspector.names), keypoints) for path in paths]
-    folder = make_folder(out.expanduser())
+    size, classes, joined = inspector.imgsz, len(inspector.names), inspector.joined
+    photos = [read_photo(path, size, classes, keypoints, joined=joined) for path in paths]
+    figures = open_folder(out.expanduser(), paths, what="figures")
     for note in (*notes, *inspector.notes):
         console.print(Text(note, style="yellow"), soft_wrap=True)
     names = short_names([Path(str(teacher)), Path(str(student))])
     heading = [f"recipe: {resolved.name}, input: {inspector.imgsz} px", f"teacher: {names[0]}, student: {names[1]}"]
-    for photo, name in zip(photos, file_names(paths), strict=True):
+    for photo in photos:
         try:
-            with console.status(Text(f"Looking at {photo.path.name}")):
+            with console.status(Text(f"Looking at {photo.path.name}")), tempfile.TemporaryDirectory() as temporary:
                 view = inspector.inspect(photo, fourier=fourier)
-                draw(view, folder / name, heading=heading, notes=inspector.notes)
+                draw(view, Path(temporary) / "figure.png", heading=heading, notes=inspector.notes)
+                figure = figures.take(Path(temporary) / "figure.png", photo.path.stem, ".png")
         except OSError as error:
-            raise UserError(f"The figures cannot be written to '{folder}': {error}") from error
+            raise UserError(f"The figures cannot be written to '{figures.folder}': {error}") from error
         except RuntimeError as error:  # whatever a device or its memory may do
             raise RunError(f"Looking at '{photo.path}' failed: {str(error).strip()}") from error
         values = ", ".join(f"kd_{term.name} {term.value:.4g}" for term in view.terms)
-        console.print(Text(f"{folder / name}: {values}"), soft_wrap=True)
-
-
-def make_folder(folder: Path) -> Path:
-    """Return the folder, made if need be.
-
-    Raises:
-        UserError: It cannot be made or written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"The figures cannot be written to '{folder}': {error.strerror}.") from error
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"The figures cannot be written to '{folder}': you may not write there.")
-    return folder
-
-
-def file_names(paths: Iterable[Path]) -> list[str]:
-    """Return a distinct name of a PNG for each picture."""
-    names: list[str] = []
-    for path in paths:
-        name, number = f"{path.stem}.png", 2
-        while name in names:
-            name, number = f"{path.stem}-{number}.png", number + 1
-        names.append(name)
-    return names
+        console.print(Text(f"{figure}: {values}"), soft_wrap=True)

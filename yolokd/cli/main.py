@@ -16,7 +16,9 @@ import typer
 from rich.console import Console
 
 from yolokd.cli import bench, compare, data, demo, evaluate, export, inspect, predict, recipes, report, train
-from yolokd.errors import YolokdError
+from yolokd.errors import RunError, UserError, YolokdError
+
+LONGEST = 200  # letters of a name or reason that a message shows
 
 app = typer.Typer(
     name="yolokd",
@@ -65,17 +67,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(argv: list[str]) -> int:
     errors = Console(stderr=True)
     try:
+        _refuse_empty(argv)
         app(args=argv)
-    except YolokdError as error:
-        if argv[:1] == ["--debug"]:
-            traceback.print_exc()
-        errors.print("Error:", style="bold red", end=" ")
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        return error.exit_code
     except KeyboardInterrupt:
         errors.print("Interrupted.", style="bold")
         return 130
+    except Exception as error:
+        if argv[:1] == ["--debug"]:
+            traceback.print_exc()
+        text, code = _explained(error)
+        errors.print("Error:", style="bold red", end=" ")
+        errors.print(text, markup=False, highlight=False, soft_wrap=True)
+        return code
     return 0  # typer itself ends the process, also after wrong options
+
+
+def _refuse_empty(argv: Sequence[str]) -> None:
+    """Refuse words without a letter, as an unset variable of the shell gives them: `--out` would be this folder."""
+    for before, word in zip(["yolokd", *argv], argv, strict=False):
+        name, equals, value = word.partition("=")
+        if not word.strip() or (name.startswith("--") and equals and not value.strip()):
+            where = name if equals else f"the word after '{before}'"
+            raise UserError(f"There is no value: {where} is empty. Give one, or leave the option out.")
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """Return what to tell about an exception, and the exit code."""
+    if isinstance(error, YolokdError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError) and isinstance(error.filename, (str, bytes, os.PathLike)):
+        name = os.fsdecode(error.filename)  # a path of the user's that no command has looked at itself
+        shown = name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
+        return f"'{shown}' cannot be used: {error.strerror}. Give another path.", UserError.exit_code
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return f"Out of memory: {' '.join(str(error).split()) or 'the system gave no more'}.", RunError.exit_code
+    reason = " ".join(str(error).split())
+    return (
+        f"yolokd failed in a way that it did not foresee ({type(error).__name__}: {reason[:LONGEST]}). Please report "
+        f"the command with what --debug shows.",
+        RunError.exit_code,
+    )
 
 
 if __name__ == "__main__":

@@ -1,82 +1,137 @@
-"""`yolokd predict`: draw detections into pictures."""
+"""`yolokd predict`: draw detections into images."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from yolokd.data.layout import printable
 from yolokd.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from yolokd.outputs import OutputFolder
 
 
 def predict(
     weights: Annotated[str, typer.Argument(help="Checkpoint: a .pt file or an Ultralytics name.")],
-    source: Annotated[str, typer.Argument(help="A picture, a video, a folder of them, or a URL.")],
-    imgsz: Annotated[int | None, typer.Option(min=1, help="Longer side in pixels; default: as trained.")] = None,
+    source: Annotated[str, typer.Argument(help="An image, a video, a folder or a .txt list of them, or a URL.")],
+    imgsz: Annotated[
+        int | None, typer.Option(min=1, max=16384, help="Longer side in pixels; default: as trained.")
+    ] = None,
     conf: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least score of a detection.")] = 0.25,
     device: Annotated[str | None, typer.Option(help="cpu, mps or a GPU (0).")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the drawn pictures.")] = Path("runs/predict"),
+    out: Annotated[Path, typer.Option(help="Folder for the drawn images, apart from the source.")] = Path(
+        "runs/predict"
+    ),
     trust_checkpoint: Annotated[
         bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
     ] = False,
 ) -> None:
-    """Detect objects in pictures and save the pictures with boxes drawn in."""
+    """Detect objects in images and save the images with boxes drawn in."""
+    if conf != conf:  # not a number passes every comparison
+        raise UserError("--conf expects a score from 0 to 1, got nan.")
     is_url = "://" in source
-    if not is_url and not Path(source).expanduser().exists():
+    if not is_url and not exists(Path(source).expanduser()):
         raise UserError(f"There is no image, video or folder '{source}'.")
     os.environ.setdefault("YOLO_VERBOSE", "false")
-    from yolokd.data.layout import printable
     from yolokd.deploy.sources import list_sources
     from yolokd.engine import weights as checkpoints
     from yolokd.engine.plan import check_device
     from yolokd.evaluation.checkpoints import image_size, open_checkpoint, quiet
+    from yolokd.outputs import open_folder
 
     console = Console()
     check_device(device)
-    path, folder = checkpoints.find(weights), out.expanduser().absolute()
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"The images cannot be written to '{out}': it is a file. Give a folder with --out.")
-    if printable(folder) != str(folder):
-        raise UserError(f"The images cannot be written to '{printable(folder)}', a name that is not UTF-8: give --out.")
-    with tempfile.TemporaryDirectory(prefix="yolokd-") as temporary, quiet():
+    path = checkpoints.find(weights)
+    files, passed = ([], []) if is_url else list_sources(source)
+    results = open_folder(out.expanduser().absolute(), files, what="images")
+    with tempfile.TemporaryDirectory(prefix=".yolokd-", dir=results.folder) as temporary, quiet():
         yolo = open_checkpoint(path, Path(temporary))
         size, notes = image_size(yolo, imgsz)
-        place, passed = (source, []) if is_url else list_sources(Path(source).expanduser(), Path(temporary))
         for note in (*notes, *passed):
             console.print(Text(note, style="yellow"), soft_wrap=True)
+        detector = Detector(yolo, Path(temporary), results, {"imgsz": size, "conf": conf, "device": device})
+        for file in [source] if is_url else files:
+            for line in detector.detect(file):
+                console.print(Text(line), soft_wrap=True)
+    console.print(Text(f"The images are in {results.folder}"), soft_wrap=True)
+
+
+class Detector:
+    """Draws detections, source by source: Ultralytics writes to a folder of its own, and what is whole is moved."""
+
+    def __init__(self, yolo: Any, temporary: Path, results: OutputFolder, options: dict[str, Any]) -> None:
+        self.yolo, self.temporary, self.results, self.options = yolo, temporary, results, options
+
+    def detect(self, source: Path | str) -> Iterator[str]:
+        """Yield a line for each image or frame of a file or URL.
+
+        Raises:
+            UserError: The results cannot be written, or nothing is at the URL.
+            RunError: Detection failed.
+        """
+        drawn, seen = self.temporary / "drawn", False
         try:
-            results = yolo.predict(
-                str(place),
+            for result in self.yolo.predict(
+                self._plain(source) if isinstance(source, Path) else source,
                 stream=True,
                 save=True,
-                imgsz=size,
-                conf=conf,
-                device=device,
-                project=str(folder.parent),
-                name=folder.name,
+                project=str(self.temporary),
+                name=drawn.name,
                 exist_ok=True,
                 verbose=False,
-            )
-            for result in results:
-                console.print(Text(describe(result)), soft_wrap=True)
-        except (FileNotFoundError, UnicodeDecodeError) as error:  # of a list of files, or a video
-            reason = str(error).partition("\n")[0].partition(". Supported formats")[0]
-            raise UserError(f"There is nothing in '{source}' to detect objects in: {reason}.") from error
+                **self.options,
+            ):
+                seen = True
+                yield describe(result, printable((source if isinstance(source, Path) else Path(result.path)).name))
+        except FileNotFoundError as error:
+            raise UserError(f"There are no images or videos in '{source}'.") from error
         except Exception as error:  # whatever a device, a driver or a stream may do to Ultralytics
+            if isinstance(source, str) and not seen and isinstance(error, (OSError, ConnectionError)):
+                raise UserError(f"'{source}' cannot be opened: {' '.join(str(error).split())}") from error
             raise RunError(f"Detection in '{source}' failed: {str(error).strip() or type(error).__name__}") from error
-    console.print(Text(f"The pictures are in {folder}"), soft_wrap=True)
+        finally:  # also what an interruption leaves of a stream
+            self._move(drawn, source)
+
+    def _plain(self, file: Path) -> str:
+        """The path of a file, or of a link to it where Ultralytics would take it for a pattern, or OpenCV die of it."""
+        path = file.absolute()
+        if "*" not in str(path) and printable(path) == str(path):
+            return str(path)
+        link = Path(tempfile.mkdtemp(dir=self.temporary)) / f"source{file.suffix}"
+        link.symlink_to(path)
+        return str(link)
+
+    def _move(self, drawn: Path, source: Path | str) -> None:
+        for writer in getattr(self.yolo.predictor, "vid_writer", {}).values():
+            writer.release()
+        try:
+            for written in sorted(drawn.iterdir()) if drawn.is_dir() else ():
+                stem = source.stem if isinstance(source, Path) else written.stem
+                self.results.take(written, stem, written.suffix)
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"The images cannot be written to '{self.results.folder}': {reason}.") from error
 
 
-def describe(result: Any) -> str:
-    """One line for one picture: its name and how many objects of each class."""
-    from yolokd.data.layout import printable
+def exists(path: Path) -> bool:
+    """Whether something is there; also False for names that no file system takes."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
+
+def describe(result: Any, name: str) -> str:
+    """One line for one image: its name and how many objects of each class."""
     counts = Counter(result.names[int(index)] for index in result.boxes.cls.tolist())
     found = ", ".join(f"{count} {name}" for name, count in counts.most_common())
-    return f"{printable(Path(result.path).name)}: {found or 'nothing'}"
+    return f"{name}: {found or 'nothing'}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,9 +31,12 @@ def train(
     data: Annotated[str | None, typer.Option(help="Data YAML, a name that Ultralytics packages, or 'streets'.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.")] = None,
     imgsz: Annotated[int | None, typer.Option(help="Side of the input picture in pixels, a multiple of 32.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Pictures per step; -1 finds what fits a GPU.")] = None,
+    batch: Annotated[
+        float | None,
+        typer.Option(help="Images per step; -1, or a share of the memory such as 0.7, finds what fits a GPU."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, mps, a GPU (0) or several (0,1).")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights and augmentation.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights and augmentation, 0 to 4294967295.")] = None,
     unlabeled: Annotated[
         str | None, typer.Option(metavar="DIR", help="Pictures without labels, which take part in the distillation.")
     ] = None,
@@ -48,20 +53,19 @@ def train(
         bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
     ] = False,
 ) -> None:
-    """Train a student under a teacher with a recipe."""
+    """Train a student under a teacher with a recipe.
+
+    With --resume, data and unlabeled images that were moved, the batch and the device may be given anew.
+    """
     console = Console()
     given = {
-        "data": data, "epochs": epochs, "imgsz": imgsz, "batch": batch, "device": device, "seed": seed,
+        "data": data, "epochs": epochs, "imgsz": imgsz, "batch": whole(batch), "device": device, "seed": seed,
         "unlabeled": unlabeled,
     }  # fmt: skip
     if resume is not None:
         if dry_run:
             raise UserError("--dry-run plans a new run; leave it out to continue one.")
-        fixed = {**given, "name": name, "student": student, "device": None}
-        changed = [f"--{key}" for key, value in fixed.items() if value is not None]
-        if changed:
-            raise UserError(f"A resumed run keeps its settings; leave out {', '.join(changed)} or start a new run.")
-        _resume(console, resume, recipe, set_ or [], teacher, device)
+        _resume(console, resume, recipe, teacher, {**given, "name": name, "student": student}, set_ or [])
         return
     if student is None:
         raise UserError("Give the model to train: --student yolov8n (pretrained) or --student yolov8n.yaml (scratch).")
@@ -79,16 +83,35 @@ def train(
         _done(console, str(folder))
 
 
+def whole(number: float | None) -> float | None:
+    """Return a number that stands for a whole one as such: a batch is a count, -1, or a share of the memory."""
+    return int(number) if number is not None and number.is_integer() else number
+
+
 def _resume(
-    console: Console, run: str, recipe: str | None, overrides: list[str], teacher: str | None, device: str | None
+    console: Console,
+    run: str,
+    recipe: str | None,
+    teacher: str | None,
+    given: Mapping[str, object],
+    overrides: Sequence[str],
 ) -> None:
+    from yolokd.engine.resume_changes import CHANGEABLE, MOVABLE, refuse_fixed, split_assignments
     from yolokd.engine.run import resolve_recipe, resume
 
-    if overrides and recipe is None:
-        raise UserError("A resumed run keeps its recipe; leave out --set, or give --recipe as well to compare with it.")
-    asked = None if recipe is None else resolve_recipe(recipe, overrides)
-    named = [o.partition("=")[0].removeprefix("train.") for o in overrides if o.startswith("train.")]
-    _done(console, str(resume(run, recipe=asked, teacher=teacher, device=device, named=named)))
+    options = {key: value for key, value in given.items() if value is not None}
+    refuse_fixed([f"--{key}" for key in options if key not in {*CHANGEABLE, *MOVABLE}])
+    changes, others = split_assignments(overrides)
+    if recipe is None:
+        refuse_fixed([override.partition("=")[0].strip() for override in others])
+    asked = None if recipe is None else resolve_recipe(recipe, others)
+    named = [o.partition("=")[0].removeprefix("train.") for o in others if o.startswith("train.")]
+    changes += [f"train.{key}={json.dumps(value)}" for key, value in options.items()]
+
+    def tell(note: str) -> None:
+        console.print(Text(f"note      {note}", style="yellow"), soft_wrap=True)
+
+    _done(console, str(resume(run, recipe=asked, teacher=teacher, named=named, changes=changes, tell=tell)))
 
 
 def _done(console: Console, folder: str) -> None:

@@ -29,6 +29,7 @@ from yolokd.evaluation.bootstrap import ap_interval
 from yolokd.evaluation.checkpoints import image_size, open_checkpoint, quiet
 from yolokd.evaluation.networks import identity_of
 from yolokd.evaluation.task import Identity
+from yolokd.outputs import OutputFolder
 from yolokd.recipe.classes import ITEM
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def export(
         RunError: Ultralytics' export failed, or its result cannot be run.
     """
     from yolokd.engine import weights as checkpoints
+    from yolokd.engine.paths import altered
 
     say = progress or (lambda _: None)
     source, format = checkpoints.find(weights), known_format(format)
@@ -85,7 +87,8 @@ def export(
     _check_writable(source.parent)
     with tempfile.TemporaryDirectory(prefix="yolokd-") as temporary, quiet():
         folder = Path(temporary)
-        copy = Path(shutil.copyfile(source, folder / source.name))
+        plain = altered(folder / source.name) is None
+        copy = Path(shutil.copyfile(source, folder / (source.name if plain else "checkpoint.pt")))
         yolo = open_checkpoint(copy, folder)  # of a run that is still going on, `copy` is its student from here on
         size, notes = image_size(yolo, imgsz)
         _choose_head(yolo, source, nms_free)
@@ -98,7 +101,7 @@ def export(
         chosen = {"imgsz": size, "nms": False if nms_free else None, "quantize": QUANTIZE[precision], **options}
         if precision == "int8" and data is not None:
             chosen["data"] = str(pictures.write_calibration(data, folder / "calibration"))
-        path = _place(_run_export(yolo, source, format, chosen), source.parent)
+        path, remark = _place(_run_export(yolo, source, format, chosen), copy, source)
         say("comparing outputs")
         run, hindrance = _open_run(path, format, inputs[0])
         parity, after = None, None
@@ -119,7 +122,7 @@ def export(
         say("comparing AP")
         report = replace(report, ap_interval=_interval(report, before, after))
         remarks = _remarks(report, before, after, hindrance, own_nms=bool(options.get("nms")))
-        return replace(report, notes=(*notes, *remarks))
+        return replace(report, notes=(*notes, *remark, *remarks))
 
 
 def _interval(report: ExportReport, before: Examined | None, after: Examined | None) -> tuple[float, float] | None:
@@ -215,26 +218,22 @@ def _hushed() -> Iterator[None]:
         logging.disable(before)
 
 
-def _place(written: Path, folder: Path) -> Path:
-    """Move a complete export into `folder` under its own name, over an earlier one."""
-    target, beside = folder / written.name, folder / f".{written.name}.new"
+def _place(written: Path, copy: Path, source: Path) -> tuple[Path, tuple[str, ...]]:
+    """Move a complete export beside its checkpoint, over an earlier one of yolokd's; return its path and what to say.
+
+    Args:
+        written: The export of `copy`.
+        copy: The copy of the checkpoint that was exported.
+        source: The checkpoint.
+    """
+    rest = written.name.removeprefix(copy.stem)
     try:
-        _remove(beside)
-        shutil.move(written, beside)
-        if target.is_dir():
-            shutil.rmtree(target)
-        beside.replace(target)
+        target = OutputFolder(source.parent, [source]).take(written, source.stem, rest)
     except OSError as error:
-        _remove(beside)
-        raise RunError(f"The export cannot be written to '{target}': {error.strerror or error}.") from error
-    return target
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+        raise RunError(f"The export cannot be written to '{source.parent}': {error.strerror or error}.") from error
+    if target.name == source.stem + rest:
+        return target, ()
+    return target, (f"'{source.stem}{rest}' was there and is not an export of yolokd, so it was left as it is",)
 
 
 def _open_run(path: Path, format: str, picture: Tensor) -> tuple[runtimes.Run | None, str]:

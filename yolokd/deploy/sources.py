@@ -1,83 +1,101 @@
-"""What `yolokd predict` shows to Ultralytics: the files of a folder that it can read, and whose names it can write.
-
-Ultralytics' predictor dies of a file whose name is not UTF-8 (OpenCV ends the process), takes a name with `*` for a
-pattern, and passes over an image that it cannot read.
-"""
+"""What `yolokd predict` is shown: the images and videos behind a file, a folder or a list, those that can be read."""
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from yolokd.data.images import check_images, read_image
+from yolokd.data.images import ImageCheck, check_images, read_image
 from yolokd.data.layout import PICTURES, printable
 from yolokd.errors import DataError, UserError
 
 SHOWN = 5  # files that a note names
-RENAME = "whose name is not UTF-8 or has unprintable characters, which Ultralytics cannot handle; rename it"
+LISTS = {".txt", ".csv"}
 
 
-def list_sources(source: Path, folder: Path) -> tuple[Path, list[str]]:
-    """Return what to give to Ultralytics, and notes on the files that are passed over.
+def list_sources(source: str | Path) -> tuple[list[Path], list[str]]:
+    """Return the files to detect objects in, and notes on those that are passed over.
 
     Args:
-        source: An image, a video, a folder of them, or a list of files.
-        folder: Where a list may be written.
+        source: An image, a video, a folder of them, or a list of files, one a line.
 
     Raises:
-        UserError: No file is left, or the folder cannot be listed.
+        UserError: No file is left, a list names a missing one, or it cannot be read.
     """
-    if source.is_dir():
-        try:
-            files = sorted(
-                path for path in source.absolute().iterdir() if path.suffix and not path.name.startswith(".")
-            )
-        except OSError as error:
-            raise UserError(f"The folder '{printable(source)}' cannot be listed: {error.strerror or error}.") from error
-    elif source.suffix.lower() in {".txt", ".csv"}:
-        return source, []
-    else:
-        files = [source.absolute()]
-    from ultralytics.data.utils import VID_FORMATS
-
-    known = [path for path in files if path.suffix.lower()[1:] in PICTURES | VID_FORMATS]
-    if not known:
-        raise UserError(f"There are no images or videos in '{printable(source)}'.")
-    problems = dict(zip(known, _problems(known), strict=True))
-    notes = [f"'{printable(path)}' is passed over: a file {what}" for path, what in problems.items() if what]
-    chosen = [path for path, what in problems.items() if not what]
+    path = Path(source).expanduser()
+    files = list(_files(path))
+    if not files:
+        raise UserError(f"There are no images or videos in '{printable(path)}'.")
+    problems = dict(zip(files, _problems(files), strict=True))
+    notes = [f"'{printable(file)}' is passed over: {what}" for file, what in problems.items() if what]
+    chosen = [file for file, what in problems.items() if not what]
     if not chosen:
-        raise UserError(f"None of the files in '{printable(source)}' can be used: {notes[0]}.")
+        raise UserError(f"None of the files in '{printable(path)}' can be used: {notes[0]}.")
     if len(notes) > SHOWN:
         notes[SHOWN:] = [f"{len(notes) - SHOWN} more are passed over"]
-    # A name with a star would be taken for a pattern, unless it is written as one that means itself alone.
-    lines = [glob.escape(str(path)) if "*" in str(path) else str(path) for path in chosen]
-    written = folder / "sources.txt"
-    written.write_text("\n".join(lines), encoding="utf-8-sig")
-    return written, notes
+    return chosen, notes
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is named as Ultralytics' videos are."""
+    from ultralytics.data.utils import VID_FORMATS
+
+    return path.suffix[1:].lower() in VID_FORMATS
+
+
+def _files(path: Path) -> Iterator[Path]:
+    def known(file: Path) -> bool:
+        return file.suffix[1:].lower() in PICTURES or is_video(file)
+
+    try:
+        if path.is_dir():
+            yield from sorted(file for file in path.iterdir() if not file.name.startswith(".") and known(file))
+        elif path.suffix.lower() in LISTS:
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
+            yield from (_listed(line.strip(), path) for line in lines if line.strip())
+        elif known(path):
+            yield path
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"The files in '{printable(path)}' cannot be listed: {reason}.") from error
+
+
+def _listed(line: str, file: Path) -> Path:
+    for path in (Path(line), file.parent / line):
+        try:
+            if path.is_file():
+                return path
+        except (OSError, ValueError):  # a name that no file system takes
+            continue
+    raise UserError(f"'{printable(file)}' names '{line[:80]}', and there is no such image or video.")
 
 
 def _problems(paths: Sequence[Path]) -> list[str]:
     """Why each file cannot be used; "" if it can."""
-    images = [str(path) for path in paths if path.suffix.lower()[1:] in PICTURES]
-    checks = check_images(images)
-    found = []
-    for path in paths:
-        check = checks.get(str(path))
-        if printable(path) != str(path):
-            found.append(RENAME)
-        elif check is None or check.usable or _is_readable(path):
-            found.append("")
-        else:
-            found.append(f"that cannot be read ({check.problem})")
-    return found
+    checks = check_images([str(path.absolute()) for path in paths if not is_video(path)])
+    return [_video_problem(path) if is_video(path) else _image_problem(path, checks) for path in paths]
 
 
-def _is_readable(path: Path) -> bool:
-    """Whether an image can be predicted on that could not be trained on, such as one of 8 pixels."""
-    try:
+def _image_problem(path: Path, checks: Mapping[str, ImageCheck]) -> str:
+    check = checks.get(str(path.absolute()))
+    if check is None or check.usable:
+        return ""
+    try:  # an image may serve here that is of no use in training, such as one of 8 pixels
         read_image(path)
     except DataError:
-        return False
-    return path.is_file()
+        return f"a file that cannot be read ({check.problem})"
+    return "" if path.is_file() else "no file"
+
+
+def _video_problem(path: Path) -> str:
+    """Whatever decoders object to in a video: it needs a first frame."""
+    import cv2
+
+    try:
+        capture = cv2.VideoCapture(str(path))
+        try:
+            return "" if capture.read()[0] else "a video that cannot be read"
+        finally:
+            capture.release()
+    except Exception:  # decoders differ in how they give up
+        return "a video that cannot be read"

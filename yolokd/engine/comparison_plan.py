@@ -16,6 +16,7 @@ from yolokd.engine import records
 from yolokd.engine.comparison import BASELINE, FILE, Comparison, Student, argument, read
 from yolokd.engine.plan import make_plan
 from yolokd.engine.run import resolve_recipe
+from yolokd.engine.run_folder import check_name, check_place
 from yolokd.engine.unlabeled import with_absolute_paths
 from yolokd.engine.weights import Spec, find, is_yaml, sha256
 from yolokd.errors import UserError
@@ -112,9 +113,9 @@ def plan_comparison(
     }
     plan = next(iter(plans.values()))
     budget |= {"imgsz": plan.imgsz, "device": select_device(devices[0] or "", verbose=False).type}
-    folder = (runs / (name or f"compare-{plan.data.yaml_path.stem}")).absolute()
+    folder = runs.absolute() / (f"compare-{plan.data.yaml_path.stem}" if name is None else name)
     stored = read(folder) if (folder / FILE).is_file() else None  # perhaps with fingerprints of an earlier version
-    return Comparison(
+    comparison = Comparison(
         folder=folder,
         data=str(plan.data.yaml_path.absolute()),
         data_fingerprint=fingerprint(plan.data.splits, like=None if stored is None else stored.data_fingerprint),
@@ -139,6 +140,10 @@ def plan_comparison(
         },
         notes=tuple(dict.fromkeys(note for plan in plans.values() for note in plan.notes)),
     )
+    check_name(comparison.folder.parent, name if name is not None else comparison.folder.name)
+    for run in comparison.runs:
+        check_place(run.folder)
+    return comparison
 
 
 def _labelled_only(recipe: Recipe) -> Recipe:

@@ -22,6 +22,7 @@ from yolokd.engine.comparison_results import PEAK, SCORE, TEACHER
 from yolokd.engine.plan import make_plan
 from yolokd.engine.resume import read_interrupted
 from yolokd.engine.run import resume, start
+from yolokd.engine.run_folder import is_run
 from yolokd.engine.settings import KEY
 from yolokd.engine.training_task import chosen_classes
 from yolokd.engine.weights import load, sha256
@@ -69,6 +70,8 @@ def train(comparison: Comparison, run: Run, device: str | None, *, keep_epochs: 
                 write_json(run.folder / PEAK, {"bytes": peak_memory(), "continued": True})
             return
     if run.folder.exists():
+        if not is_run(run.folder) and not (run.folder / "args.yaml").is_file():
+            raise UserError(f"'{run.folder}' is no run of this comparison and is not removed. Move it away.")
         shutil.rmtree(run.folder)
     recipe = comparison.recipe_of(run, device)
     teacher = comparison.teacher if recipe.needs_teacher else None

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from yolokd.data.layout import printable
 from yolokd.engine.inspection import Inspection
 from yolokd.engine.inspection_panels import Panel, colours_of, foot_lines, panels_of
 from yolokd.engine.photos import Photo
+from yolokd.outputs import SOFTWARE
 
 # Inches: of a column, of a picture in it (the rest is its colour bar's), of a margin, of what stands above a picture,
 # and of a line of text below a panel and at head and foot.
@@ -115,11 +117,11 @@ def shortened(line: str, width: int) -> str:
 
 def save(figure: Any, path: Path) -> None:
     """Write beside and rename, so that no half picture is ever there."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f".{path.name[:50]}-{uuid4().hex[:12]}.part")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph")  # names in scripts that the font lacks
-            figure.savefig(part, dpi=DPI, format="png")
+            figure.savefig(part, dpi=DPI, format="png", metadata={"Software": SOFTWARE})
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -60,8 +60,8 @@ def open_pair(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.get("seed", 0))
         learner = from_scratch(student, data or recipe.train.get("data")) if scratch else trained_student(student, data)
-        joined = not scratch and data is not None and is_joined(learner)
-        names = resolve(str(data)).names if joined else learner.names
+        joined = not scratch and is_joined(learner)
+        names = resolve(data).names if joined and data is not None else learner.names
         match = match_task(names, detector.names, recipe.teacher.classes, joined=joined)
         losses, notes = active_losses(recipe), list[str]()
         if requirements(losses.values()).classes:
@@ -74,7 +74,7 @@ def open_pair(
         pair = TeacherStudent(learner, Teacher(detector), wire(recipe, match))
     trained: frozenset[str] = frozenset() if scratch else take_parts(pair, find(student))
     device = select_device(recipe.train.get("device") or "", verbose=False)
-    return Inspector(recipe, pair.to(device), detector, match, size, device, trained, tuple(notes))
+    return Inspector(recipe, pair.to(device), detector, match, size, device, trained, tuple(notes), joined)
 
 
 def from_scratch(spec: Spec, data: str | None) -> DetectionModel:

@@ -28,7 +28,7 @@ def locked(file: Path, *, wait: bool) -> Iterator[None]:
 
     with ExitStack() as stack:
         try:
-            handle = stack.enter_context(file.open("w"))
+            handle = stack.enter_context(file.open("a"))
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.ops import make_divisible
 from ultralytics.utils.torch_utils import get_flops, get_num_params, select_device
 
 from yolokd.data.check import DataReport, check_labels
 from yolokd.engine.adversarial import Attack, extra_passes, teacher_precision
+from yolokd.engine.argument_checks import check_with_data, check_with_device
 from yolokd.engine.class_rows import in_other_order
 from yolokd.engine.classes import ClassMatch, match_task, partial_note, require_classes
 from yolokd.engine.dataset import Dataset, resolve
 from yolokd.engine.heads import HeadInfo, read_head
 from yolokd.engine.inheritance import UnfitTeacherError, inherit
+from yolokd.engine.paths import refuse_altered
+from yolokd.engine.run_folder import check_writable, refuse_inside, run_folder
 from yolokd.engine.teacher import require_compiler
 from yolokd.engine.training_task import check_task, learned_names, trained_images
 from yolokd.engine.unlabeled import Unlabeled, check_unlabeled, find_unlabeled, with_absolute_paths
@@ -108,7 +111,10 @@ def make_plan(
     imgsz = int(make_divisible(asked, 32))
     if imgsz != asked:
         notes.append(f"imgsz {asked} is rounded to {imgsz}, a multiple of the largest stride 32")
-    folder = _writable(run_folder(recipe, runs))
+    check_with_device(train)
+    folder = check_writable(run_folder(recipe, runs))
+    pretrained = train.get("pretrained")
+    refuse_inside(folder, [str(spec) for spec in (teacher, student, pretrained, train.get("unlabeled")) if spec])
     if recipe.needs_teacher and teacher is None:
         why = f"compares with a teacher ({_terms(recipe)})" if recipe.terms() else "starts from a teacher's weights"
         raise UserError(f"The recipe '{recipe.name}' {why} and needs --teacher.")
@@ -117,6 +123,8 @@ def make_plan(
         teacher = None
     if not is_yaml(student):
         find(student)  # the quick checks first: missing files before the data are read
+    if isinstance(pretrained, str):
+        load_detector(find(pretrained))
     master = None if teacher is None else _teacher(teacher, imgsz)
     recipe = with_absolute_paths(recipe)
     unlabeled = find_unlabeled(recipe)
@@ -133,10 +141,11 @@ def make_plan(
     joined = bool(train.get("single_cls"))
     report = check_labels(data.splits, data.names, keypoints=data.keypoints, joined=joined, progress=progress)
     report.raise_if_bad()
-    notes += check_task(train, data, report)
     if report.left_out:
         notes.append(report.left_out)
     _check_last_batch(report, train, imgsz)
+    check_with_data(train, data, report, learner[0])
+    notes += check_task(train, data, report)
     match = None
     inherited: float | None = None
     if master is not None:
@@ -199,22 +208,6 @@ def _first_weights(
     return share, f"the student starts with {share:.0%} of its parameters taken from the teacher"
 
 
-def run_folder(recipe: Recipe, runs: Path | None) -> Path:
-    """Where the run will be written: `runs/<name>`, with a number if that is taken."""
-    root = (runs or Path(str(recipe.train.get("project") or "runs"))).absolute()
-    name = str(recipe.train.get("name") or recipe.name)
-    if name in {".", ".."} or Path(name).name != name:
-        raise UserError(f"The name '{name}' is not the name of a folder; give the place with --set train.project=DIR.")
-    folder = root / name
-    if recipe.train.get("exist_ok"):
-        return folder
-    number = 2
-    while folder.exists():
-        folder = root / f"{name}-{number}"
-        number += 1
-    return folder
-
-
 def _terms(recipe: Recipe) -> str:
     return ", ".join(f"kd_{term}" for term in recipe.terms())
 
@@ -225,20 +218,13 @@ def check_device(device: Any) -> None:
         return
     try:
         chosen = select_device(device, verbose=False)
-    except (ValueError, RuntimeError, AssertionError) as error:
+    except Exception as error:  # whatever a driver, or a device that is no text, may lead to
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "unknown device")
         raise UserError(f"The device '{device}' cannot be used: {reason} Give cpu, mps, or GPU numbers.") from error
+    if not isinstance(chosen, torch.device):  # tpu, vulkan and intel:… are for exports
+        raise UserError(f"The device '{device}' cannot train or run a checkpoint. Give cpu, mps, or GPU numbers (0).")
     if str(device).lower().startswith("mps") and chosen.type != "mps":  # Ultralytics would take the CPU in silence
         raise UserError(f"The device '{device}' is not there. Give cpu, or GPU numbers.")
-
-
-def _writable(folder: Path) -> Path:
-    parent = folder
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UserError(f"The run cannot be written to '{folder}': '{parent}' is not a folder that you may write to.")
-    return folder
 
 
 def _partner(spec: Spec, imgsz: int, what: str, classes: int | None = None) -> tuple[DetectionModel, ModelPlan]:
@@ -266,6 +252,11 @@ def _teacher(spec: Spec, imgsz: int) -> tuple[DetectionModel, ModelPlan]:
 
 def from_yaml(spec: Spec, classes: int | None) -> DetectionModel:
     """Build a detector from its description, with random weights; `WeightsError` where that fails."""
+    path = Path(spec)
+    if path.is_file():
+        refuse_altered(path.absolute(), "The model description", "Rename it, or move it to another folder.")
+    elif any(letter in str(spec) for letter in "*?["):  # Ultralytics would search for files that fit
+        raise WeightsError(f"There is no model description '{spec}', and patterns of names are not searched for.")
     try:
         model = DetectionModel(str(spec), nc=classes, verbose=False)
     except FileNotFoundError as error:

@@ -6,12 +6,14 @@ import json
 import platform
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import ultralytics
 
+from yolokd.data.layout import fingerprint, pictures
 from yolokd.engine.settings import RunSettings
 
 
@@ -24,6 +26,21 @@ def versions() -> dict[str, str]:
         "ultralytics": str(ultralytics.__version__),
         "torch": str(torch.__version__),
         "python": platform.python_version(),
+    }
+
+
+def split_identities(splits: Mapping[str, Sequence[Path]]) -> dict[str, dict[str, Any]]:
+    """Return the number of images and a fingerprint of each split, to say later which of them has changed.
+
+    Args:
+        splits: Split → folders of images or lists of them.
+    """
+    return {
+        split: {
+            "images": sum(len(pictures(source)) for source in sources),
+            "fingerprint": fingerprint({split: sources}),
+        }
+        for split, sources in splits.items()
     }
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from yolokd.engine.paths import refuse_altered
+from yolokd.engine.run_folder import is_run
 from yolokd.engine.settings import KEY, RunSettings
 from yolokd.engine.weights import find, load, sha256
 from yolokd.errors import UserError
@@ -23,15 +25,18 @@ class Interrupted:
     epoch: int  # finished epochs
     epochs: int  # of the whole run
     data: str  # path of the data YAML
+    arguments: dict[str, Any] = field(default_factory=dict)  # Ultralytics' training arguments
+    names: dict[int, str] = field(default_factory=dict)  # of the student's classes
 
 
 def read_interrupted(run: str) -> Interrupted:
     """Read the state of a run from its folder or its last.pt.
 
     Raises:
-        UserError: The run is missing, finished, not yolokd's, or was stopped before its first epoch was saved.
+        UserError: The run is missing, finished, not yolokd's, or was stopped before its first epoch was saved; its
+            checkpoint is outside a run's folder, or in one that Ultralytics cannot open.
     """
-    path = Path(run).expanduser()
+    path = Path(run).expanduser().absolute()
     checkpoint = path / "weights" / "last.pt" if path.is_dir() else path
     if not checkpoint.is_file():
         if path.is_dir() and (path / "args.yaml").exists():
@@ -40,7 +45,7 @@ def read_interrupted(run: str) -> Interrupted:
                 f"again with its command."
             )
         raise UserError(f"There is no run '{run}' to resume: neither a run's folder nor a last.pt.")
-    _, saved = load(checkpoint)
+    model, saved = load(checkpoint)
     args: dict[str, Any] = saved.get("train_args") or {}
     if saved.get("epoch", -1) < 0:
         own = KEY in saved
@@ -51,15 +56,29 @@ def read_interrupted(run: str) -> Interrupted:
         )
     if KEY not in args:
         raise UserError(f"'{run}' is not a yolokd run; resume it with the tool that started it.")
-    folder = checkpoint.parent.parent if checkpoint.parent.name == "weights" else checkpoint.parent
+    _check_place(checkpoint)
+    student = getattr(model, "student_model", model)
     return Interrupted(
-        folder,
+        checkpoint.parent.parent,
         checkpoint,
         RunSettings.from_dict(args[KEY]),
         saved["epoch"] + 1,
         int(args["epochs"]),
         str(args.get("data") or ""),
+        {key: value for key, value in args.items() if key != KEY},
+        dict(getattr(student, "names", {})),
     )
+
+
+def _check_place(checkpoint: Path) -> None:
+    """Refuse a checkpoint whose folder would be filled with the files of the run, over those that are there."""
+    folder = checkpoint.parent.parent
+    if checkpoint.parent.name != "weights" or ((folder / "results.csv").exists() and not is_run(folder)):
+        raise UserError(
+            f"'{checkpoint}' is not in a folder of its own run, which the rest of the run is written to. Move it to "
+            f"RUN/weights/{checkpoint.name} with a new folder RUN, and give --resume RUN."
+        )
+    refuse_altered(checkpoint, "The checkpoint of the run,", "Rename the folder, or move the run to another one.")
 
 
 def check_same(
@@ -91,6 +110,11 @@ def check_same(
         if teacher is not None:
             raise UserError(f"The run '{run.folder}' has no teacher; '{teacher}' cannot join it now.")
         return None
+    if teacher is None and not Path(settings.teacher).is_file():
+        raise UserError(
+            f"The run '{run.folder}' was started under the teacher '{settings.teacher}', which is not there any more. "
+            f"Give where it is now with --teacher."
+        )
     path = find(teacher if teacher is not None else settings.teacher)
     if sha256(path) != settings.teacher_sha256:
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -10,17 +11,18 @@ from typing import Any
 
 from yolokd.data.check import fingerprint
 from yolokd.engine import records
-from yolokd.engine.dataset import resolve
 from yolokd.engine.plan import Plan, check_device, make_plan
 from yolokd.engine.resume import Interrupted, check_same, read_interrupted
+from yolokd.engine.resume_changes import prepare
 from yolokd.engine.settings import KEY, RunSettings
 from yolokd.engine.trainer import DistillTrainer, finish_checkpoints
-from yolokd.engine.unlabeled import find_unlabeled, with_absolute_paths
+from yolokd.engine.unlabeled import with_absolute_paths
 from yolokd.engine.weights import Spec, find, from_scratch, sha256
 from yolokd.errors import RunError, UserError, YolokdError
 from yolokd.recipe import Recipe, load_recipe
 from yolokd.recipe.arguments import OWN
 
+OWN_PART = re.compile(r"(best|last|epoch\d+)\.pt\.part")  # what a kill leaves of a checkpoint that was being written
 OPTIONS = (
     "data",
     "epochs",
@@ -107,34 +109,54 @@ def resume(
     teacher: Spec | None = None,
     device: str | None = None,
     named: Collection[str] = (),
+    changes: Sequence[str] = (),
+    tell: Callable[[str], None] | None = None,
 ) -> Path:
     """Continue an interrupted run from its last saved epoch, and finish it.
 
+    Args:
+        run: The run's folder, or the last.pt in it.
+        recipe: A recipe to compare with that of the run.
+        teacher: Where the teacher is now.
+        device: Where to go on.
+        named: Keys of `train` that `recipe` was given with.
+        changes: `train.key=value` with keys of `yolokd.engine.resume_changes`: where data and unlabeled images are now,
+            batch, workers and the like.
+        tell: Called with each sentence about what changes.
+
     Raises:
-        UserError: Nothing to continue, or another teacher or recipe than the run was started with.
+        UserError: Nothing to continue, another teacher, recipe or data than the run was started with, or a change that
+            would make another run of it.
         RunError: The run failed again.
     """
     interrupted = read_interrupted(run)
-    check_device(device)
+    device_too = [] if device is None else [f"train.device={json.dumps(device)}"]
     asked = None if recipe is None else with_absolute_paths(recipe)
-    master = check_same(interrupted, asked, teacher, named)
+    teacher_path = check_same(interrupted, asked, teacher, named)
     if interrupted.epoch >= interrupted.epochs:  # killed after the last epoch, while finishing
+        check_device(device)
         return _finish(interrupted)
-    resolve(interrupted.data)  # moved or changed data are an error before anything starts
-    find_unlabeled(interrupted.settings.load_recipe())
+    prepared = prepare(interrupted, [*changes, *device_too])
+    settings = prepared.run.settings
+    if teacher_path is not None:
+        settings.teacher = str(teacher_path.absolute())
+    for note in prepared.notes:
+        if tell is not None:
+            tell(note)
     overrides: dict[str, Any] = {
         "task": "detect",
         "mode": "train",
         "model": str(interrupted.checkpoint),
         "resume": str(interrupted.checkpoint),
         "save_dir": str(interrupted.folder),
+        **prepared.arguments,
+        KEY: settings.to_dict(),
     }
-    if master is not None and interrupted.settings.load_recipe().terms():
-        overrides["distill_model"] = str(master.absolute())
-    if device is not None:
-        overrides["device"] = device
-    for stray in (interrupted.folder / "weights").glob("*.part"):
-        stray.unlink()
+    if teacher_path is not None and settings.load_recipe().terms():
+        overrides["distill_model"] = settings.teacher
+    for stray in (interrupted.folder / "weights").glob("*.pt.part"):
+        if OWN_PART.fullmatch(stray.name):
+            stray.unlink()
     return _run(lambda: DistillTrainer(overrides=overrides))
 
 
@@ -164,6 +186,7 @@ def _provenance(plan: Plan) -> dict[str, Any]:
         "student_initialisation": _initialisation(plan),
         "data": str(plan.data.yaml_path.absolute()),
         "data_fingerprint": fingerprint(plan.data.splits),
+        "data_splits": records.split_identities(plan.data.splits),
         **({} if plan.unlabeled is None else {"unlabeled": plan.unlabeled.identity()}),
         "seed": plan.recipe.train.get("seed", 0),
         "versions": records.versions(),

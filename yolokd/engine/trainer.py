@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,14 @@ from yolokd.engine.label_scan import kept_apart
 from yolokd.engine.locks import locked
 from yolokd.engine.model import PREFIX, TeacherStudent
 from yolokd.engine.pairing import pair_loader
+from yolokd.engine.paths import unaltered
 from yolokd.engine.plots import plot_results
 from yolokd.engine.reconstruction import calibration, reconstruct
 from yolokd.engine.settings import KEY, RunSettings
 from yolokd.engine.unlabeled import FILES, IMAGES
 from yolokd.engine.unlabeled_stream import UnlabeledStream, stream_beside
 from yolokd.engine.weight_records import WeightRecords
-from yolokd.engine.weights import from_scratch, load, load_detector, register_own_classes
+from yolokd.engine.weights import find, from_scratch, load, load_detector, register_own_classes
 
 LOCK = "yolokd-data.lock"  # in Ultralytics' settings folder
 PULL_LIMIT = 10  # times the detection loss's gradient at the neck, above which a term is warned of
@@ -76,7 +77,7 @@ class DistillTrainer(DetectionTrainer):
         inherits = (
             not self.resume and self.recipe.student.init != "random" and from_scratch(self.model, self.args.pretrained)
         )
-        checkpoint: dict[str, Any] | None = super().setup_model()
+        checkpoint = self._student_model()
         if self.recipe.terms():
             self.model = self._pair(self.model, inherits=inherits)
         elif inherits:
@@ -89,6 +90,20 @@ class DistillTrainer(DetectionTrainer):
         if weights is not None and self.args.cls_remap:
             keep_apart(model, weights, self.data["names"])
         return model
+
+    def _student_model(self) -> dict[str, Any] | None:
+        """Build the student as Ultralytics does, from paths that it leaves as they are."""
+        pretrained = self.args.pretrained
+        with ExitStack() as stack:
+            if str(self.model).lower().endswith(".pt"):
+                self.model = str(stack.enter_context(unaltered(Path(self.model))))
+            if isinstance(pretrained, (str, Path)) and not self.resume:
+                self.args.pretrained = str(stack.enter_context(unaltered(find(pretrained))))
+            try:
+                checkpoint: dict[str, Any] | None = super().setup_model()
+            finally:
+                self.args.pretrained = pretrained
+        return checkpoint
 
     def _resumed_model(self) -> dict[str, Any]:
         """Build the pair that the checkpoint of an interrupted run describes."""

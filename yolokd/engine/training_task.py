@@ -46,7 +46,7 @@ def check_task(train: Mapping[str, Any], data: Dataset, report: DataReport) -> l
     if classes is not None:
         _check_known(classes, data, report, joined=bool(train.get("single_cls")))
     notes = [f"all classes are learned as one, '{ITEM}' (train.single_cls)"] if train.get("single_cls") else []
-    for split in ("train", "val"):
+    for split in ("train", train.get("split", "val")):
         share = _fraction(train.get("fraction"), split)
         if share is None and classes is None:
             continue
@@ -77,17 +77,16 @@ def _check_known(classes: tuple[int, ...], data: Dataset, report: DataReport, *,
     if joined:  # labels may have classes beyond the names
         known |= {index for split in report.splits.values() for index in split.objects}
     if unknown := [index for index in classes if index not in known]:
-        have = ", ".join(f"{index} {name}" for index, name in sorted(data.names.items())[:12])
         raise UserError(
-            f"train.classes: there is no class {', '.join(map(str, unknown))} in '{data.yaml_path}', which has "
-            f"{have}{' …' if len(data.names) > 12 else ''}."
+            f"train.classes={list(classes)}: the data have the classes {min(known)} to {max(known)}, and no class "
+            f"{unknown[0]}."
         )
 
 
 def _fraction(fraction: Any, split: str) -> float | int | None:
     """The share (or number) of a split's images that Ultralytics takes, the first by path; None if it takes all."""
     if isinstance(fraction, list):
-        place = ("train", "val").index(split)
+        place = ("train", "val", "test").index(split)
         fraction = fraction[place] if place < len(fraction) else None
     elif split != "train":
         fraction = None

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import os
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,8 @@ from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 from ultralytics.utils import ONLINE
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
 
+from yolokd.engine.checkpoint_errors import explain
+from yolokd.engine.paths import altered, link, unaltered
 from yolokd.errors import WeightsError
 
 Spec = str | Path
@@ -80,10 +79,16 @@ def load(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     if not path.is_file():
         raise WeightsError(f"There is no file '{path}'.")
     register_own_classes()
-    try:
-        model, checkpoint = load_checkpoint(path)
-    except Exception as error:  # damaged files surface as a dozen unrelated exceptions of zipfile, pickle and torch
-        raise _explain(path, error) from error
+    with unaltered(path) as place:
+        try:
+            model, checkpoint = load_checkpoint(place)
+        except Exception as error:  # damaged files surface as a dozen unrelated exceptions of zipfile, pickle and torch
+            raise explain(path, error) from error
+        if model.pt_path != str(place):
+            raise WeightsError(
+                f"'{path}' was not loaded: Ultralytics opened '{model.pt_path}' instead. Give the file another name."
+            )
+    model.pt_path = str(path)
     return model, checkpoint
 
 
@@ -122,17 +127,20 @@ def as_detector(model: torch.nn.Module, what: str) -> DetectionModel:
 
 
 def plain_copy(path: Path, folder: Path) -> Path:
-    """Return a checkpoint that a plain `YOLO(path)` can take: `path` itself, or the student written into `folder`."""
+    """Return a checkpoint that a plain `YOLO(path)` can take: `path` itself, or the student written into `folder`.
+
+    Where Ultralytics would alter the path, it is a link in `folder`.
+    """
     model, checkpoint = load(path)
     if not isinstance(model, DistillationModel):
         as_detector(model, str(path))
-        return path
+        return path if altered(path) is None else link(path, folder)
     student = model.student_model.half()
     student.args = dict(model.args)
     student.criterion = None
     copy = folder / f"{path.stem}.pt"
     torch.save({"model": student, "train_args": checkpoint.get("train_args") or {}, "epoch": -1}, copy)
-    return copy
+    return copy if altered(copy) is None else link(copy, folder)
 
 
 def sha256(path: Path) -> str:
@@ -149,23 +157,3 @@ def register_own_classes() -> None:
     from yolokd.engine.model import TeacherStudent
 
     torch.serialization.add_safe_globals([TeacherStudent])
-
-
-def _explain(path: Path, error: Exception) -> WeightsError:
-    if os.environ.get("ULTRALYTICS_SAFE_LOAD", "").lower() not in {"0", "false"}:
-        try:
-            refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        except Exception:  # not an archive that torch can list; the error at hand says more
-            refused = []
-        if refused or isinstance(error, pickle.UnpicklingError):
-            named = ", ".join(sorted(refused)[:5]) or "objects that are not listed"
-            return WeightsError(
-                f"'{path}' was not loaded: it names Python objects outside the known model classes ({named}), which "
-                f"could run code. If you trust its origin, repeat with --trust-checkpoint."
-            )
-    reason = str(error).replace("\n", " ").replace("ERROR ❌️ ", "").split(" Recommended fixes")[0].strip()
-    if not zipfile.is_zipfile(path):
-        reason = "it is damaged, cut short or no PyTorch file; fetch or copy it again"
-    elif "references types outside" in reason:
-        reason = "it holds no model"
-    return WeightsError(f"'{path}' cannot be read as an Ultralytics checkpoint: {reason or type(error).__name__}")

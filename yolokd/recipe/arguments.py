@@ -24,12 +24,17 @@ LINE = re.compile(r"^(?P<key>\w+):(?P<default>[^#\n]*)(?:#\s*\((?P<type>[^)]*)\)
 
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+LARGEST_SEED = 2**32 - 1  # what NumPy takes
+LARGEST_SIDE = 16384  # pixels; a larger input fits no memory
+
 _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[int, Field(ge=1)]
 _Gain = Annotated[float, Field(ge=0)]
+_Above = Annotated[float, Field(gt=0)]
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 _Share = Annotated[float, Field(gt=0, lt=1)]
 _Part = _Positive | Annotated[float, Field(gt=0, le=1)]
+_Index = Annotated[int, Field(ge=0)]
 _Plain = bool | int | float | str
 
 TYPES: dict[str, Any] = {
@@ -50,24 +55,31 @@ FRACTIONS = frozenset((
 
 NARROWER: dict[str, Any] = {
     "amp": bool | Literal["fp16", "bf16", "fp32"],
+    "auto_augment": Literal["randaugment", "autoaugment", "augmix"] | None,
     "batch": Literal[-1] | _Positive | _Share,
     "box": _Gain,
     "cache": bool | Literal["ram", "disk"],
+    "classes": _Index | Annotated[list[_Index], Field(min_length=1)],
     "close_mosaic": _Count,
     "cls": _Gain,
+    "compile": bool | Literal["default", "reduce-overhead", "max-autotune-no-cudagraphs"],
+    "copy_paste_mode": Literal["flip", "mixup"],
     "dfl": _Gain,
     "epochs": _Positive,
     "fraction": _Part | Annotated[list[_Part], Field(min_length=2, max_length=3)],
-    "freeze": _Count | list[int | str],
-    "imgsz": Annotated[int, Field(ge=32)],
+    "freeze": _Count | list[_Index | str],
+    "imgsz": Annotated[int, Field(ge=32, le=LARGEST_SIDE)],
+    "line_width": _Positive,
     "mask_ratio": _Positive,
     "max_det": _Positive,
     "nbs": _Positive,
     "optimizer": Literal["auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSProp"],
     "patience": _Count,
     "quantize": Literal[8, "int8", 16, "fp16", 32, "fp32"],
-    "scale": _Fraction | Annotated[list[float], Field(min_length=2, max_length=2)],
-    "seed": _Count,
+    "save_period": Annotated[int, Field(ge=-1)],
+    "scale": _Fraction | Annotated[list[_Above], Field(min_length=2, max_length=2)],
+    "seed": Annotated[int, Field(ge=0, le=LARGEST_SEED)],
+    "split": Literal["val", "test", "train"],
     "time": Annotated[float, Field(gt=0)],
     "warmup_epochs": _Gain,
     "workers": _Count,

@@ -69,6 +69,19 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return result
 
 
+def with_assignments(recipe: Recipe, assignments: Sequence[str]) -> Recipe:
+    """Return a recipe with `path=value` assignments made, as `load_recipe` makes them.
+
+    Raises:
+        RecipeError: Assignments that cannot be made or that the recipe does not take, all of them.
+    """
+    data, faults = _overridden(recipe.to_dict(), assignments)
+    result, lines = checked(data, recipe.name)
+    if result is None or faults:
+        raise RecipeError(listing(f"recipe {recipe.name}", faults + lines))
+    return result
+
+
 def recipe_text(recipe: str | Path) -> str:
     """Return the text of a recipe, given by name or path, as it is written.
 

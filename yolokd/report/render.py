@@ -11,14 +11,17 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from yolokd.errors import UserError
+from yolokd.outputs import RECORD, OutputFolder, write_whole
 from yolokd.report.view import Page
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARK = "yolokd report"  # in both files, so that nothing else is ever overwritten
+MARKED = (f'<meta name="generator" content="{MARK}">', f"<!-- {MARK} -->")  # as it stands in them, on a line of its own
 PUNCTUATION = re.compile(r"([\\`*_{}\[\]<>#|~&!$])")
 
 
@@ -38,9 +41,17 @@ def check_place(html: Path) -> Path:
     if not path.parent.is_dir():
         raise UserError(f"The report cannot be written to '{html}': there is no such folder.")
     for file in (path, path.with_suffix(".md")):
-        if file.is_dir() or (file.exists() and MARK not in file.read_text(encoding="utf-8", errors="replace")[:1000]):
+        if file.is_dir() or (file.exists() and not _is_report(file)):
             raise UserError(f"'{file}' is there and is no report of yolokd; give another name with --out.")
+    folder = folder_of(path)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"'{folder}' is there and is no folder of a report; give another name with --out.")
     return path
+
+
+def _is_report(file: Path) -> bool:
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        return any(line.strip() in MARKED for line in stream.read(1000).splitlines())
 
 
 def folder_of(html: Path) -> Path:
@@ -49,22 +60,36 @@ def folder_of(html: Path) -> Path:
 
 
 def write_page(page: Page, html: Path) -> None:
-    """Write the page, its Markdown and their pictures, each file complete or not at all; pictures of old ones go.
+    """Write the page, its Markdown and their pictures, each file complete or not at all; those of an old page go.
 
     Args:
         page: What to show.
         html: From `check_place`.
+
+    Raises:
+        UserError: The folder holds an image of the same name that is not of the old page.
+        OSError: A file cannot be written.
     """
     folder = folder_of(html)
     folder.mkdir(exist_ok=True)
-    files = dict(_pictures(page))
+    kept, files = OutputFolder(folder), dict(_pictures(page))
+    own = kept.own_names() if (folder / RECORD).exists() else _shown(html.with_suffix(".md"), folder.name)
+    for name in files:
+        if name not in own and (folder / name).exists():
+            raise UserError(f"'{folder / name}' is there and is not of this report; give another name with --out.")
     for name, content in files.items():
-        _replace(folder / name, content)
-    for old in (*folder.glob("*.svg"), *folder.glob("*.jpg")):
-        if old.name not in files:
-            old.unlink()
-    _replace(html.with_suffix(".md"), _markdown(page, folder.name).encode())
-    _replace(html, _html(page).encode())
+        kept.put(name, content)
+    kept.remove(own - files.keys())
+    write_whole(html.with_suffix(".md"), _markdown(page, folder.name).encode())
+    write_whole(html, _html(page).encode())
+
+
+def _shown(markdown: Path, folder: str) -> set[str]:
+    """Names of the images that a page shows from its folder, of a report from before there were records."""
+    if not markdown.is_file():
+        return set()
+    address = re.escape(_address(folder))
+    return set(re.findall(rf"\({address}/([^/()\s]+\.(?:svg|jpg))\)", markdown.read_text(encoding="utf-8")))
 
 
 def _pictures(page: Page) -> Iterator[tuple[str, bytes]]:
@@ -116,16 +141,4 @@ def fenced(text: str) -> Plain:
 
 
 def _address(name: str) -> str:
-    from urllib.parse import quote
-
     return quote(name)
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Write beside and rename."""
-    part = file.with_name(f"{file.name}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)

@@ -110,8 +110,8 @@ def _marker(train: int, val: int, size: tuple[int, int], seed: int) -> dict[str,
         raise DataError(f"Streets needs at least one picture per split, got {train} for train and {val} for val.")
     if min(size) < 64:
         raise DataError(f"Pictures of Streets are at least 64 pixels wide and high, got {size[0]}×{size[1]}.")
-    if seed < 0:
-        raise DataError(f"The seed of Streets is a whole number from 0, got {seed}.")
+    if not 0 <= seed < 2**32:
+        raise DataError(f"The seed of Streets is a whole number from 0 to {2**32 - 1}, got {seed}.")
     return {"streets": VERSION, "train": train, "val": val, "size": list(size), "seed": seed}
 
 
