@@ -137,7 +137,8 @@ def test_export__unfinished_run_exports_its_student_beside_it(tmp_path: Path, mo
         return Path(shutil.copy(student, folder / path.name))
 
     monkeypatch.setattr(weights, "plain_copy", plain_copy)
-    monkeypatch.setattr(weights, "load_detector", lambda _: None)
+    detector = weights.load_detector(student)
+    monkeypatch.setattr(weights, "load_detector", lambda _: detector)
     (tmp_path / "run" / "last.onnx").write_text("of another tool")
     report = export(wrapper)
     assert report.path == str(tmp_path / "run" / "last-2.onnx")

@@ -43,7 +43,7 @@ def test_passed__by_outputs(precision: Precision, parity: Parity | None, passed:
     [
         ("float32", CLOSE, 0.400, 0.396, True),
         ("float32", CLOSE, 0.400, 0.394, False),
-        ("float16", CLOSE, 0.400, 0.406, False),  # a float export must not change AP upwards either
+        ("float16", CLOSE, 0.400, 0.500, True),  # a better AP never fails
         ("float32", FAR, 0.400, 0.400, False),
         ("float32", None, 0.400, 0.400, True),  # contains its own NMS: AP alone
         ("int8", FAR, 0.400, 0.361, True),
@@ -61,11 +61,23 @@ def test_passed__by_ap(
     assert _report(precision, parity, before, after).passed is passed
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+@pytest.mark.parametrize(
+    ("interval", "passed"),
+    [((-0.3, -0.001), False), ((-0.3, 0.02), True), ((-1.0, 1.0), True), (None, False)],
+)
+def test_passed__a_loss_of_ap_must_be_certain(
+    precision: Precision, interval: tuple[float, float] | None, passed: bool
+) -> None:
+    report = replace(_report(precision, CLOSE, 0.4, 0.3), ap_interval=interval)
+    assert report.passed is passed
+
+
 def test_failures__hold_the_numbers() -> None:
     assert _report("float32", FAR, 0.4, 0.31).failures == (
         "raw outputs differ by 3 px and 0.5 in score (limits 0.5 and 0.01)",
         "20 of 100 detections agree (limit 99%)",
-        "AP changed by -9.00 points (limit 0.5)",
+        "AP changed by -9.00 points (limit -0.5)",
     )
     assert _report("int8", FAR, 0.4, 0.31).failures == ("AP fell from 40.0 to 31.0, below 90% of it",)
     assert _report("float32", CLOSE, 0.4, 0.4).failures == ()
@@ -85,7 +97,8 @@ def test_to_dict__is_plain_and_holds_the_verdict() -> None:
     assert plain["parity"] == {"pictures": 2, "box_px": 0.1, "score": 0.001, "detections": 100, "paired": 100}
     assert (plain["agreement"], plain["passed"], plain["notes"]) == (1.0, False, ["a"])
     assert plain["ap_change"] == pytest.approx(-0.15)
-    assert plain["failures"] == ["AP changed by -15.00 points (limit 0.5)"]
+    assert plain["ap_interval"] is None
+    assert plain["failures"] == ["AP changed by -15.00 points (limit -0.5)"]
 
 
 def test_size_of(tmp_path: Path) -> None:

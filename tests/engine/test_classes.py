@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from yolokd.engine.classes import match_classes, partial_note, require_classes
-from yolokd.errors import PairError, RecipeError
+from yolokd.errors import PairError, RecipeError, UserError
 
 COCO = {0: "person", 1: "bicycle", 2: "car", 3: "motorcycle"}
 ROAD = {0: "car", 1: "Pedestrian", 2: "Cyclist"}
@@ -119,3 +119,11 @@ def test_require_classes__nothing_in_common_is_refused_even_if_partial_is_allowe
 def test_require_classes__partial_passes_where_it_is_allowed() -> None:
     require_classes(match_classes(ROAD, COCO, {}), allow_partial=True, teacher="a", data="b")
     assert match_classes(ROAD, COCO, {}).student == (0,)
+
+
+def test_match_classes__keeps_names_apart_that_differ_by_case() -> None:
+    match = match_classes({0: "A", 1: "a"}, {0: "a", 1: "b", 2: "A"}, {})
+    assert match.rows == (("A", "A"), ("a", "a"))
+    assert match.teacher == ((2,), (0,))
+    with pytest.raises(UserError, match="'a', 'A' of the model and 'A ' of the data differ only by letter case"):
+        match_classes({0: "A "}, {0: "a", 2: "A"}, {})

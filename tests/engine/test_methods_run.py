@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -33,6 +34,13 @@ def test_log__gains_shares_and_pulls_stand_in_the_csv(tiny_pair: Pair) -> None:
     terms = ("bckd_cls", "bckd_box", "ssim")
     assert all(0 < float(row[f"share/kd_{term}"]) < 1 for term in terms)
     assert all(float(row[f"gradient/kd_{term}"]) > 0 for term in terms)
+
+
+def test_log__the_adversarial_term_has_no_gradient_at_the_neck(tiny_pair: Pair) -> None:
+    run = start(tiny_pair.plan("everything", ["balance.log=true", "balance.every=1"], epochs=1))
+    row = rows(run)[0]
+    assert math.isnan(float(row["gradient/kd_ikd"]))
+    assert float(row["gradient/kd_ssim"]) > 0
 
 
 def test_auto__its_state_survives_a_resume(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

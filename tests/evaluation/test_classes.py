@@ -38,3 +38,12 @@ def test_check_mapping__names_must_exist_somewhere() -> None:
         check_mapping({"van": "lorry"}, models, data)
     with pytest.raises(UserError, match="--classes lorry=truck: no model here has a class 'lorry'"):
         check_mapping({"lorry": "truck"}, models, data)
+
+
+def test_match_classes__keeps_names_apart_that_differ_by_case() -> None:
+    letters = {0: "A", 1: "a"}
+    assert match_classes({0: "a", 5: "A"}, letters, {}, "a.pt") == {0: 1, 5: 0}
+    check_mapping({"A": "A", "a": "a"}, [letters], letters)
+    assert match_classes(letters, letters, {"A": "A", "a": "a"}, "a.pt") == {0: 0, 1: 1}
+    with pytest.raises(UserError, match="differ only by letter case"):
+        check_mapping({"A ": "A"}, [letters], letters)

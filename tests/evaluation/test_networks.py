@@ -10,7 +10,7 @@ from tests.deploy import exports
 from tests.evaluation import tiny
 from yolokd.errors import UserError, WeightsError
 from yolokd.evaluation.models import Examined, evaluate, examine
-from yolokd.evaluation.networks import class_names, find, is_export, open_network
+from yolokd.evaluation.networks import find, identify, is_export, open_network
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,8 @@ def test_is_export__by_name_and_presence(tmp_path: Path, onnx: Path, checkpoint:
         find("absent.onnx")
 
 
-def test_class_names__of_an_export_are_the_checkpoints(onnx: Path, checkpoint: Path) -> None:
-    assert class_names(onnx) == class_names(checkpoint) == dict(enumerate(tiny.NAMES))
+def test_identify__names_of_an_export_are_the_checkpoints(onnx: Path, checkpoint: Path) -> None:
+    assert identify(onnx).names == identify(checkpoint).names == dict(enumerate(tiny.NAMES))
 
 
 def test_open_network__size_of_an_export_is_its_own(onnx: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from yolokd.data.kitti_labels import TYPES
 from yolokd.errors import UserError
-from yolokd.recipe.classes import SHIPPED, ClassMapName, partners, shipped_map, unmatched
+from yolokd.recipe.classes import SHIPPED, ClassMapName, find_name, partners, shipped_map, unmatched
 
 COCO = {0: "person", 1: "bicycle", 2: "car", 5: "bus", 6: "train", 7: "truck"}
 
@@ -58,3 +58,60 @@ def test_shipped_map__an_unknown_name_lists_the_known_ones() -> None:
         shipped_map("coco-to-kity")
     with pytest.raises(UserError, match=r"'x'\. Shipped: "):
         partners(COCO, COCO, "x")
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "expected"),
+    [
+        (["A", "a"], ["A", "a"], {"A": "A", "a": "a"}),
+        (["a", "b", "A"], ["A", "a"], {"a": "a", "A": "A"}),
+        (["a"], ["A", "a"], {"a": "a"}),
+        (["A", "a"], ["a"], {"a": "a"}),
+        (["A", "a"], ["a", " A "], {"a": "a", "A": " A "}),  # the names left over are the same but for spaces
+        (["STOP sign"], ["Stop Sign "], {"STOP sign": "Stop Sign "}),
+        (["x"], ["A", "a"], {}),  # ambiguous names that nobody asks for
+    ],
+)
+def test_partners__equal_names_first_then_those_alike(
+    model: list[str], data: list[str], expected: dict[str, str]
+) -> None:
+    ours, theirs = dict(enumerate(model)), dict(enumerate(data))
+    assert named(partners(ours, theirs, {}), ours, theirs) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "classes"),
+    [
+        (["a"], ["A", "A "], {}),
+        (["A", "a"], [" a"], {}),
+        (["A", "a"], ["x"], {"A ": "x"}),
+        (["x"], ["A", "a"], {"x": "a "}),
+    ],
+)
+def test_partners__names_that_differ_by_case_alone_are_refused(
+    model: list[str], data: list[str], classes: dict[str, str]
+) -> None:
+    with pytest.raises(UserError, match="differ only by letter case"):
+        partners(dict(enumerate(model)), dict(enumerate(data)), classes)
+
+
+def test_partners__a_map_is_taken_by_its_exact_names() -> None:
+    letters = {0: "A", 1: "a"}
+    assert partners(letters, letters, {"A": "A", "a": "a"}) == {0: 0, 1: 1}
+    assert partners(letters, letters, {"A": "a", "a": "A"}) == {0: 1, 1: 0}
+    assert partners(letters, {0: " a"}, {"A": " a", "a": " a"}) == {0: 0, 1: 0}  # the way out of an ambiguity
+
+
+def test_partners__one_name_twice_in_the_data_goes_by_place_or_is_refused() -> None:
+    twice = {0: "car", 1: "car"}
+    assert partners(twice, twice, {}) == {0: 0, 1: 1}
+    with pytest.raises(UserError, match="2 classes that are called 'car'"):
+        partners({0: "car"}, twice, {})
+
+
+def test_find_name__prefers_the_equal_one() -> None:
+    assert find_name("a", ["A", "a"]) == "a"
+    assert find_name("a ", ["A", "b"]) == "A"
+    assert find_name("c", ["A", "b"]) is None
+    with pytest.raises(UserError, match=r"'a ' could mean 'A' or 'a'"):
+        find_name("a ", ["A", "a"])

@@ -140,7 +140,8 @@ class Oracle:
             name=path.name, path=str(path), **metrics, **size, latency_ms=1.0 + 0.1 * len(self.asked), imgsz=64,
             per_class=per_class,
         )  # fmt: skip
-        return [Examined(row, found, {self.names[index]: curve for index, curve in scores.precision50.items()})]
+        curves = {self.names[index]: curve for index, curve in scores.precision50.items()}
+        return [Examined(row, found, curves, self.truth)]
 
 
 def make_comparison(

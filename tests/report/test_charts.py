@@ -18,6 +18,7 @@ from yolokd.report.charts import (
     lines,
     make,
     points,
+    power_of_ten,
     shortened,
 )
 
@@ -114,3 +115,24 @@ def test_shortened__keeps_both_ends() -> None:
     assert shortened("a" * 30 + "z" * 30, 10) == "aaaaa…zzzz"
     assert shortened("_x") == " _x"
     assert shortened("two\nlines") == "two lines"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1e-6, 1e3], {"10⁻⁶", "10⁻⁴", "0.01", "1", "100"}),
+        ([2e6, 9e8], {"10⁷", "10⁸"}),
+        ([2.0, 70.0], {"10", "3", "20", "60"}),  # one power of ten within, so numbers between are shown too
+        ([3.0, 5000.0], {"10", "100", "1000"}),
+    ],
+)
+def test_lines__ticks_over_decades_are_plain_text(values: list[float], expected: set[str]) -> None:
+    chart = make("n", "t", "a", lines([Curve("a", Look(), [1, 2], values)], x="x", y="y", log=True))
+    for svg in (chart.light, chart.dark):
+        assert expected <= set(texts(svg))
+        assert not any("mathdefault" in text or "$" in text or "\\" in text for text in texts(svg))
+
+
+def test_power_of_ten() -> None:
+    found = [power_of_ten(value) for value in (0.0, 0.001, 0.25, 9999, 10000, 2.5e-7, -3e6)]
+    assert found == ["0", "0.001", "0.25", "9999", "10⁴", "2.5×10⁻⁷", "-3×10⁶"]

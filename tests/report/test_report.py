@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
@@ -15,7 +16,7 @@ from PIL import Image
 from tests.report.making import NAMES, Oracle, checkpoint, make_comparison, make_run, two_arms
 from tests.report.reading import Node, decoded, read_html, read_markdown, tables
 from yolokd.errors import DataError, UserError
-from yolokd.report import scoring, write
+from yolokd.report import figures, scoring, write
 
 Pages = tuple[Node, Node, Path]
 
@@ -263,3 +264,19 @@ def test_write__pictures_that_vanish_are_an_error_of_the_data(
         picture.write_bytes(picture.read_bytes()[:60])  # the header is there, the rest is not
     with pytest.raises(DataError, match="cannot be read"):
         write(runs, tmp_path / "r.html", data=str(data))
+
+
+def test_write__no_formula_is_shown_as_it_is_written(
+    odd_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle = Oracle(odd_data)
+    monkeypatch.setattr(scoring, "examine", oracle)
+    monkeypatch.setattr(figures, "LOG_RANGE", 1.0)  # all that can be is drawn on a logarithmic axis
+    _, _, html = report(two_arms(tmp_path, odd_data, checkpoint(tmp_path / "teacher.pt", "teacher"), oracle), tmp_path)
+    charts = [file.read_text(encoding="utf-8") for file in (tmp_path / "r_files").glob("*.svg")]
+    assert any(">10<" in chart or ">0.1<" in chart for chart in charts)
+    embedded = re.findall(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", html.read_text(encoding="utf-8"))
+    assert embedded
+    for text in (*charts, *(base64.b64decode(code).decode() for code in embedded), html.with_suffix(".md").read_text()):
+        assert "mathdefault" not in text
+        assert "\\math" not in text

@@ -61,7 +61,8 @@ def inspect(
     resolved = resolve_recipe(str(recipe), set_ or [], imgsz=imgsz, device=device)
     inspector = open_pair(str(teacher), str(student), resolved, data=data, imgsz=imgsz, allow_partial=allow_partial)
     keypoints = resolve(data).keypoints if data is not None else NO_KEYPOINTS
-    photos = [read_photo(path, inspector.imgsz, len(inspector.names), keypoints) for path in paths]
+    size, classes, joined = inspector.imgsz, len(inspector.names), inspector.joined
+    photos = [read_photo(path, size, classes, keypoints, joined=joined) for path in paths]
     figures = open_folder(out.expanduser(), paths, what="figures")
     for note in (*notes, *inspector.notes):
         console.print(Text(note, style="yellow"), soft_wrap=True)

@@ -30,6 +30,7 @@ SIZES = {
     "medium": 96**2,
     "large": float("inf"),
 }  # COCO's classes of area, pixels, exclusive upper bounds
+JOINED_CLASSES = 2**24  # classes of labels that are joined; up to there Ultralytics' float32 tells them apart
 SHOWN = 5  # problems that an error lists
 
 
@@ -88,6 +89,7 @@ def check_labels(
     names: Mapping[int, str],
     *,
     keypoints: Keypoints = NO_KEYPOINTS,
+    joined: bool = False,
     again: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> DataReport:
@@ -97,13 +99,14 @@ def check_labels(
         splits: Split → folders of images or lists of them.
         names: Class index → name.
         keypoints: `kpt_shape` of the data YAML.
+        joined: All classes are one (`train.single_cls`), so that labels may have a class beyond the names.
         again: Open also the images of which is known, from an earlier check, that they are as they were.
         progress: Called now and then with the number of images opened and to be opened.
 
     Returns:
         The report; nothing is raised for what the data set holds, see `DataReport.raise_if_bad`.
     """
-    check = _Check(len(names), keypoints)
+    check = _Check(JOINED_CLASSES if joined else len(names), keypoints)
     found = {split: list(check.sources(sources)) for split, sources in splits.items()}
     images = check_images((path for paths in found.values() for path in paths), again=again, progress=progress)
     for split, paths in found.items():

@@ -50,17 +50,26 @@ class ImageCheck(NamedTuple):
         return not self.problem
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Return the pixels of an image as training sees them, (H, W, 3), BGR, turned as its orientation says.
+def read_image(path: str | Path, channels: int = 3) -> NDArray[np.uint8]:
+    """Return the pixels of an image as training sees them, turned as its orientation says.
+
+    Args:
+        path: The image file.
+        channels: `channels` of the data YAML: 1 is gray, 3 is color; with others the file is taken as it is.
+
+    Returns:
+        Pixels, (H, W, channels); BGR if there are 3.
 
     Raises:
-        DataError: The file cannot be read as an image.
+        DataError: The file cannot be read as an image, or has another number of channels.
     """
     import cv2
 
-    pixels = _decode(str(path), cv2.IMREAD_COLOR)
+    pixels = _decode(str(path), {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED))
     if pixels is None:
         raise DataError(f"The file '{printable(path)}' cannot be read as an image.")
+    if pixels.shape[2] != channels:
+        raise DataError(f"The image '{printable(path)}' has {pixels.shape[2]} channels, {channels} are expected.")
     return pixels
 
 

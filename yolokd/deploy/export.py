@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +25,17 @@ from yolokd.deploy.formats import QUANTIZE, Precision, check_precision, known_fo
 from yolokd.deploy.parity import Parity, compare
 from yolokd.deploy.report import ExportReport, Side, size_of
 from yolokd.errors import RunError, UserError
+from yolokd.evaluation.bootstrap import ap_interval
 from yolokd.evaluation.checkpoints import image_size, open_checkpoint, quiet
+from yolokd.evaluation.networks import identity_of
+from yolokd.evaluation.task import Identity
 from yolokd.outputs import OutputFolder
+from yolokd.recipe.classes import ITEM
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from yolokd.evaluation.models import ModelScore
+    from yolokd.evaluation.models import Examined
 
 Progress = Callable[[str], None]
 
@@ -77,7 +81,7 @@ def export(
 
     say = progress or (lambda _: None)
     source, format = checkpoints.find(weights), known_format(format)
-    checkpoints.load_detector(source)  # what is no detector is told by its own path, not that of a copy
+    identity = identity_of(checkpoints.load_detector(source))  # no detector: told by its own path, not by a copy's
     data = check if check is not None and pictures.is_data_set(check) else None
     _check_request(format, precision, data, options)
     _check_writable(source.parent)
@@ -88,9 +92,10 @@ def export(
         yolo = open_checkpoint(copy, folder)  # of a run that is still going on, `copy` is its student from here on
         size, notes = image_size(yolo, imgsz)
         _choose_head(yolo, source, nms_free)
-        inputs = [pictures.letterbox(path, size) / 255 for path in pictures.to_compare(check)]
+        channels = identity.channels
+        inputs = [pictures.letterbox(path, size, channels) / 255 for path in pictures.to_compare(check)]
         notes += (skipped,) if (skipped := pictures.left_out_of(check)) else ()
-        score = _Scorer(data, size, runtimes.device_of(format), nms_free, say)
+        score = _Scorer(data, size, runtimes.device_of(format), nms_free, identity, say)
         before = score(source)
         say(f"exporting to {format}, {precision}")
         chosen = {"imgsz": size, "nms": False if nms_free else None, "quantize": QUANTIZE[precision], **options}
@@ -104,16 +109,27 @@ def export(
         if run is not None:
             parity = None if options.get("nms") else _compare(yolo, run, path, inputs)
             after = score(path)
-            times = runtimes.latencies((copy, path), size, runtimes.device_of(format), nms_free=nms_free)
-        return ExportReport(
+            device = runtimes.device_of(format)
+            times = runtimes.latencies((copy, path), size, device, nms_free=nms_free, channels=channels)
+        report = ExportReport(
             format=format,
             precision=precision,
             imgsz=size,
             before=_side(source, size_of(copy), before, times[0]),
             after=_side(path, size_of(path), after, times[1]),
             parity=parity,
-            notes=(*notes, *remark, *_remarks(before, parity, hindrance, own_nms=bool(options.get("nms")))),
         )
+        say("comparing AP")
+        report = replace(report, ap_interval=_interval(report, before, after))
+        remarks = _remarks(report, before, after, hindrance, own_nms=bool(options.get("nms")))
+        return replace(report, notes=(*notes, *remark, *remarks))
+
+
+def _interval(report: ExportReport, before: Examined | None, after: Examined | None) -> tuple[float, float] | None:
+    """The interval of a loss in AP that goes beyond the limit; None where there is none to judge."""
+    if before is None or after is None or report.ap_change is None or report.ap_change >= report.ap_limit:
+        return None
+    return ap_interval(before.truth, before.detections, after.detections)
 
 
 def _check_request(format: str, precision: Precision, data: str | Path | None, options: dict[str, Any]) -> None:
@@ -155,13 +171,15 @@ class _Scorer:
     imgsz: int
     device: str
     nms_free: bool
+    identity: Identity  # of the checkpoint; an export does not record what task it was trained on
     say: Progress
 
-    def __call__(self, path: Path) -> ModelScore | None:
+    def __call__(self, path: Path) -> Examined | None:
         if self.data is None:
             return None
         from yolokd.evaluation.models import examine
 
+        joined = bool(self.identity.single_cls) and self.identity.names == {0: ITEM}
         (found,) = examine(
             [path],
             self.data,
@@ -169,9 +187,11 @@ class _Scorer:
             device=self.device,
             square=True,
             nms_free=self.nms_free,
+            single_cls=joined,
+            only=self.identity.classes if joined else None,
             progress=lambda name, share: self.say(f"scoring {name}, {share:.0%}"),
         )
-        return found.score
+        return found
 
 
 def _run_export(yolo: Any, source: Path, format: str, options: dict[str, Any]) -> Path:
@@ -238,20 +258,39 @@ def _compare(yolo: Any, run: runtimes.Run, path: Path, inputs: Sequence[Tensor])
         raise RunError(f"'{path}' was written, but its outputs cannot be compared: {error}") from error
 
 
-def _side(path: Path, size: int, score: ModelScore | None, latency: float | None) -> Side:
-    if score is None:
+def _side(path: Path, size: int, found: Examined | None, latency: float | None) -> Side:
+    if found is None:
         return Side(str(path), size, latency)
+    score = found.score
     return Side(str(path), size, latency, score.AP, score.AP50, score.per_class)
 
 
-def _remarks(score: ModelScore | None, parity: Parity | None, hindrance: str, *, own_nms: bool) -> Iterator[str]:
-    if score is not None:
-        yield from score.notes
-        if score.AP <= 0:
+def _remarks(
+    report: ExportReport, before: Examined | None, after: Examined | None, hindrance: str, *, own_nms: bool
+) -> Iterator[str]:
+    if before is not None:
+        yield from before.score.notes
+        if before.score.AP <= 0:
             yield "the checkpoint finds nothing on this data set, so AP says nothing about the export"
+    if report.ap_interval is not None and not report.ap_is_certain and before is not None:
+        count = len(before.truth["images"])
+        low, high = (f"{100 * bound:+.2f}" for bound in report.ap_interval)
+        yield (
+            f"AP fell by more than the limit of {-100 * report.ap_limit:.2g} points, but {count} "
+            f"image{'s are' if count > 1 else ' is'} too few to tell that from no change (95 % interval {low} to "
+            f"{high}); check on more images"
+        )
     if hindrance:
         yield hindrance
     elif own_nms:
         yield "outputs not compared: the export contains its own NMS"
-    elif parity is not None and not parity.detections:
+        yield from (note for note in (after.score.notes if after else ()) if "NMS" in note)
+    elif report.parity is not None and not report.parity.detections:
         yield "no detections to compare, so raw outputs decide"
+    if after is not None and report.precision == "float32":
+        used = runtimes.computes_in(Path(report.path), report.format)
+        if used != "float32":
+            yield (
+                f"OpenVINO computes in {used} on this processor unless told otherwise, and Ultralytics has no option "
+                f"for it: AP and times are those of {used}, raw outputs those of float32"
+            )

@@ -89,13 +89,16 @@ def spread(pictures: Sequence[Path], most: int) -> list[Path]:
     return list(pictures[:: -(-len(pictures) // most)])
 
 
-def letterbox(path: Path, size: int) -> Tensor:
-    """Read a picture into (1, 3, size, size), RGB bytes, scaled to fit and padded with grey."""
-    picture = read_image(path)
-    height, width = picture.shape[:2]
+def letterbox(path: Path, size: int, channels: int = 3) -> Tensor:
+    """Read an image into (1, channels, size, size), bytes, RGB if 3 channels, scaled to fit and padded with gray."""
+    image = read_image(path, channels)
+    height, width = image.shape[:2]
     scale = size / max(height, width)
     new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
-    canvas = np.full((size, size, 3), GREY, dtype=np.uint8)
+    canvas = np.full((size, size, channels), GREY, dtype=np.uint8)
     top, left = (size - new_height) // 2, (size - new_width) // 2
-    canvas[top : top + new_height, left : left + new_width] = cv2.resize(picture, (new_width, new_height))
-    return torch.from_numpy(canvas[..., ::-1].copy()).permute(2, 0, 1)[None]
+    scaled = cv2.resize(image, (new_width, new_height)).reshape(new_height, new_width, channels)  # of one: (H, W)
+    canvas[top : top + new_height, left : left + new_width] = scaled
+    if channels == 3:
+        canvas = canvas[..., ::-1]
+    return torch.from_numpy(canvas.copy()).permute(2, 0, 1)[None]

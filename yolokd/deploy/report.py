@@ -2,6 +2,8 @@
 
 Limits by precision: float32 must agree in raw outputs, detections and AP; float16 in detections and AP (in raw outputs
 where there is no detection); int8 is lossy by nature, so its outputs are reported, and it must keep 90 % of the AP.
+A better AP never fails, and a worse one only where it is certain: the 95 % interval of the difference over the images
+must lie below 0 (see `yolokd.evaluation.bootstrap`). The fewer images, the less their AP can tell.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 from yolokd.deploy.formats import Precision
 from yolokd.deploy.parity import LEAST_AGREEMENT, MOST_BOX_PX, MOST_SCORE, Parity
 
-MOST_AP_CHANGE = 0.005  # float32 and float16, either way
+MOST_AP_LOSS = 0.005  # float32 and float16
 LEAST_AP_KEPT = 0.9  # int8: share of the checkpoint's AP
 
 
@@ -40,6 +42,7 @@ class ExportReport:
     after: Side  # the exported file or folder
     parity: Parity | None = None  # None: not compared
     notes: tuple[str, ...] = ()
+    ap_interval: tuple[float, float] | None = None  # of `ap_change`, 95 %; None: not needed, or not known
 
     @property
     def source(self) -> str:
@@ -59,6 +62,18 @@ class ExportReport:
         return self.after.AP - self.before.AP
 
     @property
+    def ap_limit(self) -> float:
+        """The least `ap_change` that the precision allows, at most 0."""
+        if self.precision == "int8":
+            return (LEAST_AP_KEPT - 1) * (self.before.AP or 0.0)
+        return -MOST_AP_LOSS
+
+    @property
+    def ap_is_certain(self) -> bool:
+        """Whether the images are enough to tell the change in AP from none."""
+        return self.ap_interval is None or not self.ap_interval[0] <= 0 <= self.ap_interval[1]
+
+    @property
     def passed(self) -> bool | None:
         """Whether the export is within the limits of its precision; None where nothing could be compared."""
         judged = self.ap_change is not None or (self.parity is not None and self.precision != "int8")
@@ -69,9 +84,12 @@ class ExportReport:
         """Each limit that was missed, with the numbers."""
         return self._int8_failures() if self.precision == "int8" else self._float_failures()
 
+    def _ap_failed(self) -> bool:
+        return self.ap_change is not None and self.ap_change < self.ap_limit and self.ap_is_certain
+
     def _int8_failures(self) -> tuple[str, ...]:
         before, after = self.before.AP, self.after.AP
-        if before is None or after is None or after >= LEAST_AP_KEPT * before:
+        if before is None or after is None or not self._ap_failed():
             return ()
         return (f"AP fell from {100 * before:.1f} to {100 * after:.1f}, below {LEAST_AP_KEPT:.0%} of it",)
 
@@ -86,8 +104,8 @@ class ExportReport:
                 )
             if not parity.detections_agree:
                 found.append(f"{parity.paired} of {parity.detections} detections agree (limit {LEAST_AGREEMENT:.0%})")
-        if change is not None and abs(change) > MOST_AP_CHANGE:
-            found.append(f"AP changed by {100 * change:+.2f} points (limit {100 * MOST_AP_CHANGE:g})")
+        if change is not None and self._ap_failed():
+            found.append(f"AP changed by {100 * change:+.2f} points (limit {100 * self.ap_limit:g})")
         return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,6 +115,7 @@ class ExportReport:
             **asdict(self),
             "agreement": agreement,
             "ap_change": self.ap_change,
+            "ap_interval": None if self.ap_interval is None else list(self.ap_interval),
             "passed": self.passed,
             "failures": list(self.failures),
         }

@@ -1,7 +1,8 @@
 """Running an exported file in its own runtime, away from Ultralytics where the runtime is a plain one.
 
 OpenVINO computes in bfloat16 by itself on processors that have it. For the comparison of raw outputs it is told to use
-float32, so that the file is judged and not the processor; scores and times are taken with its defaults.
+float32, so that the file is judged and not the processor; scores and times are taken by Ultralytics, which has no
+option for that, so with its defaults. The report then says so.
 """
 
 from __future__ import annotations
@@ -27,8 +28,21 @@ def device_of(format: str) -> str:
     return "cuda:0" if format == "engine" else "cpu"
 
 
+def computes_in(path: Path, format: str) -> str:
+    """Return the precision in which Ultralytics runs a float32 export here: OpenVINO's own choice, or "float32"."""
+    if format != "openvino":
+        return "float32"
+    from yolokd.evaluation.networks import load_export
+
+    try:
+        hint = load_export(path).ov_compiled_model.get_property("INFERENCE_PRECISION_HINT")
+    except RuntimeError:  # a device that does not tell
+        return "float32"
+    return {"bf16": "bfloat16", "f16": "float16"}.get(hint.get_type_name(), "float32")
+
+
 def open_run(path: Path, format: str) -> Run:
-    """Return the exported network as a function of a picture (1, 3, H, W), float32 in [0, 1], to its first output.
+    """Return the exported network as a function of an image (1, C, H, W), float32 in [0, 1], to its first output.
 
     The function returns a float32 tensor on the CPU without the axis of the batch: (4 + K, A), or (N, 6) without need
     of NMS; see `yolokd.deploy.parity`.
@@ -64,17 +78,17 @@ def medians(
     return [statistics.median(own) for own in times]
 
 
-def latencies(paths: Sequence[Path], imgsz: int, device: str, *, nms_free: bool) -> list[float]:
+def latencies(paths: Sequence[Path], imgsz: int, device: str, *, nms_free: bool, channels: int = 3) -> list[float]:
     """Return the median time of a forward pass at batch 1 in milliseconds, of checkpoints and exports by turns.
 
     Each runs as Ultralytics deploys it: checkpoints fused, every runtime with its default number of threads; from a
-    float32 picture (imgsz, imgsz) to decoded boxes, without reading, scaling and NMS.
+    float32 image (channels, imgsz, imgsz) to decoded boxes, without reading, scaling and NMS.
     """
     from ultralytics.nn.autobackend import AutoBackend
 
     target = torch.device(device)
     networks = [AutoBackend(str(p), device=target, verbose=False, end2end=nms_free).eval() for p in paths]
-    picture = torch.rand(1, 3, imgsz, imgsz, device=target)
+    picture = torch.rand(1, channels, imgsz, imgsz, device=target)
 
     def run(network: Any) -> None:
         network(picture)

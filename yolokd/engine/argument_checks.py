@@ -53,18 +53,12 @@ def check_with_data(train: Mapping[str, Any], data: Dataset, report: DataReport,
         student: The model that is going to be trained.
 
     Raises:
-        UserError: A split or class that the data do not have, a share of the images that holds none, or every layer
+        UserError: A split that the data do not have, a share of the images that holds none, or every layer
             frozen.
     """
     split = train.get("split", "val")
     if split not in data.splits:
         raise UserError(f"train.split={split}: '{data.yaml_path}' has no such split; it has {', '.join(data.splits)}.")
-    classes = train.get("classes")
-    chosen = classes if isinstance(classes, list) else [] if classes is None else [classes]
-    if unknown := [index for index in chosen if index not in data.names]:
-        raise UserError(
-            f"train.classes={classes}: the data have the classes 0 to {len(data.names) - 1}, and no class {unknown[0]}."
-        )
     images, fraction = report.splits["train"].pictures, train.get("fraction", 1.0)
     share = fraction[0] if isinstance(fraction, list) else fraction
     if isinstance(share, float) and round(images * share) < 1:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from yolokd.errors import PairError, RecipeError
-from yolokd.recipe.classes import SHIPPED, ClassMap, fold, partners, unmatched
+from yolokd.recipe.classes import ITEM, SHIPPED, ClassMap, find_name, fold, joined_partners, partners, unmatched
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ClassMatch:
 
 
 def match_classes(data: Mapping[int, str], teacher: Mapping[int, str], classes: ClassMap) -> ClassMatch:
-    """Match the teacher's classes to the data's by name, ignoring case and spaces at the ends.
+    """Match the teacher's classes to the data's by name, as `yolokd.recipe.classes.partners` does.
 
     Args:
         data: Names of the data set, which are the student's.
@@ -73,7 +73,7 @@ def match_classes(data: Mapping[int, str], teacher: Mapping[int, str], classes: 
 
     Raises:
         RecipeError: The mapping names a class that one side does not have.
-        UserError: No shipped map has this name, or it knows none of the data's classes.
+        UserError: No shipped map has this name, it knows none of the data's classes, or names are ambiguous.
     """
     if not isinstance(classes, str):
         _check(classes, data, teacher)
@@ -81,7 +81,9 @@ def match_classes(data: Mapping[int, str], teacher: Mapping[int, str], classes: 
     for index, target in partners(teacher, data, classes).items():
         same.setdefault(target, []).append(index)
     for target, several in same.items():
-        several.sort(key=lambda index: (fold(teacher[index]) != fold(data[target]), index))
+        several.sort(
+            key=lambda index: (teacher[index] != data[target], fold(teacher[index]) != fold(data[target]), index)
+        )
     return ClassMatch(
         rows=tuple(
             (name, " + ".join(teacher[i] for i in same.get(index, ())) or None) for index, name in sorted(data.items())
@@ -91,6 +93,26 @@ def match_classes(data: Mapping[int, str], teacher: Mapping[int, str], classes: 
         teacher_count=len(teacher),
         excused=tuple(name for name in data.values() if fold(name) in unmatched(classes)),
     )
+
+
+def match_task(data: Mapping[int, str], teacher: Mapping[int, str], classes: ClassMap, *, joined: bool) -> ClassMatch:
+    """Match as `match_classes`; where `train.single_cls` joins the data's classes, all that the teacher knows are.
+
+    Args:
+        data: Names of the data set, before joining.
+        teacher: Names that the teacher was trained on.
+        classes: `teacher.classes` of the recipe, which may also map to `item`.
+        joined: Whether the classes are joined.
+
+    Raises:
+        RecipeError, UserError: As `match_classes`.
+    """
+    if not joined:
+        return match_classes(data, teacher, classes)
+    if not isinstance(classes, str):
+        _check(classes, {**data, -1: ITEM}, teacher)
+    to_item = {teacher[index]: ITEM for index in joined_partners(teacher, data, classes)}
+    return match_classes({0: ITEM}, teacher, to_item)
 
 
 def require_classes(match: ClassMatch, *, allow_partial: bool, teacher: str, data: str) -> None:
@@ -126,12 +148,11 @@ def partial_note(match: ClassMatch) -> str | None:
 
 
 def _check(classes: Mapping[str, str], data: Mapping[int, str], teacher: Mapping[int, str]) -> None:
-    own, wanted = set(map(fold, teacher.values())), set(map(fold, data.values()))
     problems = []
     for source, target in classes.items():
-        if fold(source) not in own:
+        if find_name(source, teacher.values()) is None:
             problems.append(f"teacher.classes.{source}: the teacher has no class '{source}'")
-        if fold(target) not in wanted:
+        if find_name(target, data.values()) is None:
             problems.append(f"teacher.classes.{source}: the data has no class '{target}'")
     if problems:
         names = f"the teacher knows {_list(teacher)}; the data has {_list(data)}"

@@ -24,9 +24,10 @@ from yolokd.engine.resume import read_interrupted
 from yolokd.engine.run import resume, start
 from yolokd.engine.run_folder import is_run
 from yolokd.engine.settings import KEY
+from yolokd.engine.training_task import chosen_classes
 from yolokd.engine.weights import load, sha256
 from yolokd.errors import UserError, YolokdError
-from yolokd.evaluation.models import evaluate
+from yolokd.evaluation.models import examine
 from yolokd.recipe.classes import ClassMap
 
 
@@ -112,8 +113,17 @@ def peak_memory() -> int | None:
 
 def _scores(comparison: Comparison, path: Path, device: str | None, classes: ClassMap) -> dict[str, str | float]:
     digest = sha256(path)
-    found = evaluate(path, comparison.data, imgsz=comparison.budget["imgsz"], device=device, classes=classes)[0]
-    return {"sha256": digest, "AP": found.AP, "AP50": found.AP50}
+    budget = comparison.budget
+    (found,) = examine(
+        path,
+        comparison.data,
+        imgsz=budget["imgsz"],
+        device=device,
+        classes=classes,
+        single_cls=bool(budget.get("single_cls")),
+        only=chosen_classes(budget),
+    )
+    return {"sha256": digest, "AP": found.score.AP, "AP50": found.score.AP50}
 
 
 def _gpus() -> range:

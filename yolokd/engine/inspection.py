@@ -102,6 +102,7 @@ class Inspector:
     device: torch.device
     trained: frozenset[str]  # methods whose adapters and generators come from the student's run
     notes: tuple[str, ...]
+    joined: bool = False  # all classes of the labels are the student's one
 
     @property
     def names(self) -> dict[int, str]:

@@ -253,3 +253,4 @@ def bar(axes: Any, drawn: Any) -> None:
     """Put a colour bar beside a map."""
     scale = axes.figure.colorbar(drawn, cax=axes.inset_axes((1.02, 0, 0.04, 1)))
     scale.ax.tick_params(labelsize=7)
+    scale.ax.yaxis.get_offset_text().set_fontsize(7)  # the power of ten above large or small values

@@ -11,7 +11,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.ops import make_divisible
 from ultralytics.utils.torch_utils import select_device
 
-from yolokd.engine.classes import match_classes, require_classes
+from yolokd.engine.classes import match_task, require_classes
 from yolokd.engine.dataset import resolve
 from yolokd.engine.distillation import wire
 from yolokd.engine.heads import read_head
@@ -21,6 +21,7 @@ from yolokd.engine.plan import active_losses, check_device, check_pair, from_yam
 from yolokd.engine.teacher import Teacher
 from yolokd.engine.weights import Spec, find, is_yaml, load, load_detector
 from yolokd.errors import PairError, UserError, WeightsError
+from yolokd.evaluation.networks import identity_of
 from yolokd.losses.base import requirements
 from yolokd.recipe import Recipe
 
@@ -59,7 +60,9 @@ def open_pair(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.get("seed", 0))
         learner = from_scratch(student, data or recipe.train.get("data")) if scratch else trained_student(student, data)
-        match = match_classes(learner.names, detector.names, recipe.teacher.classes)
+        joined = not scratch and is_joined(learner)
+        names = resolve(data).names if joined and data is not None else learner.names
+        match = match_task(names, detector.names, recipe.teacher.classes, joined=joined)
         losses, notes = active_losses(recipe), list[str]()
         if requirements(losses.values()).classes:
             require_classes(match, allow_partial=allow_partial, teacher=str(teacher), data=data or "DATA.yaml")
@@ -71,7 +74,7 @@ def open_pair(
         pair = TeacherStudent(learner, Teacher(detector), wire(recipe, match))
     trained: frozenset[str] = frozenset() if scratch else take_parts(pair, find(student))
     device = select_device(recipe.train.get("device") or "", verbose=False)
-    return Inspector(recipe, pair.to(device), detector, match, size, device, trained, tuple(notes))
+    return Inspector(recipe, pair.to(device), detector, match, size, device, trained, tuple(notes), joined)
 
 
 def from_scratch(spec: Spec, data: str | None) -> DetectionModel:
@@ -95,11 +98,16 @@ def trained_student(spec: Spec, data: str | None) -> DetectionModel:
         UserError: Its classes are not those of the data set, if one is given.
     """
     model = load_detector(find(spec))
-    if data is not None:
+    if data is not None and not is_joined(model):
         known, wanted = (", ".join(names.values()) for names in (model.names, resolve(data).names))
         if known != wanted:
             raise UserError(f"The student '{spec}' knows the classes {known}; the data '{data}' have {wanted}.")
     return model
+
+
+def is_joined(model: DetectionModel) -> bool:
+    """Whether a trained model has one class for all objects (`train.single_cls`), whatever the data call them."""
+    return identity_of(model).is_joined({})
 
 
 def take_parts(pair: TeacherStudent, checkpoint: Path) -> frozenset[str]:

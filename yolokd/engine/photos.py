@@ -14,6 +14,7 @@ from torch import Tensor
 from ultralytics.data.augment import LetterBox
 
 from yolokd.augment.ikd import Image
+from yolokd.data.check import JOINED_CLASSES
 from yolokd.data.images import read_image
 from yolokd.data.labels import NO_KEYPOINTS, BadRowError, Box, Keypoints, parse_row, read_rows, refuse_row
 from yolokd.data.layout import label_path, pictures, printable
@@ -73,7 +74,9 @@ def find_photos(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
     return found, notes
 
 
-def read_photo(path: Path, imgsz: int, classes: int, keypoints: Keypoints = NO_KEYPOINTS) -> Photo:
+def read_photo(
+    path: Path, imgsz: int, classes: int, keypoints: Keypoints = NO_KEYPOINTS, *, joined: bool = False
+) -> Photo:
     """Read a picture and the labels that lie where Ultralytics looks for them.
 
     Args:
@@ -81,6 +84,7 @@ def read_photo(path: Path, imgsz: int, classes: int, keypoints: Keypoints = NO_K
         imgsz: Side of the square input in pixels.
         classes: Number of classes that labels may name.
         keypoints: `kpt_shape` of the data YAML.
+        joined: All classes of the labels are the student's one (`train.single_cls`).
 
     Raises:
         DataError: It is no image that Ultralytics can read, or its label file holds an impossible row.
@@ -90,7 +94,10 @@ def read_photo(path: Path, imgsz: int, classes: int, keypoints: Keypoints = NO_K
     place = letterbox.get_params({"img": picture})
     left, top, (width, height) = place["left"], place["top"], place["new_unpad"]
     square: Image = letterbox.apply_image({"img": picture}, place)["img"][..., ::-1]
-    rows = read_labels(Path(label_path(str(path.absolute()))), classes, keypoints)
+    known = JOINED_CLASSES if joined else classes
+    rows = read_labels(Path(label_path(str(path.absolute()))), known, keypoints)
+    if rows is not None and joined:
+        rows = [(0, box) for _, box in rows]
     scale, offset = np.array([width, height] * 2) / imgsz, np.array([left, top, 0, 0]) / imgsz
     labels = None if rows is None else [[label, *(np.array(box) * scale + offset)] for label, box in rows]
     return Photo(

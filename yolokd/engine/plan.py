@@ -15,13 +15,15 @@ from ultralytics.utils.torch_utils import get_flops, get_num_params, select_devi
 from yolokd.data.check import DataReport, check_labels
 from yolokd.engine.adversarial import Attack, extra_passes, teacher_precision
 from yolokd.engine.argument_checks import check_with_data, check_with_device
-from yolokd.engine.classes import ClassMatch, match_classes, partial_note, require_classes
+from yolokd.engine.class_rows import in_other_order
+from yolokd.engine.classes import ClassMatch, match_task, partial_note, require_classes
 from yolokd.engine.dataset import Dataset, resolve
 from yolokd.engine.heads import HeadInfo, read_head
 from yolokd.engine.inheritance import UnfitTeacherError, inherit
 from yolokd.engine.paths import refuse_altered
 from yolokd.engine.run_folder import check_writable, refuse_inside, run_folder
 from yolokd.engine.teacher import require_compiler
+from yolokd.engine.training_task import check_task, learned_names, trained_images
 from yolokd.engine.unlabeled import Unlabeled, check_unlabeled, find_unlabeled, with_absolute_paths
 from yolokd.engine.weighting import InstanceWeighting
 from yolokd.engine.weights import Spec, as_detector, find, from_scratch, is_yaml, load_detector
@@ -131,19 +133,24 @@ def make_plan(
         notes += check_unlabeled(unlabeled, recipe, data.splits)
     elif "unlabeled_share" in train:
         notes.append("train.unlabeled_share has no effect without train.unlabeled")
-    names = {0: "item"} if train.get("single_cls") else data.names  # as Ultralytics names it
+    names = learned_names(train, data.names)
     learner = _partner(student, imgsz, "The student", classes=len(names))
-    report = check_labels(data.splits, data.names, keypoints=data.keypoints, progress=progress)
+    if learner[1].pretrained and in_other_order(learner[0].names, names):
+        how = "by name" if train.get("cls_remap", True) else "in its own order, since train.cls_remap is off"
+        notes.append(f"the student's checkpoint has the data's classes in another order: rows are taken over {how}")
+    joined = bool(train.get("single_cls"))
+    report = check_labels(data.splits, data.names, keypoints=data.keypoints, joined=joined, progress=progress)
     report.raise_if_bad()
     if report.left_out:
         notes.append(report.left_out)
     _check_last_batch(report, train, imgsz)
     check_with_data(train, data, report, learner[0])
+    notes += check_task(train, data, report)
     match = None
     inherited: float | None = None
     if master is not None:
         model, info = master
-        match = match_classes(names, model.names, recipe.teacher.classes)
+        match = match_task(data.names, model.names, recipe.teacher.classes, joined=joined)
         _check_channels(model, str(teacher), data)
         losses = active_losses(recipe)
         needs = requirements(losses.values())
@@ -260,7 +267,7 @@ def from_yaml(spec: Spec, classes: int | None) -> DetectionModel:
 
 
 def _check_last_batch(report: DataReport, train: Mapping[str, Any], imgsz: int) -> None:
-    pictures, batch = report.splits["train"].pictures, train.get("batch", 16)
+    pictures, batch = trained_images(train, report), train.get("batch", 16)
     if imgsz < 64 and isinstance(batch, int) and batch > 0 and (pictures % min(batch, pictures) or batch) == 1:
         raise UserError(
             f"The last batch would hold one picture, and at {imgsz} px that gives normalisation a single value per "

@@ -33,6 +33,7 @@ def plot_results(csv: Path) -> Path:
                 axes.plot(epochs, columns[prefix + name], marker="." if len(epochs) < 30 else None, label=label)
         axes.set_title(name.removeprefix("metrics/") + (" × gain" if name in terms else ""), fontsize=9)
         axes.tick_params(labelsize=7)
+        axes.yaxis.get_offset_text().set_fontsize(7)  # the power of ten above large or small values
         axes.grid(alpha=0.3)
         if name in losses:
             axes.legend(fontsize=7)

@@ -21,7 +21,9 @@ from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zer
 
 from yolokd.engine import records
 from yolokd.engine.augmentation import augment_loader
-from yolokd.engine.classes import ClassMatch, match_classes
+from yolokd.engine.class_rows import keep_apart
+from yolokd.engine.classes import ClassMatch, match_task
+from yolokd.engine.dataset import resolve
 from yolokd.engine.distillation import Distillation, make_teacher, wire
 from yolokd.engine.inheritance import UnfitTeacherError, inherit
 from yolokd.engine.label_scan import kept_apart
@@ -82,6 +84,13 @@ class DistillTrainer(DetectionTrainer):
             self._inherit(self._named(self.model), *self._teacher())
         return checkpoint
 
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        """Build the student as Ultralytics does; names that differ by letter case keep their trained rows."""
+        model = super().get_model(cfg, weights, verbose)
+        if weights is not None and self.args.cls_remap:
+            keep_apart(model, weights, self.data["names"])
+        return model
+
     def _student_model(self) -> dict[str, Any] | None:
         """Build the student as Ultralytics does, from paths that it leaves as they are."""
         pretrained = self.args.pretrained
@@ -125,7 +134,9 @@ class DistillTrainer(DetectionTrainer):
     def _teacher(self) -> tuple[Any, ClassMatch]:
         """Load the teacher, and find its classes among the data's."""
         detector = load_detector(Path(str(self.args.distill_model or self.settings.teacher)))
-        return detector, match_classes(self.data["names"], detector.names, self.recipe.teacher.classes)
+        joined = bool(self.args.single_cls)
+        names = resolve(str(self.args.data)).names if joined else self.data["names"]  # here they are joined already
+        return detector, match_task(names, detector.names, self.recipe.teacher.classes, joined=joined)
 
     def _inherit(self, student: Any, teacher: Any, match: ClassMatch) -> None:
         """Start the student from a part of the teacher's weights, fitted on training pictures."""
@@ -258,7 +269,7 @@ class DistillTrainer(DetectionTrainer):
             total = sum(losses.values()) or 1.0
             pulls = distillation.pulls()
             metrics = dict(metrics)
-            for term in distillation.gains:
+            for term in distillation.gains:  # that of adversarial images has no gradient at these features: not 0, none
                 metrics[f"gain/{PREFIX}{term}"] = distillation.strength(term, 1.0)
                 metrics[f"share/{PREFIX}{term}"] = losses[PREFIX + term] / total
                 metrics[f"gradient/{PREFIX}{term}"] = pulls.get(term, 0.0)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from yolokd.errors import DataError, UserError
-from yolokd.recipe.classes import ClassMap, fold, partners, shipped_map
+from yolokd.recipe.classes import ITEM, ClassMap, find_name, joined_partners, partners, shipped_map
 
 
-def match_classes(model: Mapping[int, str], data: Mapping[int, str], classes: ClassMap, name: str) -> dict[int, int]:
-    """Return the model's class index → the data's, by name and whatever the case, `classes` taking precedence.
+def match_classes(
+    model: Mapping[int, str], data: Mapping[int, str], classes: ClassMap, name: str, *, joined: bool = False
+) -> dict[int, int]:
+    """Return the model's class index → the data's, by name as `yolokd.recipe.classes`, `classes` taking precedence.
 
     Args:
         model: Class index → name of the model.
@@ -17,12 +19,13 @@ def match_classes(model: Mapping[int, str], data: Mapping[int, str], classes: Cl
         classes: The model's name → the data's, where they differ; names that this model does not have are passed over.
             Or the name of a shipped map.
         name: What to call the model in the error.
+        joined: The data's classes are joined to one, 0; see `yolokd.recipe.classes.joined_partners`.
 
     Raises:
         DataError: They have no class in common.
-        UserError: No shipped map has this name, or it knows none of the data's classes.
+        UserError: No shipped map has this name, it knows none of the data's classes, or names are ambiguous.
     """
-    found = partners(model, data, classes)
+    found = (joined_partners if joined else partners)(model, data, classes)
     if not found:
         raise DataError(
             f"'{name}' and the data have no class in common. The model knows {_list(model.values())}; the data has "
@@ -31,26 +34,29 @@ def match_classes(model: Mapping[int, str], data: Mapping[int, str], classes: Cl
     return found
 
 
-def check_mapping(classes: ClassMap, models: Iterable[Mapping[int, str]], data: Mapping[int, str]) -> None:
+def check_mapping(
+    classes: ClassMap, models: Iterable[Mapping[int, str]], data: Mapping[int, str], *, joined: bool = False
+) -> None:
     """Check what the user says.
 
     Args:
         classes: A model's name → the data's, or the name of a shipped map.
         models: Class index → name of each model.
         data: Class index → name of the data.
+        joined: The data's classes are joined to one, `item`, which may be named too.
 
     Raises:
-        UserError: A name that no model has, or that the data does not have, or no shipped map.
+        UserError: A name that no model has, or that the data does not have, or that could mean several of their names;
+            or no shipped map.
     """
     if isinstance(classes, str):
         shipped_map(classes)
         return
-    theirs = {fold(word) for names in models for word in names.values()}
-    ours = {fold(word) for word in data.values()}
+    theirs = [list(names.values()) for names in models]
     for word, other in classes.items():
-        if fold(other) not in ours:
+        if find_name(other, data.values()) is None and not (joined and other == ITEM):
             raise UserError(f"--classes {word}={other}: the data has no class '{other}', but {_list(data.values())}.")
-        if fold(word) not in theirs:
+        if not any(find_name(word, names) for names in theirs):
             raise UserError(f"--classes {word}={other}: no model here has a class '{word}'.")
 
 

@@ -18,6 +18,8 @@ from yolokd.errors import DataError
 WARM_UPS = 3
 TIMED_PASSES = 20
 GREY = 114  # Ultralytics' padding
+NMS_IOU = 0.7
+MAX_DETECTIONS = 300  # of an image
 
 Detection = tuple[str, int, list[float], float]  # picture, class index, x y width height in its pixels, score
 
@@ -73,8 +75,8 @@ def detect(
         data=str(data),
         split="val",
         conf=0.001,
-        iou=0.7,
-        max_det=300,
+        iou=NMS_IOU,
+        max_det=MAX_DETECTIONS,
         save_json=True,
         plots=False,
         verbose=False,
@@ -146,9 +148,9 @@ class _Images(YOLODataset):  # type: ignore[misc]
         self._nowhere = [file / "unused" for file in files]
 
 
-def latency(yolo: Any, imgsz: int, device: str | None) -> float:
-    """Return the median milliseconds of a forward pass at batch 1 on a square picture."""
-    picture = np.full((imgsz, imgsz, 3), GREY, dtype=np.uint8)
+def latency(yolo: Any, imgsz: int, device: str | None, channels: int = 3) -> float:
+    """Return the median milliseconds of a forward pass at batch 1 on a square image of so many channels."""
+    picture = np.full((imgsz, imgsz, channels), GREY, dtype=np.uint8)
     passes = [
         yolo.predict(picture, imgsz=imgsz, device=device, save=False, verbose=False)[0].speed["inference"]
         for _ in range(WARM_UPS + TIMED_PASSES)

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from yolokd.evaluation.detections import detect, latency
 from yolokd.evaluation.ground_truth import list_pictures, unusable
 from yolokd.evaluation.instances import ground_truth
 from yolokd.evaluation.kitti import METRICS, R40
+from yolokd.evaluation.task import Identity, Task, Truth, suppress, task_of
 from yolokd.recipe.classes import ClassMap
 
 PROTOCOLS = ("coco", "kitti")
@@ -74,6 +75,7 @@ class Examined:
     score: ModelScore
     detections: list[Detection]
     precision50: dict[str, list[float]]  # class → precision at IoU 0.50, at the recalls 0, 0.01, …, 1
+    truth: Truth  # COCO's ground truth of the task
 
 
 def evaluate(
@@ -140,11 +142,15 @@ def examine(
     progress: Progress | None = None,
     square: bool = False,
     nms_free: bool = False,
+    single_cls: bool | None = None,
+    only: Collection[int] | None = None,
 ) -> list[Examined]:
     """Score checkpoints and keep their detections; arguments and errors as `evaluate`.
 
     `square` pads every picture to a square, as it always is where one of the networks is an export; `nms_free` takes
-    the output of a head that needs no NMS (an export has the one that it was made with).
+    the output of a head that needs no NMS (an export has the one that it was made with). `single_cls` joins all classes
+    to one, and `only` names the classes of the data whose objects count: the training arguments of those names, which
+    are otherwise taken from the networks (see `yolokd.evaluation.task`).
     """
     from yolokd.engine import dataset
     from yolokd.engine.plan import check_device
@@ -156,17 +162,22 @@ def examine(
     found = dataset.resolve(str(data))
     if split not in found.splits:
         raise DataError(f"'{data}' has no split '{split}'; it has: {', '.join(found.splits)}.")
+    names = short_names(paths)
+    own = [networks.identify(path) for path in paths]
+    task = task_of(dict(zip(names, own, strict=True)), found.names, single_cls=single_cls, classes=only)
+    _check_task(task, names, own, channels=found.channels, kitti=protocol == "kitti")
     sources = {split: found.splits[split]}
-    report = check_labels(sources, found.names, keypoints=found.keypoints, progress=_opening(progress))
+    report = check_labels(
+        sources, found.names, keypoints=found.keypoints, joined=task.joined, progress=_opening(progress)
+    )
     report.raise_if_bad()
     pictures = list_pictures(found.splits[split])
     truth = ground_truth(found.yaml_path, split, pictures, found.names, left_out=unusable(found.splits[split]))
     kitti = kitti_set.read_truth(pictures, found.names) if protocol == "kitti" else None
-    own = {path: networks.class_names(path) for path in paths}
-    check_mapping(classes or {}, own.values(), found.names)
-    names = short_names(paths)
+    check_mapping(classes or {}, [identity.names for identity in own], found.names, joined=task.joined)
     partners = [
-        match_classes(own[path], found.names, classes or {}, name) for path, name in zip(paths, names, strict=True)
+        match_classes(identity.names, found.names, classes or {}, name, joined=task.joined)
+        for identity, name in zip(own, names, strict=True)
     ]
     with tempfile.TemporaryDirectory(prefix="yolokd-") as folder, quiet():
         yaml_path = write_data(Path(folder), found.names, found.yaml_path)
@@ -181,8 +192,8 @@ def examine(
         bench = _Bench(
             folder=Path(folder),
             data=yaml_path,
-            truth=truth,
-            names=found.names,
+            truth=task.apply(truth),
+            task=task,
             imgsz=imgsz,
             progress=progress or _unheard,
             options=options,
@@ -190,7 +201,33 @@ def examine(
             metric=metric or R40,
             notes=(report.left_out,) if report.left_out else (),
         )
-        return [_score(bench, *job) for job in zip(paths, names, partners, strict=True)]
+        rows = [_score(bench, *job) for job in zip(paths, names, own, partners, strict=True)]
+    return _with_shapes(rows)
+
+
+def _check_task(task: Task, names: Sequence[str], own: Sequence[Identity], *, channels: int, kitti: bool) -> None:
+    for name, identity in zip(names, own, strict=True):
+        if identity.channels != channels:
+            raise DataError(
+                f"'{name}' takes images of {identity.channels} channel{'s' * (identity.channels > 1)}, the data have "
+                f"{channels} (the key channels of the data YAML). Score it on data like those that it was trained on."
+            )
+    if task.joined and kitti:
+        raise DataError(
+            f"{task.source} has one class for all objects (train.single_cls), and KITTI's protocol scores classes "
+            f"apart. Score it with --protocol coco."
+        )
+
+
+def _with_shapes(rows: Sequence[tuple[Examined, networks.Opened]]) -> list[Examined]:
+    """Tell of each export whose input has another shape than the checkpoints' beside it."""
+    checkpoints = {network.imgsz for _, network in rows if network.export is None}
+    found = []
+    for examined, network in rows:
+        note = network.export and networks.shape_note(network.export.shape, checkpoints)
+        score = replace(examined.score, notes=(note, *examined.score.notes)) if note else examined.score
+        found.append(replace(examined, score=score))
+    return found
 
 
 def _check_protocol(protocol: str, metric: str | None) -> None:
@@ -208,8 +245,8 @@ class _Bench:
 
     folder: Path
     data: Path
-    truth: dict[str, list[dict[str, Any]]]
-    names: Mapping[int, str]
+    truth: Truth
+    task: Task
     imgsz: int | None
     progress: Progress
     options: Mapping[str, Any]  # of Ultralytics' validation
@@ -229,27 +266,34 @@ def _unheard(name: str, share: float) -> None:
     """Progress that nobody asked for."""
 
 
-def _score(bench: _Bench, path: Path, name: str, partners: Mapping[int, int]) -> Examined:
+def _score(
+    bench: _Bench, path: Path, name: str, identity: Identity, partners: Mapping[int, int]
+) -> tuple[Examined, networks.Opened]:
     network = networks.open_network(path, bench.folder, bench.imgsz)
     yolo, size = network.yolo, network.imgsz
     places = {image["file_name"]: image["id"] for image in bench.truth["images"]}
     options = {**bench.options, "imgsz": size}
     try:
         found = detect(yolo, bench.data, places, options=options, progress=lambda share: bench.progress(name, share))
-        milliseconds = latency(yolo, size, options["device"])
+        milliseconds = latency(yolo, size, options["device"], identity.channels)
     except YolokdError:
         raise
     except Exception as error:  # whatever a device, a driver or a picture may do to Ultralytics
         raise RunError(f"'{path}' could not be validated: {str(error).strip() or type(error).__name__}") from error
-    exact = [(file, partners[index], box, p) for file, index, box, p in found if index in partners]
+    names = bench.task.counted
+    exact = [(file, partners[index], box, p) for file, index, box, p in found if partners.get(index) in names]
+    if bench.task.joined and len(partners) > 1:
+        exact = suppress(exact)
     detections = [
         {"image_id": places[file], "category_id": index, "bbox": [round(x, 3) for x in box], "score": round(p, 5)}
         for file, index, box, p in exact
     ]
     scores = score(bench.truth, detections)
     kitti = None if bench.kitti is None else kitti_set.score(bench.kitti, exact, metric=bench.metric)
-    per_class = {bench.names[index]: ap for index, ap in scores.per_class.items()}
-    known = {bench.names[index] for index in partners.values()}
+    per_class = {names[index]: ap for index, ap in scores.per_class.items()}
+    note = bench.task.note(identity)
+    lowest = min((p for *_, p in found), default=None)
+    made = () if network.export is None else networks.export_notes(network.export, lowest)
     row = ModelScore(
         name=name,
         path=str(path),
@@ -259,10 +303,17 @@ def _score(bench: _Bench, path: Path, name: str, partners: Mapping[int, int]) ->
         latency_ms=milliseconds,
         imgsz=size,
         per_class=per_class,
-        notes=(*network.notes, *bench.notes, *_lacking(per_class, known, mean=kitti is None)),
+        notes=(
+            *((note,) if note else ()),
+            *network.notes,
+            *made,
+            *bench.notes,
+            *_lacking(per_class, names, identity, partners, mean=kitti is None),
+        ),
         kitti=kitti,
     )
-    return Examined(row, detections, {bench.names[index]: curve for index, curve in scores.precision50.items()})
+    curves = {names[index]: curve for index, curve in scores.precision50.items()}
+    return Examined(row, detections, curves, bench.truth), network
 
 
 def write_data(folder: Path, names: Mapping[int, str], source: Path) -> Path:
@@ -275,10 +326,28 @@ def write_data(folder: Path, names: Mapping[int, str], source: Path) -> Path:
     return path
 
 
-def _lacking(per_class: Mapping[str, float], known: set[str], *, mean: bool) -> tuple[str, ...]:
+def _lacking(
+    per_class: Mapping[str, float],
+    names: Mapping[int, str],
+    identity: Identity,
+    partners: Mapping[int, int],
+    *,
+    mean: bool,
+) -> tuple[str, ...]:
+    """Name the classes with objects that a network does not know or was never trained on."""
+    known = {names[target] for target in partners.values() if target in names}
+    trained = {
+        names[target]
+        for index, target in partners.items()
+        if target in names and (identity.single_cls or identity.classes is None or index in identity.classes)
+    }
     lacking = [word for word, ap in per_class.items() if word not in known and ap >= 0]
-    if not lacking:
-        return ()
-    rest = [ap for word, ap in per_class.items() if word in known and ap >= 0]
+    untrained = [word for word, ap in per_class.items() if word in known - trained and ap >= 0]
+    rest = [ap for word, ap in per_class.items() if word in trained and ap >= 0]
     others = f"; AP over the others is {100 * statistics.mean(rest):.1f}" if rest and mean else ""
-    return (f"does not know {', '.join(lacking)} (counted as missed{others})",)
+    notes = []
+    if untrained:
+        notes.append(f"was never trained on {', '.join(untrained)} (train.classes){others}")
+    if lacking:
+        notes.append(f"does not know {', '.join(lacking)} (counted as missed{others})")
+    return tuple(notes)

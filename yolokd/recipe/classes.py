@@ -1,18 +1,21 @@
 """Class maps: which class of a model is which class of the data. Training and evaluation share this one rule.
 
-A class of the model is the data's class that the map says, or else the one of its own name, whatever the case. Several
-classes of a model may be one class of the data; of a teacher's, the largest score counts.
+A class of the model is the data's class that the map says, or else the one of its own name. Equal names belong
+together; only names that have no equal on the other side are compared without letter case and outer spaces, and where
+that leaves more than one possibility, it is an error. Several classes of a model may be one class of the data; of a
+teacher's, the largest score counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from yolokd.errors import UserError
 from yolokd.recipe.problems import nearest
 
+ITEM = "item"  # Ultralytics' name of the one class to which train.single_cls joins all
 ClassMapName = Literal["coco-to-kitti"]
 ClassMap = Mapping[str, str] | str  # a model's class name → the data's; or the name of a shipped map
 
@@ -57,18 +60,90 @@ def partners(model: Mapping[int, str], data: Mapping[int, str], classes: ClassMa
         classes: A mapping, in which names that one side lacks are passed over, or the name of a shipped map.
 
     Raises:
-        UserError: No shipped map has this name, or it knows none of the data's classes.
+        UserError: No shipped map has this name, or it knows none of the data's classes; or names differ only by letter
+            case or outer spaces, so that it is not known which belong together.
     """
-    target = {fold(name): index for index, name in data.items()}
     pairs = shipped_map(classes).pairs if isinstance(classes, str) else classes
-    if isinstance(classes, str) and not any(fold(name) in target for name in pairs.values()):
+    if isinstance(classes, str) and not {*map(fold, pairs.values())} & {*map(fold, data.values())}:
         raise UserError(
             f"The class map {classes} is for data with {', '.join(pairs.values())}, but these have "
             f"{', '.join(data.values())}."
         )
-    renamed = {fold(name): fold(other) for name, other in pairs.items()}
-    found = {index: target.get(renamed.get(fold(name), fold(name))) for index, name in model.items()}
-    return {index: partner for index, partner in found.items() if partner is not None}
+    if not pairs and dict(model) == dict(data):  # also where the data give two classes the same name
+        return {index: index for index in model}
+    keys = match_names(model.values(), pairs, "of the model", "of the class map")
+    targets = {name: find_name(pairs[key], data.values()) for name, key in keys.items()}
+    unmapped = [name for name in model.values() if name not in targets]
+    targets |= match_names(unmapped, data.values(), "of the model", "of the data")
+    indices: dict[str, list[int]] = {}
+    for index, name in data.items():
+        indices.setdefault(name, []).append(index)
+    if twice := [name for name in targets.values() if name is not None and len(indices[name]) > 1]:
+        raise UserError(
+            f"The data have {len(indices[twice[0]])} classes that are called '{twice[0]}', so it is not known which "
+            f"the model's is. Give each class of the data a name of its own."
+        )
+    found = {index: targets.get(name) for index, name in model.items()}
+    return {index: indices[name][0] for index, name in found.items() if name is not None}
+
+
+def joined_partners(model: Mapping[int, str], data: Mapping[int, str], classes: ClassMap) -> dict[int, int]:
+    """Return the model's class index → 0, of the classes that are among the data's when these are joined to one.
+
+    That is each class that has a partner in the data, that the mapping names as `item`, or that is `item` itself.
+    Arguments and errors as `partners`.
+    """
+    mapping = {} if isinstance(classes, str) else classes
+    to_item = {name: other for name, other in mapping.items() if find_name(other, data.values()) is None}
+    rest = classes if isinstance(classes, str) else {k: v for k, v in mapping.items() if k not in to_item}
+    found = partners(model, data, rest) | partners(model, {0: ITEM}, to_item)
+    return dict.fromkeys(sorted(found), 0)
+
+
+def match_names(ours: Iterable[str], theirs: Iterable[str], our_side: str, their_side: str) -> dict[str, str]:
+    """Return our names → theirs, of those that have a partner: equal names first, the others by `fold`.
+
+    Args:
+        ours: Names of one side.
+        theirs: Names of the other.
+        our_side: What to call the first side in an error, such as "of the model".
+        their_side: Likewise the second.
+
+    Raises:
+        UserError: Among the names without an equal, several of one side fold to the same as one of the other.
+    """
+    left, right = dict.fromkeys(ours), dict.fromkeys(theirs)
+    found = {name: name for name in left if name in right}
+    groups = [_folded(name for name in side if name not in found) for side in (left, right)]
+    for word, names in groups[0].items():
+        others = groups[1].get(word, [])
+        if others and (len(names) > 1 or len(others) > 1):
+            raise UserError(
+                f"The class names {_quoted(names)} {our_side} and {_quoted(others)} {their_side} differ only by letter "
+                f"case or outer spaces, so it is not known which belong together. Rename them, or map each by its "
+                f"exact name (eval: --classes MODEL_NAME=DATA_NAME; recipes: teacher.classes)."
+            )
+        if others:
+            found[names[0]] = others[0]
+    return found
+
+
+def find_name(word: str, names: Iterable[str]) -> str | None:
+    """Return the name that `word` means: the equal one, or else the one that folds to the same; None if there is none.
+
+    Raises:
+        UserError: None is equal, and several fold to the same.
+    """
+    known = list(dict.fromkeys(names))
+    if word in known:
+        return word
+    alike = [name for name in known if fold(name) == fold(word)]
+    if len(alike) > 1:
+        raise UserError(
+            f"The class name '{word}' could mean {' or '.join(map(repr, alike))}, which differ only by letter case or "
+            f"outer spaces. Write the one that is meant exactly."
+        )
+    return alike[0] if alike else None
 
 
 def unmatched(classes: ClassMap) -> frozenset[str]:
@@ -79,3 +154,14 @@ def unmatched(classes: ClassMap) -> frozenset[str]:
 def fold(name: str) -> str:
     """Return a class name as it is compared: without case and spaces at the ends."""
     return name.strip().lower()
+
+
+def _folded(names: Iterable[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(fold(name), []).append(name)
+    return groups
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)

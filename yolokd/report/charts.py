@@ -8,6 +8,7 @@ stand out from the page by 3 to 1; markers and dashes tell the series apart with
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,14 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 WIDTH, HEIGHT = 4.0, 2.6  # inches, without the legend
 LEGEND = 0.16  # inches of a line of it
 FONT = 9.2
 LABEL = 26  # characters of a name in a chart
 MARKERS = "o^vPX*"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 Floats = Sequence[float]
@@ -131,6 +133,8 @@ def lines(
             axes.axhline(at, color=theme.muted, linewidth=0.8, linestyle=":")
         if log:
             axes.set_yscale("log")
+            for minor, place in ((False, axes.yaxis.set_major_formatter), (True, axes.yaxis.set_minor_formatter)):
+                place(Decades(labelOnlyBase=not minor, minor_thresholds=(2.0, 0.4)))
         if all(float(value).is_integer() for curve in curves for value in curve.x):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if share:
@@ -197,6 +201,28 @@ def points(curves: Sequence[Curve], *, x: str, y: str) -> Draw:
         axes.set_ylim(bottom=0)
 
     return draw
+
+
+class Decades(LogFormatter):
+    """Ticks of a logarithmic axis as plain text: matplotlib's own are formulas, which are shown as they are written."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Return the label of a tick; "" where there are enough others."""
+        return power_of_ten(x) if super().__call__(x, pos) else ""
+
+
+def power_of_ten(value: float) -> str:
+    """Return a number as plain text: 0.01, 300, or 2×10⁻⁵ where that is shorter.
+
+    Example:
+        >>> power_of_ten(0.002), power_of_ten(3e-05), power_of_ten(1e6)
+        ('0.002', '3×10⁻⁵', '10⁶')
+    """
+    if 1e-3 <= abs(value) < 1e4 or value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    mantissa, _, exponent = f"{value:.3e}".partition("e")
+    power = f"10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+    return power if float(mantissa) == 1 else f"{float(mantissa):g}×{power}"
 
 
 def shortened(name: str, length: int = LABEL) -> str:

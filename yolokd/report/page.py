@@ -44,7 +44,7 @@ def make_page(
     """
     pictures, scores, gone = None, Scores({}, {}), []
     try:
-        pictures = open_pictures(data or study.data, progress)
+        pictures = open_pictures(data or study.data, progress, single_cls=study.single_cls, classes=study.classes)
     except DataError as error:
         if data is not None:
             raise

@@ -80,6 +80,11 @@ class RunFolder:
         return size if isinstance(size, int) else None
 
     @property
+    def single_cls(self) -> bool:
+        """Whether all classes of the data are one to it."""
+        return bool(self.arguments.get("single_cls"))
+
+    @property
     def epochs(self) -> int:
         """Epochs that results.csv holds."""
         return len(self.columns.get("epoch", ()))

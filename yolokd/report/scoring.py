@@ -25,13 +25,14 @@ from yolokd.errors import UserError, YolokdError
 from yolokd.evaluation.ground_truth import list_pictures, unusable
 from yolokd.evaluation.instances import ground_truth
 from yolokd.evaluation.models import ModelScore, Progress, examine
+from yolokd.evaluation.task import Task
 from yolokd.recipe.classes import ClassMap
 from yolokd.report.matching import Box, best_threshold, in_crowds, match
 from yolokd.report.runs import RunFolder
 from yolokd.report.study import Study
 
 SPLIT = "val"
-FORMAT = 1  # of the files that are kept
+FORMAT = 2  # of the files that are kept
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,14 @@ class Pictures:
     """The pictures that are scored on, with their labels."""
 
     yaml: str
-    names: Mapping[int, str]
+    names: Mapping[int, str]  # of the classes that are scored
     files: tuple[Path, ...]
     objects: tuple[Box, ...]  # COCO annotations; image_id is a place in `files`
     crowds: tuple[Box, ...]  # likewise: what is found in them counts neither as right nor as false
     whole: frozenset[str]  # fingerprints of all splits, of every version
     fingerprint: str  # of this split, the class names and the annotations
+    single_cls: bool = False  # all classes of the data are one
+    classes: tuple[int, ...] | None = None  # classes of the data whose objects count; None: all
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,20 @@ class Scores:
     notes: tuple[str, ...] = ()
 
 
-def open_pictures(data: str, progress: Progress | None = None) -> Pictures:
+def open_pictures(
+    data: str,
+    progress: Progress | None = None,
+    *,
+    single_cls: bool = False,
+    classes: tuple[int, ...] | None = None,
+) -> Pictures:
     """Read the validation split of a data set.
 
     Args:
         data: As for `yolokd.engine.dataset.resolve`.
         progress: Told the share of the images that are opened, where not all were opened before.
+        single_cls: Join all classes to one, as the training argument does.
+        classes: Classes of the data whose objects count; None is all.
 
     Raises:
         DataError: It is gone or malformed, or its labels are wrong.
@@ -94,14 +105,18 @@ def open_pictures(data: str, progress: Progress | None = None) -> Pictures:
         {SPLIT: sources},
         found.names,
         keypoints=found.keypoints,
+        joined=single_cls,
         progress=lambda done, total: told("opening images", done / total),
     ).raise_if_bad()
     files, skipped = list_pictures(sources), unusable(sources)
-    boxes = ground_truth(found.yaml_path, SPLIT, files, found.names, left_out=skipped)["annotations"]
-    own = json.dumps([fingerprint({SPLIT: sources}), sorted(found.names.items()), boxes])
+    task = Task(found.names, single_cls, classes)
+    boxes = task.apply(ground_truth(found.yaml_path, SPLIT, files, found.names, left_out=skipped))["annotations"]
+    own = json.dumps([fingerprint({SPLIT: sources}), sorted(task.counted.items()), boxes])
     return Pictures(
         yaml=str(found.yaml_path.absolute()),
-        names=found.names,
+        names=task.counted,
+        single_cls=single_cls,
+        classes=classes,
         files=tuple(files),
         objects=tuple(box for box in boxes if not box.get("iscrowd")),
         crowds=tuple(box for box in boxes if box.get("iscrowd")),
@@ -205,6 +220,8 @@ def score(model: Model, pictures: Pictures, cache: Path, *, device: str | None, 
         imgsz=model.imgsz,
         device=device,
         classes=model.classes,
+        single_cls=pictures.single_cls,
+        only=pictures.classes,
         progress=lambda _, share: progress(model.name, share),
     )[0]
     detections = examined.detections

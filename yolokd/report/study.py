@@ -9,6 +9,7 @@ from pathlib import Path
 
 from yolokd.engine.comparison import FILE, Comparison, read
 from yolokd.engine.comparison_run import log_file
+from yolokd.engine.training_task import chosen_classes
 from yolokd.errors import UserError
 from yolokd.evaluation.checkpoints import short_names
 from yolokd.report.runs import UNKNOWN, RunFolder, is_run, read_run
@@ -26,6 +27,16 @@ class Study:
     comparison: Comparison | None = None
     absent: tuple[str, ...] = ()  # runs of the comparison that have not been started
     alarms: tuple[str, ...] = ()  # what the logs of the comparison's runs say
+
+    @property
+    def single_cls(self) -> bool:
+        """Whether all classes of the data are one to these runs."""
+        return any(run.single_cls for run in self.runs.values())
+
+    @property
+    def classes(self) -> tuple[int, ...] | None:
+        """The classes of the data that these runs learn; None: all."""
+        return next((chosen_classes(run.arguments) for run in self.runs.values() if run.arguments), None)
 
     @property
     def data(self) -> str:
@@ -50,6 +61,7 @@ def open_study(folders: Sequence[str | Path]) -> Study:
     if not comparisons:
         runs = dict(zip(short_names(places), map(read_run, places), strict=True))
         refuse_different_data(runs)
+        refuse_different_tasks(runs)
         return Study(title=", ".join(runs) if len(runs) <= 3 else f"{len(runs)} runs", runs=runs)
     if len(places) > 1:
         raise UserError(
@@ -104,4 +116,25 @@ def refuse_different_data(runs: Mapping[str, RunFolder]) -> None:
         raise UserError(
             f"The runs were trained on different data, so their scores cannot be compared: {each}{why}. Report on each "
             f"group by itself."
+        )
+
+
+def refuse_different_tasks(runs: Mapping[str, RunFolder]) -> None:
+    """Refuse runs that learned different classes of the same data, by `train.single_cls` and `train.classes`.
+
+    Raises:
+        UserError: Names the runs by task.
+    """
+    groups: dict[tuple[bool, tuple[int, ...] | None], list[str]] = {}
+    for name, run in runs.items():
+        if run.arguments:
+            groups.setdefault((run.single_cls, chosen_classes(run.arguments)), []).append(name)
+    if len(groups) > 1:
+        each = "; ".join(
+            f"{', '.join(names)}: single_cls {str(single).lower()}, classes {'all' if classes is None else [*classes]}"
+            for (single, classes), names in groups.items()
+        )
+        raise UserError(
+            f"The runs learned different classes, so their scores cannot be compared: {each}. Report on each group by "
+            f"itself."
         )
