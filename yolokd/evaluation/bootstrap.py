@@ -159,4 +159,5 @@ def _overlap(found: list[Mapping[str, Any]], objects: list[Mapping[str, Any]], c
     common = np.clip(high - low, 0, None).prod(axis=2)
     own, other = ours[:, None, 2:].prod(axis=2), theirs[None, :, 2:].prod(axis=2)
     whole = np.where(crowds[None], own, own + other - common)
-    return common / np.maximum(whole, np.spacing(1))
+    overlap: Floats = common / np.maximum(whole, np.spacing(1))
+    return overlap
