@@ -182,7 +182,7 @@ def test_compare__the_words_of_the_user_are_shown_as_they_are(run: Run, imitatio
         ({"epochs": "0"}, "train.epochs"),
         ({"batch": "-1"}, "--batch 16"),
         ({"device": "gpu7"}, "device 'gpu7'"),
-        ({"json": "nowhere/out.json"}, "cannot be written to 'nowhere/out.json'"),
+        ({"json": "nowhere/out.json"}, "'nowhere/out.json' cannot be written: there is no such folder"),
         ({"set": "losses.bckd.cls=2"}, "train.* and teacher.* only"),
         ({"student": None}, "--student"),
     ],

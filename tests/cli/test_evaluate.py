@@ -143,7 +143,7 @@ def test_evaluate__bad_options_are_the_user_s_mistake(asked: dict[str, Any], tmp
     assert "got 'coco-to-kitti'" in str(result.exception)
     result = runner.invoke(app, ["a.pt", "--data", "d.yaml", "--json", str(tmp_path / "no" / "folder.json")])
     assert isinstance(result.exception, UserError)
-    assert "folder.json': there is no such folder" in str(result.exception)
+    assert "folder.json' cannot be written: there is no such folder" in str(result.exception)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export", "predict"])

@@ -192,6 +192,7 @@ def test_export__int8_onnx_is_measured_on_training_pictures_and_leaves_other_exp
         "scoring best_int8.onnx, 67%",
         "scoring best_int8.onnx, 83%",
         "scoring best_int8.onnx, 100%",
+        "comparing AP",
     ]
     assert report.path == str(trained_at_64.with_name("best_int8.onnx"))
     assert earlier.read_text() == "an earlier export in float32"

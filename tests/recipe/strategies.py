@@ -116,7 +116,7 @@ TRAIN = some(
     lr0=st.floats(0, 1),
     cos_lr=st.booleans(),
     cache=st.sampled_from([True, False, "ram", "disk"]),
-    classes=st.none() | st.lists(st.integers(0, 100)),
+    classes=st.none() | st.lists(st.integers(0, 100), min_size=1),
     name=st.none() | NAMES,
     data=NAMES,
 )

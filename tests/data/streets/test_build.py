@@ -148,7 +148,7 @@ def test_build__names_the_folder_that_cannot_be_written(tmp_path: Path) -> None:
         ({"train": 0}, "at least one image per split, got 0 for train"),
         ({"val": -1}, "-1 for val"),
         ({"size": (63, 200)}, "at least 64 pixels wide and high, got 63×200"),
-        ({"seed": -1}, "whole number from 0, got -1"),
+        ({"seed": -1}, "whole number from 0 to 4294967295, got -1"),
     ],
 )
 def test_build__refuses_impossible_arguments(tmp_path: Path, arguments: dict[str, object], message: str) -> None:
