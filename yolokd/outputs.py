@@ -3,7 +3,8 @@
 A folder of results holds `.yolokd.json`, the digest of every file that was written there. A file is yolokd's own as
 long as its digest is that one: the same command again replaces it, while a file that somebody else has put there, or
 has changed since, stays, and the result gets a number (`car-2.jpg`). A single file that an option names (`--json`,
-`--plot`) is replaced only if its content shows that it is a result of yolokd; anything else is refused.
+`--plot`) is replaced only if its content shows that it is a result of yolokd; anything else is refused, except that
+`--json` keeps a JSON file of somebody else under another name (`found.json.bak`) and takes its place.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ def check_file(file: str | None, option: str) -> None:
             )
         if path.is_dir():
             raise UserError(f"{option} '{file}' cannot be written: it is a folder. Give the name of a file.")
-        own = not path.is_file() or path.stat().st_size == 0 or _is_png(path) or _is_json(path)
+        own = not path.is_file() or _is_own(path) or (option == "--json" and _read_json(path) is not None)
     except OSError as error:
         raise UserError(f"{option} '{file}' cannot be written: {error.strerror or error}.") from error
     if not own:
@@ -175,17 +176,26 @@ def check_file(file: str | None, option: str) -> None:
         )
 
 
-def write_file(file: str, content: bytes, option: str) -> None:
-    """Write the file of an option, complete or not at all; errors as `check_file`, or it cannot be written."""
+def write_file(file: str, content: bytes, option: str) -> Path | None:
+    """Write the file of an option, complete or not at all; errors as `check_file`, or it cannot be written.
+
+    Returns:
+        Where a JSON file that was there and is not yolokd's is kept; None if there was none.
+    """
     check_file(file, option)
     path = Path(file)
+    kept = None
     try:
         if path.exists() and not path.is_file():  # a device or a pipe
             path.write_bytes(content)
         else:
-            write_whole(Path(os.path.realpath(path)), content)
+            real = Path(os.path.realpath(path))
+            if real.is_file() and not _is_own(real):
+                kept = _keep(real)
+            write_whole(real, content)
     except OSError as error:
         raise UserError(f"{option} '{file}' cannot be written: {error.strerror or error}.") from error
+    return kept
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -253,6 +263,20 @@ def _is_record(path: Path) -> bool:
 
 def _read_record(path: Path) -> dict[str, str]:
     return dict(_read_json(path)["files"]) if _is_record(path) else {}
+
+
+def _keep(path: Path) -> Path:
+    """Rename a file to the first free name with `.bak` at its end, and return that."""
+    kept, number = path.with_name(f"{path.name}.bak"), 2
+    while os.path.lexists(kept):
+        kept, number = path.with_name(f"{path.name}.bak{number}"), number + 1
+    path.rename(kept)
+    return kept
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is empty or a result of yolokd."""
+    return path.stat().st_size == 0 or _is_png(path) or _is_json(path)
 
 
 def _is_json(path: Path) -> bool:

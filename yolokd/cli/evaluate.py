@@ -159,4 +159,6 @@ def write_json(file: str, plain: object) -> None:
     if file == "-":
         typer.echo(text)
         return
-    write_file(file, f"{text}\n".encode(), "--json")
+    kept = write_file(file, f"{text}\n".encode(), "--json")
+    if kept is not None:
+        typer.echo(f"note: '{file}' was there and is not yolokd's: it is now '{kept}'", err=True)
