@@ -69,7 +69,7 @@ def training_batches(options: Any) -> list[dict[str, Any]]:
 
 def measure(recipe: Any, batches: Sequence[dict[str, Any]], options: Any) -> dict[str, dict[str, float]]:
     """Mean pull and cosine of each term of a recipe over the batches."""
-    from yolokd.engine.inspection_setup import open_pair
+    from yolokd.inspection.setup import open_pair
 
     pair = open_pair(options.teacher, options.student, recipe, data=options.data).pair
     pair.train()

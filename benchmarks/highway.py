@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def make_student(out: Path) -> Path:
-    from yolokd.engine.descriptions import write_yolov8
+    from yolokd.backend.descriptions import write_yolov8
 
     return write_yolov8(out / "student-w0125.yaml", width=0.125)
 
@@ -95,7 +95,7 @@ def run(name: str, arguments: list[str], out: Path) -> None:
 
 
 def is_finished(last: Path) -> bool:
-    from yolokd.engine.weights import load
+    from yolokd.backend.checkpoints import load
 
     return int(load(last)[1].get("epoch", 0)) == -1
 

@@ -42,9 +42,9 @@ def main() -> None:
 
 
 def measure(teacher: str, options: Any) -> None:
-    from yolokd.engine.bench import bench
-    from yolokd.engine.bench_models import open_models, read_setting
-    from yolokd.engine.bench_plot import draw
+    from yolokd.bench.measure import bench
+    from yolokd.bench.models import open_models, read_setting
+    from yolokd.bench.plot import draw
 
     cpu = options.device == "cpu"
     size = {"imgsz": options.imgsz or (320 if cpu else 640), "batch": options.batch or (8 if cpu else 64)}
@@ -71,8 +71,8 @@ def measure(teacher: str, options: Any) -> None:
 
 def load(name: str, **options: Any) -> Any:
     """Load a recipe; without adversarial twins, and then said so in its name."""
-    from yolokd.engine.run import resolve_recipe
     from yolokd.recipe import Recipe
+    from yolokd.training.run import resolve_recipe
 
     recipe = resolve_recipe(name, **options)
     if "ikd" not in recipe.terms():
@@ -81,7 +81,7 @@ def load(name: str, **options: Any) -> Any:
 
 
 def markdown(report: Any, options: Any) -> str:
-    from yolokd.engine.bench_plot import title_of
+    from yolokd.bench.plot import title_of
 
     here = report.conditions
     size = f"--imgsz {here.imgsz} --batch {here.batch} --rounds {here.rounds}"
@@ -139,8 +139,8 @@ def trace(models: Any, setting: Any, recipes: Any, stem: Path) -> None:
 
     import torch
 
-    from yolokd.engine.bench_models import make_batch, make_pair, make_student
-    from yolokd.engine.bench_subject import training
+    from yolokd.bench.models import make_batch, make_pair, make_student
+    from yolokd.bench.steps import training
 
     batch = make_batch(models, setting)
     recipe = next(recipe for recipe in recipes if recipe.name == "bckd_ssim")

@@ -116,7 +116,7 @@ def prepare_teacher(weights: Path, data: Path, plan: Plan, device: str, out: Pat
 
 def prepare_student(data: Path, plan: Plan, device: str, out: Path) -> Path:
     """Return the student's description, or what plain training has made of it."""
-    from yolokd.engine.descriptions import write_yolov8
+    from yolokd.backend.descriptions import write_yolov8
 
     student = write_yolov8(out / "student-w0125.yaml", width=0.125)
     if not plan.student_epochs:
@@ -185,7 +185,7 @@ def yolokd(arguments: list[str], folder: Path) -> None:
 
 
 def is_finished(last: Path) -> bool:
-    from yolokd.engine.weights import load
+    from yolokd.backend.checkpoints import load
 
     return int(load(last)[1].get("epoch", 0)) == -1
 
@@ -221,7 +221,7 @@ def write_table(name: str, plan: Plan, seeds: Sequence[int], found: dict[str, An
 
 
 def row(arm: dict[str, Any], arms: Sequence[dict[str, Any]]) -> str:
-    from yolokd.evaluation.statistics import paired_difference
+    from yolokd.comparison.statistics import paired_difference
 
     scores = arm["scores"]["AP"]
     built_in: dict[int, float] = next((other["scores"]["AP"] for other in arms if other["recipe"] == "ultralytics"), {})

@@ -17,6 +17,8 @@ os.environ["COLUMNS"] = "200"
 
 import pytest
 
+pytest_plugins = ["tests.helpers.fixtures"]
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

@@ -33,7 +33,7 @@ def train(
         yolokd.errors.UserError: Anything that can be known before the first step.
         yolokd.errors.RunError: The run started and failed.
     """
-    from yolokd.engine.run import train as run
+    from yolokd.training.run import train as run
 
     return run(teacher, student, recipe, overrides=overrides, **options)
 

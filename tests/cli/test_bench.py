@@ -9,9 +9,9 @@ import cv2
 import pytest
 import yaml
 
-from tests.cli.calling import Result, Run, call, fails, filled
-from tests.engine.models import config, detector, save
-from tests.engine.test_bench_report import report
+from tests.bench.test_results import report
+from tests.helpers.calling import Result, Run, call, fails, filled
+from tests.helpers.models import config, detector, save
 from yolokd.cli import bench
 
 

@@ -19,17 +19,17 @@ import torch
 import yaml
 from rich.console import Console
 
-from tests.cli.calling import Run, call, flat
-from tests.engine.comparing import APS, Imitation
-from tests.engine.conftest import make_data
-from tests.engine.models import CONFIGS, detector, save
-from tests.engine.unlabeled import make_pictures
+from tests.helpers.calling import Run, call, flat
+from tests.helpers.comparing import APS, Imitation
+from tests.helpers.fixtures import make_data
+from tests.helpers.models import CONFIGS, detector, save
+from tests.helpers.unlabeled import make_pictures
+from yolokd.backend.checkpoints import load
 from yolokd.cli.compare import show_results
-from yolokd.engine import comparison_run
-from yolokd.engine.comparison import read
-from yolokd.engine.comparison_results import results
-from yolokd.engine.settings import KEY
-from yolokd.engine.weights import load
+from yolokd.comparison import executor as comparison_run
+from yolokd.comparison.results import results
+from yolokd.comparison.spec import read
+from yolokd.training.settings import KEY
 
 
 @pytest.fixture(scope="module")

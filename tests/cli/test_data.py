@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from tests.data import coco, kitti
+from tests.helpers import coco, kitti
 from yolokd.cli.data import app
 from yolokd.errors import DataError, UserError
 
@@ -29,10 +29,10 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         keypoints=(0, 0),
         splits={split: [tmp_path / "images" / split] for split in ("train", "val")},
     )
-    module = ModuleType("yolokd.engine.dataset")
+    module = ModuleType("yolokd.backend.dataset")
     module.resolve = lambda data: found  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "yolokd.engine", ModuleType("yolokd.engine"))
-    monkeypatch.setitem(sys.modules, "yolokd.engine.dataset", module)
+    monkeypatch.setitem(sys.modules, "yolokd.backend", ModuleType("yolokd.backend"))
+    monkeypatch.setitem(sys.modules, "yolokd.backend.dataset", module)
     return tmp_path
 
 

@@ -8,14 +8,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from tests.evaluation import tiny
+from tests.helpers import tiny
+from yolokd.backend import checkpoints, runtimes
 from yolokd.cli.export import export
 from yolokd.cli.main import main
 from yolokd.deploy import export as library
-from yolokd.deploy import runtimes
 from yolokd.deploy.parity import Parity
 from yolokd.deploy.report import ExportReport, Side
-from yolokd.engine import weights as checkpoints
 from yolokd.errors import RunError, UserError
 
 app = typer.Typer()

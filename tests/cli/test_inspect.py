@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.cli.calling import Result, Run, call, fails, filled
-from tests.engine.conftest import make_data
-from tests.engine.models import CONFIGS, detector, save
-from yolokd.engine.inspection import Inspector
+from tests.helpers.calling import Result, Run, call, fails, filled
+from tests.helpers.fixtures import make_data
+from tests.helpers.models import CONFIGS, detector, save
+from yolokd.inspection.maps import Inspector
 
 COLUMN = 4.1 * 130  # pixels
 

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 from ultralytics import YOLO
 
-from tests.evaluation import tiny
+from tests.helpers import tiny
 from yolokd.cli.predict import predict
 from yolokd.errors import RunError, UserError, WeightsError
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.calling import Run, call, flat
-from tests.evaluation import tiny
-from tests.report.making import checkpoint, make_run
+from tests.helpers import tiny
+from tests.helpers.calling import Run, call, flat
+from tests.helpers.making import checkpoint, make_run
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import torch
 import yaml
 from ultralytics.nn.tasks import DetectionModel, SegmentationModel
 
-from tests.cli.calling import Result, Run, call, fails, filled
-from tests.engine.conftest import make_data
-from tests.engine.models import CONFIGS, detector, save
-from tests.engine.test_weights import Attack
-from tests.engine.unlabeled import make_pictures, state_of
+from tests.backend.test_checkpoints import Attack
+from tests.helpers.calling import Result, Run, call, fails, filled
+from tests.helpers.fixtures import make_data
+from tests.helpers.models import CONFIGS, detector, save
+from tests.helpers.unlabeled import make_pictures, state_of
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.data import coco
+from tests.helpers import coco
 from yolokd.data.coco_instances import NAMES, TRIGGERS, Instances, read_instances
 from yolokd.errors import DataError
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.data import coco
+from tests.helpers import coco
 from yolokd.data import coco_traffic
 from yolokd.data.coco_instances import NAMES
 from yolokd.data.coco_traffic import Prepared, prepare
@@ -82,8 +82,8 @@ def test_prepare__coco_s_own_annotations_are_kept_without_masks(src: Path, tmp_p
 
 
 def test_prepare__the_set_is_ready_for_training(src: Path, tmp_path: Path) -> None:
+    from yolokd.backend.dataset import resolve
     from yolokd.data.check import check_labels
-    from yolokd.engine.dataset import resolve
 
     found = resolve(str(prepare(src, tmp_path / "out").path))
     report = check_labels(found.splits, found.names)

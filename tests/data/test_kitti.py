@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.data import kitti
+from tests.helpers import kitti
 from yolokd.data.check import check_labels
 from yolokd.data.kitti import prepare
 from yolokd.errors import DataError
@@ -23,7 +23,7 @@ def src(tmp_path: Path) -> Path:
 
 
 def test_prepare__a_set_that_ultralytics_reads(src: Path, tmp_path: Path) -> None:
-    from yolokd.engine.dataset import resolve
+    from yolokd.backend.dataset import resolve
 
     made = prepare(src, tmp_path / "out")
     found = resolve(str(made.path))

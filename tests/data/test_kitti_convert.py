@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.data import kitti
+from tests.helpers import kitti
 from yolokd.data.kitti_convert import Conversion, convert
 from yolokd.data.kitti_labels import parse_classes
 from yolokd.data.kitti_source import scan

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data import kitti
+from tests.helpers import kitti
 from yolokd.data.kitti_source import LISTS, choose, scan
 from yolokd.errors import DataError, UserError
 

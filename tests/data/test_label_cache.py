@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from ultralytics.data.dataset import YOLODataset
 
+from yolokd.backend.dataset import resolve
 from yolokd.data.label_cache import refuse_code
-from yolokd.engine.dataset import resolve
 from yolokd.errors import DataError
 
 

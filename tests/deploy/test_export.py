@@ -15,12 +15,12 @@ import pytest
 import torch
 from ultralytics import YOLO
 
-from tests.evaluation import tiny
+from tests.helpers import tiny
+from yolokd.backend import checkpoints as weights
+from yolokd.backend import runtimes
+from yolokd.backend.formats import QUANTIZE
 from yolokd.deploy import export as module
-from yolokd.deploy import runtimes
 from yolokd.deploy.export import export
-from yolokd.deploy.formats import QUANTIZE
-from yolokd.engine import weights
 from yolokd.errors import DataError, RunError, UserError, WeightsError
 from yolokd.outputs import RECORD
 

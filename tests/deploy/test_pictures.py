@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from tests.evaluation import tiny
+from tests.helpers import tiny
 from yolokd.deploy import pictures
 from yolokd.deploy.pictures import is_data_set, left_out_of, letterbox, spread, to_compare, write_calibration
 from yolokd.errors import DataError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from yolokd.deploy.formats import Precision
+from yolokd.backend.formats import Precision
 from yolokd.deploy.parity import Parity
 from yolokd.deploy.report import ExportReport, Side, size_of
 

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 from ultralytics import YOLO
 
-from tests.engine import models
-from tests.engine.lively import lively
-from tests.evaluation import tiny
+from tests.helpers import models, tiny
+from tests.helpers.lively import lively
+from yolokd.backend.opening import quiet
 from yolokd.errors import DataError
-from yolokd.evaluation.checkpoints import quiet
 from yolokd.evaluation.detections import detect, latency
 from yolokd.evaluation.ground_truth import list_pictures
 

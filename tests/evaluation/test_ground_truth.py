@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 from ultralytics.data.utils import verify_image_label
 
-from yolokd.data.images import shown_size
 from yolokd.errors import DataError
 from yolokd.evaluation.ground_truth import (
     coco_ground_truth,
@@ -16,6 +15,7 @@ from yolokd.evaluation.ground_truth import (
     read_labels,
     unusable,
 )
+from yolokd.images.reader import shown_size
 
 
 def _picture(path: Path, size: tuple[int, int] = (64, 48), orientation: int | None = None) -> Path:

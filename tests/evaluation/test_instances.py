@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.evaluation import tiny
+from tests.helpers import tiny
 from yolokd.errors import DataError
 from yolokd.evaluation.coco import METRICS, score
 from yolokd.evaluation.ground_truth import coco_ground_truth, list_pictures

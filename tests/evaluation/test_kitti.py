@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.evaluation import kitti_reference
+from tests.helpers import kitti_reference
 from yolokd.errors import DataError, ShapeError
 from yolokd.evaluation.kitti import Box, attainable, count_objects, evaluate, evaluate_folders, read_boxes
 

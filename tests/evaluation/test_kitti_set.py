@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data import kitti
+from tests.helpers import kitti
 from yolokd.data.kitti import prepare
 from yolokd.errors import DataError
 from yolokd.evaluation.ground_truth import list_pictures

@@ -10,14 +10,13 @@ import yaml
 from PIL import Image
 from ultralytics import YOLO
 
-from tests.data import kitti
-from tests.evaluation import tiny
-from yolokd.data.images import shown_size
+from tests.helpers import kitti, tiny
 from yolokd.data.kitti import prepare
 from yolokd.errors import DataError, RunError, UserError, WeightsError
 from yolokd.evaluation import models
 from yolokd.evaluation.ground_truth import label_path, list_pictures, read_labels
 from yolokd.evaluation.models import evaluate
+from yolokd.images.reader import shown_size
 
 HIGHWAY = ("bus", "car", "motorbike", "person", "truck")
 COCO_INDEX = {0: 5, 1: 2, 2: 3, 3: 0, 4: 7}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.evaluation import tiny
+from tests.helpers import tiny
 from yolokd.errors import DataError
 from yolokd.evaluation.models import evaluate
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ultralytics.utils.loss import v8DetectionLoss
 from ultralytics.utils.tal import dist2bbox, make_anchors
 
-from tests.losses.steps import GRID, STRIDES, gradient
+from tests.helpers.steps import GRID, STRIDES, gradient
 from yolokd.losses.base import LEVELS, Grid, Head, adapters
 
 CPU = torch.device("cpu")

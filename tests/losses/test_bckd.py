@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_iou, generalized_box_iou
 
-from tests.losses.steps import doubled, gradient, make_step, moves
+from tests.helpers.steps import doubled, gradient, make_step, moves
 from yolokd.errors import RunError, ShapeError
 from yolokd.losses import base
 from yolokd.losses.base import Step
@@ -159,7 +159,7 @@ def test_bckd_cls_map__keeps_one_tensor_for_the_backward_pass() -> None:
 
 @pytest.mark.parametrize("values", [1, 50, 10**6])
 def test_bckd__both_terms_at_once_are_the_public_functions(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("yolokd.losses._tensors.CACHED", values)
+    monkeypatch.setattr("yolokd.losses.tensors.CACHED", values)
     student, teacher = (torch.randn(3, 7, 5, dtype=torch.float64) for _ in range(2))
     student.requires_grad_()
     found, gap = _cls_map_and_gap(student, teacher, 0.5, False)

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.losses.pairs import build, check_maps, check_optimum, config, equal_step
-from tests.losses.steps import GRID, TEACHER_CHANNELS, make_step
+from tests.helpers.pairs import build, check_maps, check_optimum, config, equal_step
+from tests.helpers.steps import GRID, TEACHER_CHANNELS, make_step
 from yolokd.errors import ShapeError
 from yolokd.losses.cwd import CWD, cwd_map, mass_gap_map
 

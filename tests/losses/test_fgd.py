@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.losses.pairs import (
+from tests.helpers.pairs import (
     BOXES,
     LEVELS,
     SIZE,
@@ -19,7 +19,7 @@ from tests.losses.pairs import (
     equal_step,
     step_with_boxes,
 )
-from tests.losses.steps import GRID, TEACHER_CHANNELS, make_step
+from tests.helpers.steps import GRID, TEACHER_CHANNELS, make_step
 from yolokd.errors import RunError, ShapeError
 from yolokd.losses.fgd import FGD, box_masks, context_block, focal_map, with_context
 from yolokd.losses.samkd import channel_attention, spatial_attention

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.losses.pairs import check_maps, check_optimum, config, equal_step
-from tests.losses.steps import GRID, make_step
+from tests.helpers.pairs import check_maps, check_optimum, config, equal_step
+from tests.helpers.steps import GRID, make_step
 from yolokd.errors import PairError, RunError, ShapeError
 from yolokd.losses.base import Requirements
 from yolokd.losses.ld import LD, ld_map

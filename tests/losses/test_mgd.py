@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.losses.pairs import LEVELS, build, check_maps, check_optimum, config, equal_step
-from tests.losses.steps import GRID, TEACHER_CHANNELS, make_step
+from tests.helpers.pairs import LEVELS, build, check_maps, check_optimum, config, equal_step
+from tests.helpers.steps import GRID, TEACHER_CHANNELS, make_step
 from yolokd.errors import ShapeError
 from yolokd.losses.mgd import MGD, MaskStream, random_mask, reconstruction_map
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.losses.pairs import build, check_maps, check_optimum, config, equal_step
-from tests.losses.steps import GRID, TEACHER_CHANNELS, make_step
+from tests.helpers.pairs import build, check_maps, check_optimum, config, equal_step
+from tests.helpers.steps import GRID, TEACHER_CHANNELS, make_step
 from yolokd.errors import ShapeError
 from yolokd.losses.pkd import PKD, pkd_map
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing
 
-from tests.losses.pairs import BOXES, build, leaves
-from tests.losses.steps import make_step, pictures
+from tests.helpers.pairs import BOXES, build, leaves
+from tests.helpers.steps import make_step, pictures
 from yolokd.losses.base import Loss, Step
 from yolokd.losses.table import LOSSES
 from yolokd.recipe import Losses

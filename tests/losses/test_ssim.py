@@ -9,7 +9,7 @@ from kornia.metrics import ssim as kornia_ssim
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from tests.losses.steps import STRIDES, STUDENT_CHANNELS, TEACHER_CHANNELS, cast, doubled, gradient, make_step, moves
+from tests.helpers.steps import STRIDES, STUDENT_CHANNELS, TEACHER_CHANNELS, cast, doubled, gradient, make_step, moves
 from yolokd.errors import ShapeError
 from yolokd.losses.base import Grid, Step
 from yolokd.losses.ssim import SSIM, _blur_matrix, _blur_of, ssim_loss_map, ssim_map
@@ -245,7 +245,7 @@ def test_ssim_loss_map__is_the_same_however_many_pictures_go_at_a_time(
     student, teacher, weight = uniform(5, 3, 13, 14), uniform(5, 3, 13, 14), uniform(5, 13, 14)
     whole = value_and_gradient(student, teacher, weight, normalize)
     for values in (1, 2 * student[0].numel()):
-        monkeypatch.setattr("yolokd.losses._tensors.CACHED", values)
+        monkeypatch.setattr("yolokd.losses.tensors.CACHED", values)
         torch.testing.assert_close(value_and_gradient(student, teacher, weight, normalize), whole)
 
 

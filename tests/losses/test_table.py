@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.losses.steps import STUDENT_CHANNELS, TEACHER_CHANNELS
+from tests.helpers.steps import STUDENT_CHANNELS, TEACHER_CHANNELS
 from yolokd.losses.table import LOSSES
 from yolokd.recipe import Losses, SAMKDConfig
 

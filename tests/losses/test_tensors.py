@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing
 
-from tests.losses.steps import gradient
+from tests.helpers.steps import gradient
 from yolokd.errors import ShapeError
-from yolokd.losses._tensors import (
+from yolokd.losses.tensors import (
     as_pair,
     known,
     mean_over_ranks,

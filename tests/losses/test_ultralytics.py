@@ -9,7 +9,7 @@ from ultralytics.cfg import get_cfg
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.tasks import DetectionModel
 
-from tests.losses.steps import GRID, STUDENT_CHANNELS, TEACHER_CHANNELS, cast, doubled, gradient, make_step, moves
+from tests.helpers.steps import GRID, STUDENT_CHANNELS, TEACHER_CHANNELS, cast, doubled, gradient, make_step, moves
 from yolokd.errors import RunError, ShapeError
 from yolokd.losses.base import LEVELS, Step
 from yolokd.losses.ultralytics import Ultralytics, score_weighted_l2_map

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tests.recipe.strategies import PLAIN, RECIPES
+from tests.helpers.strategies import PLAIN, RECIPES
 from yolokd.errors import RecipeError
 from yolokd.recipe import AIDConfig, Losses, Recipe, Schedule, SSIMConfig, Weighting, list_recipes, schema
 from yolokd.recipe._yaml import parse

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.evaluation import tiny
-from tests.report.making import NAMES, Oracle, checkpoint, two_arms
+from tests.helpers import tiny
+from tests.helpers.making import NAMES, Oracle, checkpoint, two_arms
 from yolokd.report import charts, gallery, scoring
 
 

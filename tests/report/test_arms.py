@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.report.making import Oracle, checkpoint, make_comparison, make_run
-from yolokd.engine.comparison import read
-from yolokd.engine.comparison_results import results
+from tests.helpers.making import Oracle, checkpoint, make_comparison, make_run
+from yolokd.comparison.results import results
+from yolokd.comparison.spec import read
 from yolokd.report.arms import Arms, budget, gather
 from yolokd.report.runs import read_run
 from yolokd.report.scoring import Scores, open_pictures, score_study

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.report.making import NAMES, Oracle, checkpoint, make_comparison, make_run, two_arms
-from tests.report.reading import Node, decoded, read_html, read_markdown, tables
+from tests.helpers.making import NAMES, Oracle, checkpoint, make_comparison, make_run, two_arms
+from tests.helpers.reading import Node, decoded, read_html, read_markdown, tables
 from yolokd.errors import DataError, UserError
 from yolokd.report import figures, scoring, write
 

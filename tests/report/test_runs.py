@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.making import checkpoint, make_run
-from yolokd.engine.weights import sha256
+from tests.helpers.making import checkpoint, make_run
+from yolokd.backend.checkpoints import sha256
 from yolokd.errors import UserError
 from yolokd.report.runs import read_columns, read_run
 

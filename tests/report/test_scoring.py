@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.evaluation import tiny
-from tests.report.making import NAMES, Oracle, checkpoint, make_run
+from tests.helpers import tiny
+from tests.helpers.making import NAMES, Oracle, checkpoint, make_run
 from yolokd.errors import DataError, RunError, UserError
 from yolokd.report import scoring
 from yolokd.report.scoring import Scores, open_pictures, score_study

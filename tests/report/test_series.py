@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from yolokd.engine.comparison_results import ArmResult
+from yolokd.comparison.results import ArmResult
+from yolokd.comparison.statistics import Spread
 from yolokd.evaluation.models import ModelScore
-from yolokd.evaluation.statistics import Spread
 from yolokd.report.arms import Arm
 from yolokd.report.charts import Look
 from yolokd.report.runs import RunFolder

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.making import make_comparison, make_run
+from tests.helpers.making import make_comparison, make_run
 from yolokd.errors import UserError
 from yolokd.report.study import open_study, read_log
 

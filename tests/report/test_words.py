@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolokd.engine.comparison_results import ArmResult
-from yolokd.evaluation.statistics import Difference, Spread, paired_difference
+from yolokd.comparison.results import ArmResult
+from yolokd.comparison.statistics import Difference, Spread, paired_difference
 from yolokd.report.arms import Arm
 from yolokd.report.view import Statement
 from yolokd.report.words import counted, interval, listed, mean_and_spread, percent, share, signed, statement, together

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from yolokd.errors import ShapeError
-from yolokd.losses._tensors import widen, without_autocast
+from yolokd.losses.tensors import widen, without_autocast
 
 SMALL_AREA = 32 * 32  # square pixels of the original picture; below it an object is small
 DRAWS = 50  # of a crop, before the picture is left whole

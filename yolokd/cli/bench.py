@@ -20,7 +20,7 @@ from yolokd.errors import UserError
 from yolokd.outputs import check_file, write_file
 
 if TYPE_CHECKING:
-    from yolokd.engine.bench_report import Cost, RecipeCost, Report
+    from yolokd.bench.results import Cost, RecipeCost, Report
     from yolokd.recipe import Recipe
 
 
@@ -64,8 +64,8 @@ def bench(
     if plot is not None and Path(plot).suffix.lower() != ".png":
         raise UserError(f"--plot writes a PNG picture; the name '{plot}' must end in .png.")
     os.environ.setdefault("YOLO_VERBOSE", "false")
-    from yolokd.engine.bench import bench as run
-    from yolokd.engine.bench_models import open_models, read_setting
+    from yolokd.bench.measure import bench as run
+    from yolokd.bench.models import open_models, read_setting
 
     recipes = load_recipes(str(recipe), set_ or [], imgsz=imgsz, batch=batch, device=device)
     setting = read_setting(recipes)
@@ -106,8 +106,8 @@ def load_recipes(
     names: str, overrides: Sequence[str], *, imgsz: int | None, batch: int | None, device: str | None
 ) -> list[Recipe]:
     """Load the recipes that are named with commas between; a single one takes any override. Errors: `load_alike`."""
-    from yolokd.engine.comparison_plan import load_alike
-    from yolokd.engine.run import resolve_recipe
+    from yolokd.comparison.checks import load_alike
+    from yolokd.training.run import resolve_recipe
 
     words = words_of(names, "--recipe")
     options = {"imgsz": imgsz, "batch": batch, "device": device}
@@ -118,7 +118,7 @@ def load_recipes(
 
 def write_plot(file: str, report: Report) -> None:
     """Draw the image; errors as `yolokd.outputs.write_file`."""
-    from yolokd.engine.bench_plot import draw
+    from yolokd.bench.plot import draw
 
     with tempfile.TemporaryDirectory() as temporary:
         drawn = Path(temporary) / "plot.png"
@@ -128,7 +128,7 @@ def write_plot(file: str, report: Report) -> None:
 
 def show(console: Console, report: Report) -> None:
     """Print what a step takes and of what, then what is worth knowing about the figures."""
-    from yolokd.engine.bench_plot import title_of
+    from yolokd.bench.plot import title_of
 
     for line in title_of(report):
         console.print(Text(line), soft_wrap=True)

@@ -20,9 +20,9 @@ from yolokd.outputs import check_file
 from yolokd.recipe.arguments import LARGEST_SEED
 
 if TYPE_CHECKING:
-    from yolokd.engine.comparison import Comparison
-    from yolokd.engine.comparison_results import ArmResult, Results
-    from yolokd.engine.comparison_run import Event
+    from yolokd.comparison.executor import Event
+    from yolokd.comparison.results import ArmResult, Results
+    from yolokd.comparison.spec import Comparison
 
 NOTHING = "–"
 
@@ -74,10 +74,10 @@ def compare(
     names, numbers = words_of(recipes, "--recipes"), _seeds(seeds)
     check_file(json_file, "--json")
     places: list[str | None] = [*words_of(device, "--device")] if device is not None else [None]
-    from yolokd.engine.comparison import BASELINE, opened
-    from yolokd.engine.comparison_plan import load_recipes, plan_comparison
-    from yolokd.engine.comparison_results import results
-    from yolokd.engine.comparison_run import carry_out
+    from yolokd.comparison.checks import load_recipes, plan_comparison
+    from yolokd.comparison.executor import carry_out
+    from yolokd.comparison.results import results
+    from yolokd.comparison.spec import BASELINE, opened
 
     told = Console(stderr=True)
     options = {"data": data, "epochs": epochs, "imgsz": imgsz, "batch": batch, "unlabeled": unlabeled}
@@ -130,7 +130,7 @@ class _Progress:
     """One bar per run at work, one line per run done."""
 
     def __init__(self, comparison: Comparison, console: Console) -> None:
-        from yolokd.engine.comparison_run import jobs
+        from yolokd.comparison.executor import jobs
 
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),

@@ -131,8 +131,8 @@ def check(
     """Open all images of a data set, read all labels, and say what is wrong with them."""
     from rich.console import Console
 
+    from yolokd.backend.dataset import resolve
     from yolokd.data.check import check_labels
-    from yolokd.engine.dataset import resolve
 
     found = resolve(data)
     with _progress() as bar:

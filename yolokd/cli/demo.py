@@ -46,14 +46,14 @@ def demo(
         minutes, seconds = divmod(int(time.perf_counter() - started), 60)
         console.print(Text(f"\n[{minutes:02d}:{seconds:02d}] {text}", style="bold"))
 
+    from yolokd.backend.descriptions import write_yolov8
     from yolokd.cli.evaluate import show_scores
     from yolokd.cli.export import describe
     from yolokd.data.streets import build
     from yolokd.deploy.export import export
-    from yolokd.engine.descriptions import write_yolov8
-    from yolokd.engine.plan import make_plan
-    from yolokd.engine.run import resolve_recipe, start
     from yolokd.evaluation.models import evaluate
+    from yolokd.training.plan import make_plan
+    from yolokd.training.run import resolve_recipe, start
 
     held_out = max(1, pictures // 4)
     say(f"Drawing {pictures} + {held_out} synthetic street scenes")

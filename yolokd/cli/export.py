@@ -16,7 +16,7 @@ from yolokd.errors import RunError, UserError
 from yolokd.outputs import check_file
 
 if TYPE_CHECKING:
-    from yolokd.deploy.formats import Precision
+    from yolokd.backend.formats import Precision
     from yolokd.deploy.report import ExportReport, Side
 
 
@@ -49,9 +49,9 @@ def export(
         raise UserError("Give --half or --int8, not both.")
     check_file(json_file, "--json")
     precision: Precision = "float16" if half else "int8" if int8 else "float32"
+    from yolokd.backend.checkpoints import find, load_detector
     from yolokd.cli.evaluate import write_json
     from yolokd.deploy.export import export as run
-    from yolokd.engine.weights import find, load_detector
 
     console = Console(quiet=json_file == "-")
     paths = list(dict.fromkeys(find(spec) for spec in weights))
@@ -104,7 +104,7 @@ def describe(report: ExportReport) -> list[str]:
 
 def show_reports(console: Console, reports: Sequence[ExportReport]) -> None:
     """Print a row for each checkpoint and one for its export: AP, size on disk, time of a forward pass."""
-    from yolokd.evaluation.checkpoints import short_names
+    from yolokd.backend.opening import short_names
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", overflow="fold")

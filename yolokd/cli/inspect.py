@@ -47,14 +47,14 @@ def inspect(
     if training := [path for path in set_ or [] if path.startswith("train.")]:
         raise UserError(f"inspect does not train: leave out --set {training[0]}. It has --data, --imgsz and --device.")
     os.environ.setdefault("YOLO_VERBOSE", "false")
+    from yolokd.backend.dataset import resolve
+    from yolokd.backend.opening import short_names
     from yolokd.data.labels import NO_KEYPOINTS
-    from yolokd.engine.dataset import resolve
-    from yolokd.engine.inspection_plot import draw
-    from yolokd.engine.inspection_setup import open_pair
-    from yolokd.engine.photos import find_photos, read_photo
-    from yolokd.engine.run import resolve_recipe
-    from yolokd.evaluation.checkpoints import short_names
+    from yolokd.inspection.images import find_photos, read_photo
+    from yolokd.inspection.plot import draw
+    from yolokd.inspection.setup import open_pair
     from yolokd.outputs import open_folder
+    from yolokd.training.run import resolve_recipe
 
     console = Console()
     paths, notes = find_photos(images)

@@ -42,11 +42,11 @@ def predict(
     if not is_url and not exists(Path(source).expanduser()):
         raise UserError(f"There is no image, video or folder '{source}'.")
     os.environ.setdefault("YOLO_VERBOSE", "false")
+    from yolokd.backend import checkpoints
+    from yolokd.backend.opening import image_size, open_checkpoint, quiet
     from yolokd.deploy.sources import list_sources
-    from yolokd.engine import weights as checkpoints
-    from yolokd.engine.plan import check_device
-    from yolokd.evaluation.checkpoints import image_size, open_checkpoint, quiet
     from yolokd.outputs import open_folder
+    from yolokd.training.plan import check_device
 
     console = Console()
     check_device(device)

@@ -15,7 +15,7 @@ from yolokd.cli.opening import image_bar
 from yolokd.errors import UserError
 
 if TYPE_CHECKING:
-    from yolokd.engine.plan import ModelPlan, Plan
+    from yolokd.training.plan import ModelPlan, Plan
 
 DEFAULT_RECIPE = "best"
 
@@ -69,8 +69,8 @@ def train(
         return
     if student is None:
         raise UserError("Give the model to train: --student yolov8n (pretrained) or --student yolov8n.yaml (scratch).")
-    from yolokd.engine.plan import make_plan
-    from yolokd.engine.run import resolve_recipe, start
+    from yolokd.training.plan import make_plan
+    from yolokd.training.run import resolve_recipe, start
 
     if recipe is None and teacher is None:
         raise UserError("Give the teacher: --teacher yolov8l, or train without one: --recipe baseline.")
@@ -96,8 +96,8 @@ def _resume(
     given: Mapping[str, object],
     overrides: Sequence[str],
 ) -> None:
-    from yolokd.engine.resume_changes import CHANGEABLE, MOVABLE, refuse_fixed, split_assignments
-    from yolokd.engine.run import resolve_recipe, resume
+    from yolokd.training.resume_changes import CHANGEABLE, MOVABLE, refuse_fixed, split_assignments
+    from yolokd.training.run import resolve_recipe, resume
 
     options = {key: value for key, value in given.items() if value is not None}
     refuse_fixed([f"--{key}" for key in options if key not in {*CHANGEABLE, *MOVABLE}])

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from yolokd.data.description import load_yaml, refuse_script
-from yolokd.data.images import ImageCheck, check_images, left_out
 from yolokd.data.labels import NO_KEYPOINTS, BadRowError, Box, Keypoints, parse_row, read_rows, refuse_row
 from yolokd.data.layout import fingerprint, label_path, pictures, printable
 from yolokd.errors import DataError
+from yolokd.images.reader import ImageCheck, check_images, left_out
 
 __all__ = ["DataReport", "Problem", "Split", "check_labels", "fingerprint", "load_yaml", "refuse_script"]
 

@@ -69,7 +69,7 @@ def fingerprint(splits: Mapping[str, Sequence[Path]], *, like: str | None = None
     """
     if like and ":" not in like:  # without a version: all sizes in bytes, from before there were versions
         return _digest(splits, _size)
-    from yolokd.data.images import check_images
+    from yolokd.images.reader import check_images
 
     checks = check_images(image for sources in splits.values() for source in sources for image in pictures(source))
 

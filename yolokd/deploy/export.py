@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from yolokd.deploy import pictures, runtimes
-from yolokd.deploy.formats import QUANTIZE, Precision, check_precision, known_format, require_packages
+from yolokd.backend import runtimes
+from yolokd.backend.formats import QUANTIZE, Precision, check_precision, known_format, require_packages
+from yolokd.backend.networks import identity_of
+from yolokd.backend.opening import image_size, open_checkpoint, quiet
+from yolokd.deploy import pictures
 from yolokd.deploy.parity import Parity, compare
 from yolokd.deploy.report import ExportReport, Side, size_of
 from yolokd.errors import RunError, UserError
 from yolokd.evaluation.bootstrap import ap_interval
-from yolokd.evaluation.checkpoints import image_size, open_checkpoint, quiet
-from yolokd.evaluation.networks import identity_of
 from yolokd.evaluation.task import Identity
 from yolokd.outputs import OutputFolder
 from yolokd.recipe.classes import ITEM
@@ -76,8 +77,8 @@ def export(
         DataError: `check` holds no pictures, or is a data set that cannot be scored on.
         RunError: Ultralytics' export failed, or its result cannot be run.
     """
-    from yolokd.engine import weights as checkpoints
-    from yolokd.engine.paths import altered
+    from yolokd.backend import checkpoints
+    from yolokd.backend.paths import altered
 
     say = progress or (lambda _: None)
     source, format = checkpoints.find(weights), known_format(format)

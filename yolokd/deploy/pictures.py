@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from yolokd.data import layout, publish
-from yolokd.data.images import check_images, left_out, read_image
 from yolokd.data.layout import PICTURES
 from yolokd.errors import DataError
 from yolokd.evaluation.ground_truth import list_pictures
+from yolokd.images.reader import check_images, left_out, read_image
 
 MAX_COMPARED = 16
 MAX_CALIBRATION = 300  # as nncf's own default; more takes longer and changes little
@@ -43,12 +43,12 @@ def to_compare(check: str | Path | None) -> list[Path]:
         DataError: There are none, or no such data set.
     """
     if check is None:
-        from ultralytics.utils import ASSETS
+        from yolokd.backend.api import ASSETS
 
         return list_pictures([Path(ASSETS)])
     path = Path(check).expanduser()
     if is_data_set(check):
-        from yolokd.engine import dataset
+        from yolokd.backend import dataset
 
         return spread(list_pictures(dataset.resolve(str(check)).splits.get("val", [])), MAX_COMPARED)
     return [path] if path.is_file() else spread(list_pictures([path]), MAX_COMPARED)
@@ -70,7 +70,7 @@ def write_calibration(data: str | Path, folder: Path) -> Path:
     Raises:
         DataError: No such data set, or it has no training pictures.
     """
-    from yolokd.engine import dataset
+    from yolokd.backend import dataset
     from yolokd.evaluation.models import write_data
 
     found = dataset.resolve(str(data))

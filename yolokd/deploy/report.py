@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from yolokd.deploy.formats import Precision
+from yolokd.backend.formats import Precision
 from yolokd.deploy.parity import LEAST_AGREEMENT, MOST_BOX_PX, MOST_SCORE, Parity
 
 MOST_AP_LOSS = 0.005  # float32 and float16

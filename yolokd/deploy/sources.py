@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from yolokd.data.images import ImageCheck, check_images, read_image
 from yolokd.data.layout import PICTURES, printable
 from yolokd.errors import DataError, UserError
+from yolokd.images.reader import ImageCheck, check_images, read_image
 
 SHOWN = 5  # files that a note names
 LISTS = {".txt", ".csv"}
@@ -38,7 +38,7 @@ def list_sources(source: str | Path) -> tuple[list[Path], list[str]]:
 
 def is_video(path: Path) -> bool:
     """Whether a file is named as Ultralytics' videos are."""
-    from ultralytics.data.utils import VID_FORMATS
+    from yolokd.backend.api import VID_FORMATS
 
     return path.suffix[1:].lower() in VID_FORMATS
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ultralytics.data.dataset import YOLODataset
-from ultralytics.models.yolo.detect import DetectionValidator
 
-from yolokd.data.images import ImageCheck, check_images
+from yolokd.backend.api import DetectionValidator, YOLODataset
 from yolokd.data.layout import printable
 from yolokd.errors import DataError
+from yolokd.images.reader import ImageCheck, check_images
 
 WARM_UPS = 3
 TIMED_PASSES = 20

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolokd.data import layout
-from yolokd.data.images import ImageCheck, check_images, shown_size
 from yolokd.data.labels import NO_KEYPOINTS, Keypoints, parse_row, read_rows
 from yolokd.errors import DataError
+from yolokd.images.reader import ImageCheck, check_images, shown_size
 
 Rows = NDArray[np.float64]
 

@@ -25,11 +25,12 @@ from typing import Any
 
 import yaml
 
+from yolokd.backend import networks
+from yolokd.backend.opening import quiet, short_names
 from yolokd.data.check import check_labels
 from yolokd.data.description import load_yaml
 from yolokd.errors import DataError, RunError, UserError, YolokdError
-from yolokd.evaluation import kitti_set, networks
-from yolokd.evaluation.checkpoints import quiet, short_names
+from yolokd.evaluation import kitti_set
 from yolokd.evaluation.classes import check_mapping, match_classes
 from yolokd.evaluation.coco import score
 from yolokd.evaluation.detections import detect, latency
@@ -152,8 +153,8 @@ def examine(
     to one, and `only` names the classes of the data whose objects count: the training arguments of those names, which
     are otherwise taken from the networks (see `yolokd.evaluation.task`).
     """
-    from yolokd.engine import dataset
-    from yolokd.engine.plan import check_device
+    from yolokd.backend import dataset
+    from yolokd.training.plan import check_device
 
     _check_protocol(protocol, metric)
     check_device(device)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from yolokd.losses._tensors import widen, without_autocast
+from yolokd.losses.tensors import widen, without_autocast
 
 
 @without_autocast

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from yolokd.losses._tensors import mean_over_ranks, widen, without_autocast
+from yolokd.losses.tensors import mean_over_ranks, widen, without_autocast
 
 LEVEL_OF_STRIDE = {8: "p3", 16: "p4", 32: "p5"}
 LEVELS = tuple(LEVEL_OF_STRIDE.values())

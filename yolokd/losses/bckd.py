@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolokd.errors import RunError, ShapeError
-from yolokd.losses._tensors import as_pair, known, portions, same_shape, without_autocast
 from yolokd.losses.base import Branch, Loss, Requirements, Step
+from yolokd.losses.tensors import as_pair, known, portions, same_shape, without_autocast
 
 if TYPE_CHECKING:
     from yolokd.recipe import BCKDConfig

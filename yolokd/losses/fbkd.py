@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yolokd.losses._tensors import as_pair, widen, without_autocast
 from yolokd.losses.base import FeatureLoss, Requirements, Step, adapters
 from yolokd.losses.samkd import spatial_attention
+from yolokd.losses.tensors import as_pair, widen, without_autocast
 
 if TYPE_CHECKING:
     from yolokd.recipe import FBKDConfig

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yolokd.losses._tensors import known
+from yolokd.losses.tensors import known
 
 
 def generator_block(channels: int, kind: str = "conv") -> nn.Sequential:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from yolokd.losses._tensors import as_pair, widen, without_autocast
 from yolokd.losses.base import LEVELS, Loss, Requirements, Step, adapters
+from yolokd.losses.tensors import as_pair, widen, without_autocast
 
 if TYPE_CHECKING:
     from yolokd.recipe import IKDAdversarialConfig

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from yolokd.errors import PairError, RunError, ShapeError
-from yolokd.losses._tensors import as_pair, mean_over_ranks, without_autocast
 from yolokd.losses.base import Branch, Loss, Requirements, Step
+from yolokd.losses.tensors import as_pair, mean_over_ranks, without_autocast
 
 if TYPE_CHECKING:
     from yolokd.recipe import LDConfig

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from yolokd.losses._tensors import as_pair, rank_and_ranks, widen, without_autocast
 from yolokd.losses.base import FeatureLoss, Requirements, Step, adapters
 from yolokd.losses.generators import generators
+from yolokd.losses.tensors import as_pair, rank_and_ranks, widen, without_autocast
 
 if TYPE_CHECKING:
     from yolokd.recipe import MGDConfig

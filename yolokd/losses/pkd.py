@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from yolokd.errors import ShapeError
-from yolokd.losses._tensors import as_pair, widen, without_autocast
 from yolokd.losses.base import FeatureLoss, Requirements, Step, adapters
+from yolokd.losses.tensors import as_pair, widen, without_autocast
 
 if TYPE_CHECKING:
     from yolokd.recipe import PKDConfig

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolokd.errors import RunError, ShapeError
-from yolokd.losses._tensors import as_pair, known, mean_over_ranks, widen, without_autocast
 from yolokd.losses.base import Branch, FeatureLoss, Requirements, Step, adapters
 from yolokd.losses.bckd import score_gap
 from yolokd.losses.generators import channels_last, generators, mix, without_hidden
 from yolokd.losses.mgd import MaskStream, own_random_mask, reconstruction_map, share
+from yolokd.losses.tensors import as_pair, known, mean_over_ranks, widen, without_autocast
 
 if TYPE_CHECKING:
     from yolokd.recipe import SAMKDConfig

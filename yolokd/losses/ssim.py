@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from yolokd.losses._tensors import as_pair, known, portions, widen, without_autocast
 from yolokd.losses.base import FeatureLoss, Requirements, Step, adapters
+from yolokd.losses.tensors import as_pair, known, portions, widen, without_autocast
 
 if TYPE_CHECKING:
     from yolokd.recipe import SSIMConfig

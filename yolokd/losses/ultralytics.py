@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from yolokd.errors import RunError
-from yolokd.losses._tensors import as_pair, same_shape, widen, without_autocast
 from yolokd.losses.base import LEVELS, FeatureLoss, Requirements, Step
+from yolokd.losses.tensors import as_pair, same_shape, widen, without_autocast
 
 if TYPE_CHECKING:
     from yolokd.recipe import UltralyticsConfig

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from yolokd.engine.trainer import PULL_LIMIT
 from yolokd.report.arms import Arms
 from yolokd.report.runs import RunFolder
 from yolokd.report.scoring import Pictures, Scores
 from yolokd.report.study import Study
 from yolokd.report.words import percent
+from yolokd.training.trainer import PULL_LIMIT
 
 SAME = 0.001  # AP; scoring again on another device may differ by less
 

@@ -15,7 +15,7 @@ from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 from PIL import Image
 
-from yolokd.data.images import read_image
+from yolokd.images.reader import read_image
 from yolokd.report.matching import Box
 
 SIDE = 560  # pixels of the longer side

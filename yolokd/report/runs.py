@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import yaml
 
-from yolokd.engine.weight_records import FILE as AID_FILE
-from yolokd.engine.weights import load, sha256
+from yolokd.backend.checkpoints import load, sha256
+from yolokd.distillation.weight_files import FILE as AID_FILE
 from yolokd.errors import UserError, WeightsError
 
 MARKS = ("args.yaml", "provenance.json", "results.csv")  # one of them makes a folder a run

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from yolokd.backend import dataset
+from yolokd.backend.checkpoints import sha256
+from yolokd.comparison.spec import write_json
 from yolokd.data.check import check_labels, fingerprint
-from yolokd.engine import dataset, records
-from yolokd.engine.comparison import write_json
-from yolokd.engine.weights import sha256
 from yolokd.errors import UserError, YolokdError
 from yolokd.evaluation.ground_truth import list_pictures, unusable
 from yolokd.evaluation.instances import ground_truth
@@ -30,6 +30,7 @@ from yolokd.recipe.classes import ClassMap
 from yolokd.report.matching import Box, best_threshold, in_crowds, match
 from yolokd.report.runs import RunFolder
 from yolokd.report.study import Study
+from yolokd.training import run_files as records
 
 SPLIT = "val"
 FORMAT = 2  # of the files that are kept
@@ -90,7 +91,7 @@ def open_pictures(
     """Read the validation split of a data set.
 
     Args:
-        data: As for `yolokd.engine.dataset.resolve`.
+        data: As for `yolokd.backend.dataset.resolve`.
         progress: Told the share of the images that are opened, where not all were opened before.
         single_cls: Join all classes to one, as the training argument does.
         classes: Classes of the data whose objects count; None is all.

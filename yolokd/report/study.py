@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolokd.engine.comparison import FILE, Comparison, read
-from yolokd.engine.comparison_run import log_file
-from yolokd.engine.training_task import chosen_classes
+from yolokd.backend.opening import short_names
+from yolokd.comparison.executor import log_file
+from yolokd.comparison.spec import FILE, Comparison, read
 from yolokd.errors import UserError
-from yolokd.evaluation.checkpoints import short_names
 from yolokd.report.runs import UNKNOWN, RunFolder, is_run, read_run
+from yolokd.training.task import chosen_classes
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f]")  # colours and bars of a terminal
 PULL = re.compile(r"kd_\w+ pulls .*")  # the trainer's warning

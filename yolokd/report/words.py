@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from yolokd.engine.comparison_results import ArmResult
-from yolokd.evaluation.statistics import Difference, Spread
+from yolokd.comparison.results import ArmResult
+from yolokd.comparison.statistics import Difference, Spread
 from yolokd.report.arms import Arm
 from yolokd.report.view import Statement
 

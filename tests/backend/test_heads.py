@@ -1,0 +1,100 @@
+"""Reading heads of every family, against what Ultralytics itself computes."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import YAML
+from ultralytics.utils.loss import v8DetectionLoss
+
+from tests.helpers.models import CONFIGS, DUAL, FAMILIES, batch, config, detector
+from yolokd.backend.heads import as_head, grid_of, is_supported_head, neck_features, read_head, split_branches
+from yolokd.errors import PairError
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_read_head__agrees_with_what_the_layers_return(family: str) -> None:
+    model = detector(family)
+    info = read_head(model, "The student")
+    outputs: dict[int, torch.Tensor] = {}
+    for level, layer in info.layers.items():
+        model.model[layer].register_forward_hook(lambda m, i, o, level=level: outputs.__setitem__(level, o))
+    raw = model.train()(torch.rand(2, 3, 64, 96))
+    features = neck_features(raw)
+    for level in ("p3", "p4", "p5"):
+        assert features[level] is outputs[level]  # type: ignore[index]
+        assert features[level].shape[1] == info.widths[level]
+        assert features[level].shape[-1] == 96 // info.strides[level]
+    assert info.branches == (("one2many", "one2one") if family in DUAL else ("one2many",))
+    assert tuple(split_branches(raw)) == info.branches
+    assert info.bins == (1 if family == "26" else 16)
+    assert info.classes == 3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_as_head__boxes_equal_the_criterions_own_decoding(family: str) -> None:
+    model = detector(family).train()
+    raw = model(batch()["img"])
+    branch = split_branches(raw)["one2many"]
+    grid = grid_of(neck_features(raw))
+    head = as_head(branch, grid, None)
+    criterion = v8DetectionLoss(model)
+    points, strides = grid.centres(torch.device("cpu"))
+    expected = criterion.bbox_decode(points / strides, branch["boxes"].permute(0, 2, 1).contiguous()) * strides
+    torch.testing.assert_close(head.boxes, expected, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(head.logits, branch["scores"].transpose(1, 2))
+    assert head.logits.shape[1] == grid.anchors
+
+
+def test_as_head__picks_classes_in_the_order_given() -> None:
+    model = detector("v8").train()
+    raw = split_branches(model(batch()["img"]))["one2many"]
+    head = as_head(raw, grid_of(neck_features(raw)), torch.tensor([2, 0]))
+    torch.testing.assert_close(head.logits, raw["scores"][:, [2, 0]].transpose(1, 2))
+
+
+def test_as_head__of_several_classes_the_largest_logit_counts() -> None:
+    model = detector("v8").train()
+    raw = split_branches(model(batch()["img"]))["one2many"]
+    head = as_head(raw, grid_of(neck_features(raw)), torch.tensor([[2, 0], [1, 1]]))
+    scores = raw["scores"]
+    expected = torch.stack([torch.maximum(scores[:, 2], scores[:, 0]), scores[:, 1]], -1)
+    assert torch.equal(head.logits, expected)
+    (gradient,) = torch.autograd.grad(head.logits[..., 1].sum(), scores)
+    assert (gradient[:, 1] == 1).all()  # repeated, yet counted once
+    assert not gradient[:, [0, 2]].any()
+
+
+@pytest.mark.parametrize("name", ["v8/yolov8-p2.yaml", "v8/yolov8-p6.yaml", "v3/yolov3-tiny.yaml"])
+def test_read_head__other_levels_are_refused_with_their_strides(name: str) -> None:
+    description = YAML.load(CONFIGS / name)
+    description.update(scales={"n": [0.33, 0.125, 1024]}, scale="n") if "scales" in description else None
+    model = DetectionModel(description, nc=2, verbose=False)
+    with pytest.raises(PairError, match=r"The teacher has detection levels of strides .*p3, p4, p5"):
+        read_head(model, "The teacher")
+
+
+def test_read_head__a_fused_dual_head_is_refused() -> None:
+    model = detector("26").eval()
+    model.end2end = True
+    model.fuse(verbose=False)
+    with pytest.raises(PairError, match="fused for inference"):
+        read_head(model, "The teacher")
+
+
+def test_is_supported_head__heads_of_other_tasks_are_not() -> None:
+    from ultralytics.nn.modules.head import Pose, Segment
+
+    assert is_supported_head(detector("v8").model[-1])
+    assert not is_supported_head(Segment(nc=2, ch=(16, 16, 16)))
+    assert not is_supported_head(Pose(nc=2, ch=(16, 16, 16)))
+
+
+def test_config__is_not_shared_between_models() -> None:
+    assert config("v8") == config("v8")
+    first = config("v8")
+    first["nc"] = 99
+    assert copy.deepcopy(config("v8"))["nc"] == 3

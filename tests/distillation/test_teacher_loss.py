@@ -1,0 +1,174 @@
+"""The teacher's loss per anchor: against Ultralytics' own criterion, closed forms and slow loops."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tests.helpers.taught import GRID, SIZE, crowded, labelled, only, stock, taught
+from yolokd.backend.heads import as_head
+from yolokd.distillation.teacher_loss import (
+    Objects,
+    TeacherLoss,
+    assigner,
+    distance_loss,
+    missed_loss,
+    overlap,
+    pad_objects,
+    teacher_loss,
+)
+
+
+def judge(raw: dict[str, Any], batch: dict[str, Any], classes: int = 3) -> tuple[TeacherLoss, Objects]:
+    head = as_head(raw, GRID, None)
+    objects = pad_objects(batch, torch.arange(classes), head)
+    return teacher_loss(head, objects, assigner(classes)), objects
+
+
+@pytest.mark.parametrize("bins", [16, 1])
+@pytest.mark.parametrize("seed", range(3))
+def test_teacher_loss__sums_to_ultralytics_criterion(bins: int, seed: int) -> None:
+    batch = crowded(seed=seed)
+    raw = taught(batch, bins=bins, seed=seed)
+    (box, cls, dfl), (_, _, scores, foreground, _) = stock(raw, batch, bins=bins)
+    loss, _ = judge(raw, batch)
+    normalizer = scores.sum().clamp(min=1)
+    torch.testing.assert_close(loss.cls.sum() / normalizer, cls)
+    torch.testing.assert_close((loss.box * loss.mass).sum() / normalizer, box + dfl)
+    torch.testing.assert_close(loss.mass, scores.sum(-1))
+    assert torch.equal(loss.slot >= 0, foreground)
+    assert foreground.any()
+
+
+@pytest.mark.parametrize("bins", [16, 1])
+def test_teacher_loss__cls_equals_the_criterions_at_every_anchor(bins: int) -> None:
+    batch = crowded()
+    raw = taught(batch, bins=bins)
+    scores = stock(raw, batch, bins=bins)[1][2]
+    expected = F.binary_cross_entropy(raw["scores"].transpose(1, 2).sigmoid(), scores, reduction="none").sum(-1)
+    torch.testing.assert_close(judge(raw, batch)[0].cls, expected)
+
+
+@pytest.mark.parametrize("bins", [16, 1])
+def test_of_levels__sum_is_the_criterion_on_the_picture_alone(bins: int) -> None:
+    batch = crowded(pictures=4)
+    raw = taught(batch, bins=bins)
+    of_levels = judge(raw, batch)[0].of_levels(GRID)
+    assert of_levels.shape == (4, 3)
+    for picture in range(4):
+        part, said = only(batch, raw, picture)
+        torch.testing.assert_close(of_levels[picture].sum(), stock(said, part, bins=bins)[0].sum())
+
+
+def test_of_levels__a_level_answers_for_its_own_anchors() -> None:
+    batch = labelled([])
+    raw = taught(batch)
+    raw["scores"][..., GRID.places("p4")] += 3
+    expected = [F.softplus(raw["scores"])[..., GRID.places(level)].sum() for level in GRID.shapes]  # divided by 1
+    torch.testing.assert_close(judge(raw, batch)[0].of_levels(GRID)[0], torch.stack(expected))
+
+
+def test_pad_objects__any_order_and_the_smaller_first() -> None:
+    batch = labelled([(2, 0, 0, 32, 32), (0, 8, 8, 16, 16)], [], [(1, 4, 4, 40, 60)])
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        mixed = {key: batch[key][order] for key in ("batch_idx", "cls", "bboxes")}
+        objects = judge(taught(batch), mixed)[1]
+        assert objects.present.tolist() == [[True, True], [False, False], [True, False]]
+        assert objects.labels.tolist() == [[0, 2], [0, 0], [1, 0]]
+        torch.testing.assert_close(objects.boxes[0], torch.tensor([[8.0, 8, 16, 16], [0, 0, 32, 32]]))
+        torch.testing.assert_close(objects.boxes[2, 0], torch.tensor([4.0, 4, 40, 60]))
+
+
+def test_pad_objects__unknown_classes_are_present_and_not_known() -> None:
+    batch = labelled([(0, 0, 0, 8, 8), (1, 0, 0, 9, 9), (2, 0, 0, 10, 10)])
+    head = as_head(taught(batch, classes=2), GRID, None)
+    objects = pad_objects(batch, torch.tensor([1, -1, 0]), head)
+    assert objects.present.tolist() == [[True, True, True]]
+    assert objects.known.tolist() == [[True, False, True]]
+    assert objects.labels.tolist() == [[1, 0, 0]]
+
+
+def hand_made(cls: list[list[float]], box: list[list[float]], slot: list[list[int]]) -> TeacherLoss:
+    return TeacherLoss(torch.tensor(cls), torch.tensor(box), torch.zeros(len(cls), len(cls[0])), torch.tensor(slot))
+
+
+def objects_of(known: list[list[bool]]) -> Objects:
+    mask = torch.tensor(known)
+    return Objects(torch.zeros(*mask.shape, 4), torch.zeros(mask.shape, dtype=torch.long), mask, mask)
+
+
+def test_of_objects__mean_over_assigned_anchors_and_the_largest_of_the_picture_for_the_rest() -> None:
+    loss = hand_made(
+        cls=[[1, 2, 3, 4, 9], [5, 5, 5, 5, 5], [1, 1, 1, 1, 1]],
+        box=[[1, 1, 2, 0, 0], [0, 0, 0, 0, 0], [0, 2, 0, 0, 0]],
+        slot=[[0, 0, 2, -1, -1], [-1, -1, -1, -1, -1], [-1, 1, -1, -1, -1]],
+    )
+    objects = objects_of([[True, True, True], [True, True, False], [False, True, False]])
+    missed = torch.tensor([[7.0, 7, 7], [8, 9, 7], [7, 7, 7]])
+    of_objects = loss.of_objects(objects, missed)
+    assert of_objects[0].tolist() == [2.5, 5, 5]  # (1 + 1 + 2 + 1) / 2; nothing assigned; 3 + 2
+    assert of_objects[1, :2].tolist() == [8, 9]  # no object of the picture has any anchor
+    assert of_objects[2, 1] == 3
+
+
+def test_missed_loss__closed_form_and_the_best_level() -> None:
+    batch = labelled([(1, 30, 30, 40, 40)])  # its centre (35, 35) lies in cell 4, 4 of p3, 2, 2 of p4, 1, 1 of p5
+    raw = taught(batch)
+    raw["scores"].zero_()
+    head = as_head(raw, GRID, None)
+    objects = pad_objects(batch, torch.arange(3), head)
+    assert missed_loss(head, objects).item() == pytest.approx(3 * math.log(2) + 1)
+    raw["scores"][0, 1, 64 + 2 * 4 + 2] = 4.0
+    expected = 2 * math.log(2) + math.log1p(math.exp(-4)) + 1
+    assert missed_loss(as_head(raw, GRID, None), objects).item() == pytest.approx(expected)
+
+
+def at(point: float, wanted: list[float], raw: Tensor) -> float:
+    """The distance loss at one anchor of stride 8, its centre at (point, point)."""
+    like = raw.new_tensor
+    loss = distance_loss(raw[None], like([wanted]), like([[point, point]]), like([[8]]), like([SIZE] * 4))
+    assert loss.shape == (1,)
+    return loss.item()
+
+
+def test_distance_loss__closed_forms() -> None:
+    # L1: distances of 1, 2, 3, 4 cells where 12, 12, 28, 36 px are wanted
+    assert at(20, [8, 8, 48, 56], torch.tensor([1.0, 2, 3, 4])) == pytest.approx((4 + 4 + 4 + 4) / 4 / SIZE)
+    assert at(20, [8, 8, 48, 56], torch.tensor([1.0, 1.5, 3.5, 5])) == pytest.approx((4 + 0 + 0 + 4) / 4 / SIZE)
+    # DFL: a flat distribution costs log R whatever is wanted, also beyond the last bin
+    assert at(20, [-9, 8, 400, 56], torch.zeros(64)) == pytest.approx(math.log(16))
+
+
+def test_distance_loss__linear_between_two_bins() -> None:
+    raw = torch.randn(64, generator=torch.Generator().manual_seed(0)).double()
+    logs = raw.view(4, 16).log_softmax(-1)  # wanted: 0.5, 0.5, 1.25, 1.25 cells
+    expected = -(0.5 * logs[:2, :2].sum() + 0.75 * logs[2:, 1].sum() + 0.25 * logs[2:, 2].sum()) / 4
+    assert at(4, [0, 0, 14, 14], raw) == pytest.approx(expected.item())
+
+
+def ciou(a: list[float], b: list[float]) -> float:
+    """Zheng et al. (AAAI 2020) by hand."""
+    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    inter = max(w, 0.0) * max(h, 0.0)
+    (wa, ha), (wb, hb) = (a[2] - a[0], a[3] - a[1]), (b[2] - b[0], b[3] - b[1])
+    iou = inter / (wa * ha + wb * hb - inter)
+    diagonal = (max(a[2], b[2]) - min(a[0], b[0])) ** 2 + (max(a[3], b[3]) - min(a[1], b[1])) ** 2
+    centres = ((a[0] + a[2] - b[0] - b[2]) ** 2 + (a[1] + a[3] - b[1] - b[3]) ** 2) / 4
+    v = 4 / math.pi**2 * (math.atan(wb / hb) - math.atan(wa / ha)) ** 2
+    return iou - centres / diagonal - (v * v / (1 - iou + v) if v else 0.0)
+
+
+def test_overlap__equals_complete_iou_by_hand() -> None:
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(2, 20, 2, generator=generator, dtype=torch.float64) * 30
+    boxes = torch.cat((corner, corner + 3 + 30 * torch.rand(2, 20, 2, generator=generator, dtype=torch.float64)), -1)
+    expected = [ciou(a, b) for a, b in zip(boxes[0].tolist(), boxes[1].tolist(), strict=True)]
+    assert min(expected) < 0 < max(expected)
+    torch.testing.assert_close(
+        overlap(boxes[0], boxes[1]), torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=1e-6
+    )

@@ -1,0 +1,138 @@
+"""`student.init` in whole runs: what the student has before its first step, and what plan and records say of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.helpers.fixtures import Pair
+from tests.helpers.models import detector, save
+from tests.helpers.unlabeled import make_pictures
+from yolokd.backend.checkpoints import load_detector
+from yolokd.backend.classes import match_classes
+from yolokd.errors import RunError, UserError
+from yolokd.initialization.weight_selection import UnfitTeacherError, inherit
+from yolokd.training.plan import from_yaml, make_plan
+from yolokd.training.run import resolve_recipe, resume, start
+from yolokd.training.trainer import DistillTrainer
+
+LAYER = "model.6.cv1.conv.weight"
+
+
+def before_training(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, *overrides: str, recipe: str = "bckd_ssim"
+) -> dict[str, Tensor]:
+    """Start a run and break it off before its first step; return the student's weights."""
+    seen: dict[str, Tensor] = {}
+
+    def stop(self: DistillTrainer) -> None:
+        student = getattr(self.model, "student_model", self.model)
+        seen.update({key: value.clone() for key, value in student.state_dict().items()})
+        raise ValueError("stopped by the test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DistillTrainer, "set_model_attributes", stop)
+        with pytest.raises(RunError, match="stopped by the test"):
+            start(pair.plan(recipe, overrides=overrides, epochs=1))
+    return seen
+
+
+def test_init__teacher_gives_a_fitted_part_of_its_weights(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = before_training(tiny_pair, monkeypatch)
+    fitted = before_training(tiny_pair, monkeypatch, "student.init=teacher")
+    student, teacher = from_yaml(tiny_pair.student, 3), load_detector(tiny_pair.teacher)
+    student.names = dict(teacher.names)
+    inherit(student, teacher, match_classes(student.names, teacher.names, {}))
+    selected = {key: value.clone() for key, value in student.state_dict().items()}
+    student.load_state_dict(fitted)
+    read = np.asarray(cv2.imread(str(tiny_pair.data.parent / "images/train/000.png")))
+    picture = torch.from_numpy(read[..., ::-1].copy())
+    pixels = picture.permute(2, 0, 1)[None].float() / 255
+    ours, theirs = (model.float().eval().model[0](pixels) for model in (student, teacher))
+    torch.testing.assert_close(ours, theirs[:, ::2], rtol=0.05, atol=0.05)  # nothing is missing at the first layer
+    assert not torch.allclose(fitted[LAYER], random[LAYER])
+    assert not torch.allclose(fitted[LAYER], selected[LAYER])  # least squares went over it
+    assert all(torch.isfinite(value).all() for value in fitted.values())
+
+
+def test_init__same_weights_whenever_it_is_done(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (before_training(tiny_pair, monkeypatch, "student.init=teacher") for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_init__a_trained_student_keeps_its_weights(
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = replace(tiny_pair, student=save(detector("v8", seed=5), tmp_path / "trained.pt"))
+    plan = pair.plan(overrides=["student.init=teacher"])
+    assert plan.inherited is None
+    assert any("keeps them; student.init is not used, and for such" in note for note in plan.notes)
+    unlabeled = pair.plan(overrides=["student.init=teacher", f"train.unlabeled={make_pictures(tmp_path / 'free', 2)}"])
+    assert any(note.endswith("keeps them; student.init is not used") for note in unlabeled.notes)
+    kept = before_training(pair, monkeypatch, "student.init=teacher")
+    torch.testing.assert_close(kept[LAYER], load_detector(pair.student).float().state_dict()[LAYER])
+
+
+def test_init__another_family_is_refused_and_auto_goes_on(
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = replace(tiny_pair, teacher=save(detector("11", width=0.25), tmp_path / "other.pt"))
+    with pytest.raises(UnfitTeacherError, match=r"layer 2 is C2f in the student and C3k2 in the teacher\. Take"):
+        pair.plan(overrides=["student.init=teacher"])
+    plan = pair.plan(overrides=["student.init=auto"])
+    assert "the student starts from random weights: layer 2 is C2f" in " ".join(plan.notes)
+    random, automatic = (before_training(pair, monkeypatch, *more) for more in ([], ["student.init=auto"]))
+    assert all(torch.equal(random[key], automatic[key]) for key in random)
+
+
+def test_init__is_recorded(tiny_pair: Pair) -> None:
+    run = start(tiny_pair.plan(overrides=["student.init=auto"], epochs=1))
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert provenance["student_initialisation"].startswith("a part of the teacher's weights")
+
+
+def test_init__without_losses_begins_alike(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = before_training(tiny_pair, monkeypatch, recipe="init")
+    beside = before_training(tiny_pair, monkeypatch, "student.init=auto")
+    assert all(torch.equal(alone[key], beside[key]) for key in beside)
+    plain = before_training(tiny_pair, monkeypatch, recipe="baseline")
+    assert not torch.allclose(alone[LAYER], plain[LAYER])
+
+
+def test_init__without_losses_trains_as_plain_training_does(tiny_pair: Pair) -> None:
+    plan = tiny_pair.plan("init", epochs=2)
+    assert plan.cost == 1
+    run = start(plan)
+    assert "kd_" not in (run / "results.csv").read_text()
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert provenance["teacher"] == str(tiny_pair.teacher)
+    assert provenance["student_initialisation"].startswith("a part of the teacher's weights")
+
+
+def test_init__without_losses_goes_on_where_it_stopped(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = start(tiny_pair.plan("init", ["train.name=whole"], epochs=2))
+
+    def stop(self: DistillTrainer) -> None:
+        if self.epoch == 1:
+            raise ValueError("stopped by the test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DistillTrainer, "_model_train", stop)
+        with pytest.raises(RunError, match="stopped by the test"):
+            start(tiny_pair.plan("init", ["train.name=parts"], epochs=2))
+    parts = resume(str(tiny_pair.runs / "parts"))
+    first, second = (load_detector(run / "weights" / "last.pt").float().state_dict() for run in (whole, parts))
+    torch.testing.assert_close(first, second, rtol=1e-2, atol=1e-3)  # checkpoints hold 16 bits
+
+
+def test_init__needs_a_teacher(tiny_pair: Pair) -> None:
+    recipe = resolve_recipe("init", data=str(tiny_pair.data), imgsz=64, device="cpu")
+    with pytest.raises(UserError, match=r"'init' starts from a teacher's weights and needs --teacher\."):
+        make_plan(None, tiny_pair.student, recipe, runs=tiny_pair.runs)

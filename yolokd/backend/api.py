@@ -1,0 +1,67 @@
+"""Ultralytics' names that the rest of the package uses: the one place to mend when Ultralytics moves one."""
+
+from __future__ import annotations
+
+from ultralytics.cfg import get_cfg
+from ultralytics.data.augment import LetterBox, Mosaic
+from ultralytics.data.build import InfiniteDataLoader, build_yolo_dataset
+from ultralytics.data.dataset import YOLODataset
+from ultralytics.data.utils import VID_FORMATS
+from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.nn.distill_model import DistillationModel
+from ultralytics.nn.modules.block import AAttn, Attention
+from ultralytics.nn.modules.conv import Conv
+from ultralytics.nn.tasks import DetectionModel, yaml_model_load
+from ultralytics.utils import ASSETS, RANK
+from ultralytics.utils.loss import DFLoss, E2ELoss
+from ultralytics.utils.metrics import bbox_iou
+from ultralytics.utils.nms import non_max_suppression
+from ultralytics.utils.ops import make_divisible, xywh2xyxy
+from ultralytics.utils.patches import imread
+from ultralytics.utils.tal import TaskAlignedAssigner, bbox2dist
+from ultralytics.utils.torch_utils import (
+    autocast,
+    copy_attr,
+    get_cpu_info,
+    get_flops,
+    get_num_params,
+    parse_device,
+    select_device,
+    unwrap_model,
+)
+
+__all__ = [
+    "ASSETS",
+    "RANK",
+    "VID_FORMATS",
+    "AAttn",
+    "Attention",
+    "Conv",
+    "DFLoss",
+    "DetectionModel",
+    "DetectionValidator",
+    "DistillationModel",
+    "E2ELoss",
+    "InfiniteDataLoader",
+    "LetterBox",
+    "Mosaic",
+    "TaskAlignedAssigner",
+    "YOLODataset",
+    "autocast",
+    "bbox2dist",
+    "bbox_iou",
+    "build_yolo_dataset",
+    "copy_attr",
+    "get_cfg",
+    "get_cpu_info",
+    "get_flops",
+    "get_num_params",
+    "imread",
+    "make_divisible",
+    "non_max_suppression",
+    "parse_device",
+    "select_device",
+    "unwrap_model",
+    "xywh2xyxy",
+    "yaml_model_load",
+]

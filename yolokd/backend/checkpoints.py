@@ -1,0 +1,159 @@
+"""Finding and loading checkpoints: local paths, Ultralytics names, restricted unpickling, errors that help."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from ultralytics.nn.distill_model import DistillationModel
+from ultralytics.nn.tasks import DetectionModel, load_checkpoint
+from ultralytics.utils import ONLINE
+from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
+
+from yolokd.backend.checkpoint_errors import explain
+from yolokd.backend.paths import altered, link, unaltered
+from yolokd.errors import WeightsError
+
+Spec = str | Path
+
+
+def is_yaml(spec: Spec) -> bool:
+    """Whether `spec` names a model description (from scratch) rather than a checkpoint."""
+    return Path(spec).suffix.lower() in {".yaml", ".yml"}
+
+
+def from_scratch(spec: Spec, pretrained: object) -> bool:
+    """Whether Ultralytics gives the student random weights, as the argument `pretrained` has a say in it."""
+    return not isinstance(pretrained, (str, Path)) and (is_yaml(spec) or pretrained is False)
+
+
+def find(spec: Spec) -> Path:
+    """Return the local path of a checkpoint, fetching an official Ultralytics one if there is a network.
+
+    Args:
+        spec: A path to a `.pt` file, or an Ultralytics name with or without suffix.
+
+    Raises:
+        WeightsError: There is no such file and no official checkpoint of that name, or it cannot be fetched.
+    """
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        inside = [p for p in (path / "weights" / "best.pt", path / "best.pt") if p.is_file()]
+        hint = f" Did you mean '{inside[0]}'?" if inside else ""
+        raise WeightsError(f"'{spec}' is a folder, not a checkpoint.{hint}")
+    if path.is_file():
+        if path.suffix.lower() != ".pt":
+            raise WeightsError(f"'{spec}' is not a PyTorch checkpoint: its name must end in .pt.")
+        return path
+    name = path.name if path.suffix else f"{path.name}.pt"
+    if path.parent != Path() or name not in GITHUB_ASSETS_NAMES:
+        near = difflib.get_close_matches(name, GITHUB_ASSETS_NAMES, n=3)
+        hint = f" Similar official names: {', '.join(near)}." if near and path.parent == Path() else ""
+        raise WeightsError(f"There is no file '{spec}', and no official Ultralytics checkpoint of that name.{hint}")
+    if Path(name).is_file():
+        return Path(name)
+    if not ONLINE:
+        raise WeightsError(
+            f"'{name}' is not here and cannot be downloaded, as there is no network. Put the file beside your data and "
+            f"give its path, or start from scratch with '{Path(name).stem}.yaml'."
+        )
+    try:
+        found = Path(attempt_download_asset(name))
+    except Exception as error:
+        raise WeightsError(f"'{name}' could not be downloaded: {error}") from error
+    if not found.is_file():
+        raise WeightsError(f"'{name}' could not be downloaded. Fetch it by hand and give its path.")
+    return found
+
+
+def load(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Load a checkpoint through the restricted unpickler; return the model (float32, eval mode) and the whole dict.
+
+    Raises:
+        WeightsError: The file is missing, unreadable, no Ultralytics checkpoint, or names objects that are not known
+            model classes (nothing of it has run then).
+    """
+    if not path.is_file():
+        raise WeightsError(f"There is no file '{path}'.")
+    register_own_classes()
+    with unaltered(path) as place:
+        try:
+            model, checkpoint = load_checkpoint(place)
+        except Exception as error:  # damaged files surface as a dozen unrelated exceptions of zipfile, pickle and torch
+            raise explain(path, error) from error
+        if model.pt_path != str(place):
+            raise WeightsError(
+                f"'{path}' was not loaded: Ultralytics opened '{model.pt_path}' instead. Give the file another name."
+            )
+    model.pt_path = str(path)
+    return model, checkpoint
+
+
+def load_detector(path: Path) -> DetectionModel:
+    """Load a YOLO detector; from a run that is still going on (a wrapper), its student.
+
+    Raises:
+        WeightsError: As `load`, or the model is not a YOLO detector (another task, RT-DETR, YOLO-World).
+    """
+    model, _ = load(path)
+    if isinstance(model, DistillationModel):
+        args = model.args
+        model = model.student_model
+        model.args = args
+    return as_detector(model, str(path))
+
+
+def as_detector(model: torch.nn.Module, what: str) -> DetectionModel:
+    """Return `model` if it is a plain YOLO detector.
+
+    Raises:
+        WeightsError: It is something else; the message names its kind and head.
+    """
+    if type(model) is DetectionModel:
+        from yolokd.backend.heads import is_supported_head
+
+        head: Any = model.model[-1]  # type: ignore[index]
+        if is_supported_head(head):
+            return model
+        raise WeightsError(
+            f"'{what}' ends in a {type(head).__name__} head; yolokd distils YOLO detectors (heads Detect, v10Detect)."
+        )
+    task = getattr(model, "task", None)
+    kind = type(model).__name__ + (f", task {task}" if isinstance(task, str) else "")
+    raise WeightsError(f"'{what}' is not a YOLO detector ({kind}). Give a detection model such as yolov8n.pt.")
+
+
+def plain_copy(path: Path, folder: Path) -> Path:
+    """Return a checkpoint that a plain `YOLO(path)` can take: `path` itself, or the student written into `folder`.
+
+    Where Ultralytics would alter the path, it is a link in `folder`.
+    """
+    model, checkpoint = load(path)
+    if not isinstance(model, DistillationModel):
+        as_detector(model, str(path))
+        return path if altered(path) is None else link(path, folder)
+    student = model.student_model.half()
+    student.args = dict(model.args)
+    student.criterion = None
+    copy = folder / f"{path.stem}.pt"
+    torch.save({"model": student, "train_args": checkpoint.get("train_args") or {}, "epoch": -1}, copy)
+    return copy if altered(copy) is None else link(copy, folder)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def register_own_classes() -> None:
+    """Let the restricted loader read the wrapper, which mid-run checkpoints hold around the student."""
+    from yolokd.distillation.model import TeacherStudent
+
+    torch.serialization.add_safe_globals([TeacherStudent])

@@ -1,0 +1,99 @@
+"""Reading Ultralytics' detect heads: levels, strides, widths, branches; and their raw outputs as `Head`s.
+
+Holds for the heads of v3u to v13 and 26 in Ultralytics 8.4: `Detect` (one branch, or two with `end2end`) and
+`v10Detect` (two). In training mode they return raw outputs without decoding boxes, and their inputs: the neck features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from ultralytics.nn.modules.head import Detect, v10Detect
+from ultralytics.nn.tasks import DetectionModel
+
+from yolokd.errors import PairError
+from yolokd.losses.base import LEVEL_OF_STRIDE, Grid, Head
+from yolokd.losses.tensors import widen
+
+
+@dataclass(frozen=True)
+class HeadInfo:
+    """What a model's head looks at and says."""
+
+    index: int  # its place among the model's layers
+    layers: Mapping[str, int]  # level → layer whose output it takes
+    strides: Mapping[str, int]  # level → pixels per cell
+    widths: Mapping[str, int]  # level → channels of the neck feature
+    bins: int  # reg_max: distribution bins per side, 1 for plain distances
+    classes: int
+    branches: tuple[str, ...]  # of "one2many", "one2one"
+
+
+def is_supported_head(head: nn.Module) -> bool:
+    """Whether this is a plain detect head; segmentation, pose and text-prompted heads derive from it and are not."""
+    return type(head) in (Detect, v10Detect)
+
+
+def read_head(model: DetectionModel, what: str) -> HeadInfo:
+    """Describe the head of a detector.
+
+    Raises:
+        PairError: Levels other than p3, p4, p5 (strides 8, 16, 32), or a head that was fused for inference.
+    """
+    head = model.model[-1]
+    strides = [int(s) for s in head.stride.tolist()]
+    if strides != list(LEVEL_OF_STRIDE):
+        raise PairError(
+            f"{what} has detection levels of strides {', '.join(map(str, strides))}; yolokd distils heads with strides "
+            f"8, 16, 32 (p3, p4, p5). P2 and P6 variants and two-level models are not supported."
+        )
+    if head.cv2 is None:
+        raise PairError(f"{what} was fused for inference and lost its one-to-many branch; give the unfused checkpoint.")
+    dual = getattr(head, "one2one_cv2", None) is not None
+    return HeadInfo(
+        index=head.i,
+        layers=dict(zip(LEVEL_OF_STRIDE.values(), head.f, strict=True)),
+        strides={level: stride for stride, level in LEVEL_OF_STRIDE.items()},
+        widths={
+            level: branch[0].conv.in_channels for level, branch in zip(LEVEL_OF_STRIDE.values(), head.cv2, strict=True)
+        },
+        bins=head.reg_max,
+        classes=head.nc,
+        branches=("one2many", "one2one") if dual else ("one2many",),
+    )
+
+
+def split_branches(raw: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the raw outputs of a head in training mode by branch; a single head is its own one-to-many branch."""
+    return dict(raw) if "one2many" in raw else {"one2many": raw}
+
+
+def neck_features(raw: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the head's inputs by level, (B, C, H, W), from the one-to-many branch (the other sees them detached)."""
+    return dict(zip(LEVEL_OF_STRIDE.values(), split_branches(raw)["one2many"]["feats"], strict=True))
+
+
+def grid_of(features: Mapping[str, Tensor]) -> Grid:
+    """Return where the anchors of these neck features lie."""
+    return Grid(
+        shapes={level: (f.shape[-2], f.shape[-1]) for level, f in features.items()},
+        strides={level: stride for stride, level in LEVEL_OF_STRIDE.items()},
+    )
+
+
+def as_head(raw: Mapping[str, Tensor], grid: Grid, classes: Tensor | None) -> Head:
+    """Return one branch's raw outputs in the layout of the losses, (B, A, ·).
+
+    Args:
+        raw: `scores` (B, K, A) and `boxes` (B, 4·R, A) as Ultralytics lists them.
+        grid: Where the anchors lie.
+        classes: Indices of the classes to keep, (K,), in the order of the pair's common classes; or (K, M), of whose
+            rows the largest logit counts. None keeps all.
+    """
+    logits = raw["scores"] if classes is None else raw["scores"].index_select(1, classes.flatten())
+    if classes is not None and classes.ndim == 2:
+        logits = logits.unflatten(1, classes.shape).amax(2)  # (B, K·M, A) → (B, K, A)
+    return Head(logits=widen(logits).transpose(1, 2), raw=raw["boxes"].transpose(1, 2), grid=grid)

@@ -1,0 +1,1 @@
+"""Many runs of one budget: recipes, students and seeds, executed and summarized."""

@@ -1,0 +1,213 @@
+"""Checking a comparison before its first run: what differs between recipes must be the distillation alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from yolokd.backend.api import select_device, yaml_model_load
+from yolokd.backend.checkpoints import Spec, find, is_yaml, sha256
+from yolokd.comparison.spec import BASELINE, FILE, Comparison, Student, argument, read
+from yolokd.data.check import fingerprint
+from yolokd.errors import UserError
+from yolokd.loaders.unlabeled import with_absolute_paths
+from yolokd.recipe import Recipe
+from yolokd.recipe.arguments import OWN
+from yolokd.recipe.classes import ClassMap
+from yolokd.training import run_files as records
+from yolokd.training.plan import make_plan
+from yolokd.training.run import resolve_recipe
+from yolokd.training.run_directory import check_name, check_place
+
+COMMON = ("train.", "teacher.")  # what --set may change: the rest makes a recipe what it is
+# Training arguments that do not touch the result of a paired run, or that the comparison sets itself.
+NEUTRAL = frozenset((
+    "cache", "data", "device", "exist_ok", "name", "patience", "plots", "project", "save", "save_period", "seed",
+    "verbose", "workers",
+))  # fmt: skip
+
+
+def load_alike(names: Sequence[str | Path], overrides: Sequence[str] = (), **options: Any) -> list[Recipe]:
+    """Load recipes to set side by side, with the same options and overrides applied to each.
+
+    Raises:
+        UserError: No recipes, the same name twice, or an override that would change some recipes and not others.
+        RecipeError: All problems of a recipe at once.
+    """
+    special = [override for override in overrides if not override.strip().startswith(COMMON)]
+    if special:
+        raise UserError(
+            f"--set holds for all recipes that are set side by side, so it takes train.* and teacher.* only, got "
+            f"'{special[0]}'. Write a recipe file to change another key."
+        )
+    recipes = [resolve_recipe(name, overrides, **options) for name in names]
+    _distinct("recipes", [recipe.name for recipe in recipes])
+    return recipes
+
+
+def load_recipes(names: Sequence[str | Path], overrides: Sequence[str] = (), **options: Any) -> list[Recipe]:
+    """Load the recipes of a comparison, the baseline first.
+
+    A baseline that is not among them is added with the training arguments of the first recipe. Errors: `load_alike`.
+    """
+    recipes = load_alike(names, overrides, **options)
+    if all(recipe.name != BASELINE for recipe in recipes):
+        plain = {"losses": {}, "train": recipes[0].train, "teacher": recipes[0].teacher.model_dump()}
+        recipes.append(Recipe.from_dict(plain, name=BASELINE))
+    recipes = [with_absolute_paths(recipe) if recipe.terms() else _labelled_only(recipe) for recipe in recipes]
+    return sorted(recipes, key=lambda recipe: recipe.name != BASELINE)  # stable: the others as given
+
+
+def plan_comparison(
+    teacher: Spec | None,
+    students: Sequence[Spec],
+    recipes: Sequence[Recipe],
+    seeds: Sequence[int],
+    *,
+    devices: Sequence[str | None] = (None,),
+    name: str | None = None,
+    allow_partial: bool = False,
+    runs: Path = Path("runs"),
+    progress: Callable[[int, int], None] | None = None,
+) -> Comparison:
+    """Check a comparison in full, without writing anything.
+
+    Args:
+        teacher: The teacher's checkpoint; None only if no recipe needs one.
+        students: Checkpoints, names or model YAMLs; each is compared with a baseline of its own.
+        recipes: From `load_recipes`.
+        seeds: Whole numbers from 0.
+        devices: Where runs may take place, one run at a time on each entry; None picks a device.
+        name: Name of the folder below `runs`; "compare-" and the data YAML's stem if None.
+        allow_partial: As for training.
+        runs: Folder of all runs.
+        progress: As for `make_plan`.
+
+    Raises:
+        UserError: Anything that can be known before the first step: names that clash, budgets that differ, and
+            whatever `make_plan` refuses.
+    """
+    _distinct("seeds", [str(seed) for seed in seeds])
+    _distinct("students", [Path(student).stem for student in students])
+    if recipes[0].name != BASELINE or recipes[0].needs_teacher:
+        raise UserError(f"The recipe '{BASELINE}' of a comparison must have no losses, and random first weights.")
+    budget, classes = _budget(recipes), _classes(recipes)
+    master = teacher if any(recipe.needs_teacher for recipe in recipes) else None
+    together = ",".join(dict.fromkeys(device for device in devices if device is not None))
+    plans = {
+        (Path(student).stem, recipe.name): make_plan(
+            teacher if recipe.needs_teacher else None,
+            student,
+            _on(recipe, together),
+            allow_partial=allow_partial,
+            runs=runs / "compare",
+            progress=progress,
+        )
+        for student in students
+        for recipe in recipes
+    }
+    plan = next(iter(plans.values()))
+    budget |= {"imgsz": plan.imgsz, "device": select_device(devices[0] or "", verbose=False).type}
+    folder = runs.absolute() / (f"compare-{plan.data.yaml_path.stem}" if name is None else name)
+    stored = read(folder) if (folder / FILE).is_file() else None  # perhaps with fingerprints of an earlier version
+    comparison = Comparison(
+        folder=folder,
+        data=str(plan.data.yaml_path.absolute()),
+        data_fingerprint=fingerprint(plan.data.splits, like=None if stored is None else stored.data_fingerprint),
+        teacher=None if master is None else str(find(master).absolute()),
+        teacher_sha256=None if master is None else sha256(find(master)),
+        budget=budget,
+        recipes={recipe.name: recipe.to_dict() for recipe in recipes},
+        students={Path(student).stem: Student(_absolute(student), _digest(student)) for student in students},
+        seeds=tuple(seeds),
+        classes=classes,
+        allow_partial=allow_partial,
+        versions=records.versions(),
+        unlabeled={
+            found["source"]: found["fingerprint"]
+            for found in (
+                plan.unlabeled.identity(
+                    like=None if stored is None else stored.unlabeled.get(str(plan.unlabeled.source))
+                )
+                for plan in plans.values()
+                if plan.unlabeled is not None
+            )
+        },
+        notes=tuple(dict.fromkeys(note for plan in plans.values() for note in plan.notes)),
+    )
+    check_name(comparison.folder.parent, name if name is not None else comparison.folder.name)
+    for run in comparison.runs:
+        check_place(run.folder)
+    return comparison
+
+
+def _labelled_only(recipe: Recipe) -> Recipe:
+    """Return a recipe without losses as it trains: unlabelled pictures are for the others."""
+    train = {key: value for key, value in recipe.train.items() if key not in OWN}
+    return Recipe.from_dict({**recipe.to_dict(), "train": train}, name=recipe.name)
+
+
+def _on(recipe: Recipe, device: str) -> Recipe:
+    if not device:
+        return recipe
+    return Recipe.from_dict({**recipe.to_dict(), "train": {**recipe.train, "device": device}}, name=recipe.name)
+
+
+def _budget(recipes: Sequence[Recipe]) -> dict[str, Any]:
+    """The training arguments that all recipes share.
+
+    Raises:
+        UserError: They differ, or leave the number of epochs or the size of a batch to the machine.
+    """
+    keys = sorted({key for recipe in recipes for key in recipe.train} - NEUTRAL - OWN.keys())
+    lines = []
+    for key in keys:
+        values = {recipe.name: argument(recipe.train, key) for recipe in recipes}
+        if any(value != values[BASELINE] for value in values.values()):
+            lines.append(f"{key} ({', '.join(f'{name} {value}' for name, value in values.items())})")
+    if lines:
+        raise UserError(
+            f"The recipes train with different budgets, so their scores could not be compared: {'; '.join(lines)}. "
+            f"Give them the same value with --epochs, --imgsz, --batch or --set train.KEY=VALUE."
+        )
+    budget = {key: argument(recipes[0].train, key) for key in keys}
+    budget |= {key: argument(recipes[0].train, key) for key in ("epochs", "imgsz", "batch")}
+    if budget.get("time") is not None:
+        raise UserError("train.time ends runs by the clock, so that their budgets differ; give --epochs instead.")
+    if not (isinstance(budget["batch"], int) and budget["batch"] > 0):
+        raise UserError(f"A comparison needs a batch size of its own, such as --batch 16, got {budget['batch']}.")
+    if budget.get("multi_scale"):
+        raise UserError("train.multi_scale draws picture sizes that differ between runs; leave it out of a comparison.")
+    return budget
+
+
+def _classes(recipes: Sequence[Recipe]) -> ClassMap:
+    """How the teacher's classes are mapped when it is scored: as the recipes say, which must agree."""
+    given = {recipe.name: recipe.to_dict()["teacher"]["classes"] for recipe in recipes if recipe.teacher.classes}
+    first: ClassMap = next(iter(given.values()), {})
+    if any(classes != first for classes in given.values()):
+        raise UserError(f"The recipes {', '.join(given)} map the teacher's classes differently (teacher.classes).")
+    return first
+
+
+def _distinct(what: str, names: Sequence[str]) -> None:
+    if not names:
+        raise UserError(f"There are no {what} to compare; give at least one.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"The {what} need different names; given twice: {', '.join(twice)}.")
+
+
+def _absolute(spec: Spec) -> str:
+    path = Path(spec).expanduser()
+    return str(path.absolute()) if path.exists() else str(spec)
+
+
+def _digest(spec: Spec) -> str:
+    if not is_yaml(spec):
+        return sha256(find(spec))
+    description = {key: value for key, value in yaml_model_load(str(spec)).items() if key != "yaml_file"}
+    return hashlib.sha256(json.dumps(description, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,134 @@
+"""What a comparison has found so far, read from the files that its runs left."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from yolokd.backend.checkpoints import sha256
+from yolokd.comparison.spec import BASELINE, Comparison, Run
+from yolokd.comparison.statistics import Difference, Spread, gap_closed, paired_difference, spread
+
+SCORE = "score.json"  # in a run's folder
+PEAK = "memory.json"  # in a run's folder
+TEACHER = "teacher"
+METRICS = ("AP", "AP50")
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One recipe on one student. AP values are in [0, 1]; None where there is nothing to say."""
+
+    student: str
+    recipe: str
+    scores: Mapping[str, Mapping[int, float]]  # metric → seed → value, finished runs only
+    spread: Mapping[str, Spread]  # empty without a finished run
+    difference: Mapping[str, Difference]  # to the baseline; empty for itself and without a common seed
+    gap_closed: Mapping[str, float]
+    seconds_per_epoch: float | None
+    peak_memory_bytes: int | None
+    continued: tuple[int, ...]  # seeds whose run was continued in mid-course
+
+
+@dataclass(frozen=True)
+class Results:
+    """All arms, student by student in the order of the recipes."""
+
+    arms: tuple[ArmResult, ...]
+    teacher: Mapping[str, float]  # metric → value; empty without a teacher or before it was scored
+
+    def to_dict(self, comparison: Comparison) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        arms = []
+        for arm in self.arms:
+            plain = asdict(arm)
+            for metric, difference in arm.difference.items():
+                plain["difference"][metric]["verdict"] = difference.verdict
+            arms.append(plain)
+        return {
+            "comparison": comparison.folder.name,
+            "data": comparison.data,
+            "budget": dict(comparison.budget),
+            "seeds": list(comparison.seeds),
+            "teacher": None if comparison.teacher is None else {"path": comparison.teacher, **self.teacher},
+            "arms": arms,
+        }
+
+
+def results(comparison: Comparison) -> Results:
+    """Sum up the finished runs."""
+    teacher = teacher_score(comparison) or {}
+    arms = []
+    for student in comparison.students:
+        own = [run for run in comparison.runs if run.student == student]
+        baseline = _scores([run for run in own if run.recipe == BASELINE])
+        for recipe in comparison.recipes:
+            arms.append(_arm([run for run in own if run.recipe == recipe], baseline, teacher))
+    return Results(tuple(arms), {metric: teacher[metric] for metric in METRICS if metric in teacher})
+
+
+def run_score(folder: Path) -> dict[str, Any] | None:
+    """Return the score of a finished run; None if there is none, or of another `last.pt` than lies there now."""
+    last = folder / "weights" / "last.pt"
+    return _cached(folder / SCORE, sha256(last)) if last.is_file() else None
+
+
+def teacher_score(comparison: Comparison) -> dict[str, Any] | None:
+    """Return the score of the teacher, if it has been found."""
+    return _cached(comparison.folder / f"{TEACHER}.json", comparison.teacher_sha256)
+
+
+def seconds_per_epoch(folder: Path) -> float | None:
+    """Return the median time of an epoch from `results.csv`, whose clock starts anew where a run was continued."""
+    try:
+        with (folder / "results.csv").open(newline="") as file:
+            times = [0.0, *(float(row["time"]) for row in csv.DictReader(file))]
+    except (OSError, KeyError, ValueError, TypeError):
+        return None
+    steps = [after - before if after > before else after for before, after in itertools.pairwise(times)]
+    return statistics.median(steps) if steps else None
+
+
+def _arm(runs: list[Run], baseline: Mapping[str, Mapping[int, float]], teacher: Mapping[str, Any]) -> ArmResult:
+    scores = _scores(runs)
+    control = runs[0].recipe == BASELINE
+    differences = {} if control else {m: paired_difference(scores[m], baseline[m]) for m in METRICS}
+    gaps = {m: gap_closed(scores[m], baseline[m], teacher[m]) for m in differences if m in teacher}
+    times = [time for run in runs if (time := seconds_per_epoch(run.folder)) is not None]
+    memory = {run.seed: _plain(run.folder / PEAK) for run in runs}
+    peaks = [kept["bytes"] for kept in memory.values() if kept.get("bytes") is not None]
+    return ArmResult(
+        student=runs[0].student,
+        recipe=runs[0].recipe,
+        scores=scores,
+        spread={m: spread(list(values.values())) for m, values in scores.items() if values},
+        difference={m: difference for m, difference in differences.items() if difference is not None},
+        gap_closed={m: gap for m, gap in gaps.items() if gap is not None},
+        seconds_per_epoch=statistics.median(times) if times else None,
+        peak_memory_bytes=max(peaks, default=None),
+        continued=tuple(seed for seed, kept in memory.items() if kept.get("continued")),
+    )
+
+
+def _scores(runs: list[Run]) -> dict[str, dict[int, float]]:
+    found = {run.seed: score for run in runs if (score := run_score(run.folder)) is not None}
+    return {metric: {seed: score[metric] for seed, score in found.items()} for metric in METRICS}
+
+
+def _cached(file: Path, digest: str | None) -> dict[str, Any] | None:
+    plain = _plain(file)
+    return plain if plain and plain.get("sha256") == digest else None
+
+
+def _plain(file: Path) -> dict[str, Any]:
+    try:
+        plain = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return plain if isinstance(plain, dict) else {}

@@ -1,0 +1,209 @@
+"""A comparison: recipes × seeds × students on one data set with one budget, and its file `compare.json`.
+
+It lives in a folder of its own: `compare.json` (this plan), `teacher.json` (the teacher's score) and a folder per
+student with a folder per run. What it was started with is checked whenever it is started again; seeds, recipes and
+students may be added. `yolokd.comparison.checks` makes the plan, `comparison_run` carries it out, and
+`comparison_results` sums up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from yolokd.errors import UserError
+from yolokd.locks import locked
+from yolokd.recipe import Recipe
+from yolokd.recipe.arguments import OWN, arguments
+from yolokd.recipe.classes import ClassMap
+
+FILE = "compare.json"
+LOCK = "lock"
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Student:
+    """A model description or checkpoint, and a digest of what it holds."""
+
+    spec: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a comparison."""
+
+    student: str
+    recipe: str
+    seed: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The run's folder below the comparison's."""
+        return f"{self.student}/{self.folder.name}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, checked; plain data but for the folder."""
+
+    folder: Path
+    data: str
+    data_fingerprint: str
+    teacher: str | None
+    teacher_sha256: str | None
+    budget: Mapping[str, Any]  # training arguments that all runs share
+    recipes: Mapping[str, dict[str, Any]]  # name → resolved recipe
+    students: Mapping[str, Student]
+    seeds: tuple[int, ...]
+    classes: ClassMap  # the teacher's class names → the data's, or the name of a shipped map
+    allow_partial: bool
+    versions: Mapping[str, str]
+    unlabeled: Mapping[str, str] = field(default_factory=dict)  # sources of unlabelled pictures → digest
+    notes: tuple[str, ...] = field(default=(), compare=False)  # told to the user, not stored
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, seed by seed and the baseline first, so that pairs are complete as early as possible."""
+        return [
+            Run(student, recipe, seed, self.folder / student / f"{recipe}-{seed}")
+            for seed in self.seeds
+            for student in self.students
+            for recipe in self.recipes
+        ]
+
+    def recipe_of(self, run: Run, device: str | None) -> Recipe:
+        """Return the recipe of a run with its seed, name and device, early stopping off."""
+        data = self.recipes[run.recipe]
+        own: dict[str, Any] = {"data": self.data, "seed": run.seed, "name": run.folder.name, "patience": 0}
+        if device is not None:
+            own["device"] = device
+        return Recipe.from_dict({**data, "train": {**data["train"], **own}}, name=run.recipe)
+
+    def save(self) -> None:
+        """Write `compare.json`."""
+        plain = asdict(self)
+        del plain["folder"], plain["notes"]
+        write_json(self.folder / FILE, plain)
+
+
+def read(folder: Path) -> Comparison:
+    """Return the comparison that a folder holds.
+
+    Raises:
+        UserError: `compare.json` is missing or cannot be read.
+    """
+    try:
+        plain = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        students = {name: Student(**student) for name, student in plain.pop("students").items()}
+        return Comparison(folder=folder, students=students, seeds=tuple(plain.pop("seeds")), **plain)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"'{folder}' holds no comparison that can be read ({error}). Give another --name.") from error
+
+
+@contextmanager
+def opened(asked: Comparison) -> Iterator[Comparison]:
+    """Hold the comparison's folder: written at the first start, checked and extended at every other.
+
+    Yields:
+        What was asked for. The file keeps recipes, seeds and students of earlier calls as well.
+
+    Raises:
+        UserError: The folder holds something else, a comparison that differs by more than added recipes, seeds or
+            students, or one that another process is running.
+    """
+    folder = asked.folder
+    if folder.exists() and not (folder / FILE).exists() and {p.name for p in folder.iterdir()} - {LOCK, f"{FILE}.part"}:
+        raise UserError(f"'{folder}' exists and is no comparison. Give another --name.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        if not (folder / FILE).exists():
+            asked.save()
+            yield asked
+            return
+        stored = read(folder)
+        if differences := _differences(asked, stored):
+            raise UserError(
+                f"The comparison in '{folder}' was started with {'; '.join(differences)}. Only recipes, seeds and "
+                f"students can be added to it; give another --name for a new one."
+            )
+        replace(
+            asked,
+            teacher=asked.teacher or stored.teacher,
+            teacher_sha256=asked.teacher_sha256 or stored.teacher_sha256,
+            recipes={**stored.recipes, **asked.recipes},
+            students={**stored.students, **asked.students},
+            seeds=tuple(dict.fromkeys((*stored.seeds, *asked.seeds))),
+            classes=asked.classes or stored.classes,
+            unlabeled={**stored.unlabeled, **asked.unlabeled},
+            versions=stored.versions,
+        ).save()
+        changed = [
+            f"{key} {stored.versions[key]}" for key in stored.versions if stored.versions[key] != asked.versions[key]
+        ]
+        note = f"earlier runs of this comparison were made with {', '.join(changed)}"
+        yield replace(asked, notes=(*asked.notes, note)) if changed else asked
+
+
+def write_json(path: Path, plain: Mapping[str, Any]) -> None:
+    """Write beside and rename, so that a kill leaves the old file or the new one."""
+    beside = path.with_suffix(".json.part")
+    beside.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+    beside.replace(path)
+
+
+def argument(train: Mapping[str, Any], key: str) -> Any:
+    """Return a training argument, or Ultralytics' default where it is not given."""
+    known = arguments().get(key)
+    return train.get(key, None if known is None else known.default)
+
+
+def _differences(asked: Comparison, stored: Comparison) -> list[str]:
+    found = []
+    keys = dict.fromkeys([*stored.budget, *asked.budget])
+    changed = [key for key in keys if argument(stored.budget, key) != argument(asked.budget, key)]
+    if changed:
+        pairs = [f"{key} {argument(stored.budget, key)}, now {argument(asked.budget, key)}" for key in changed]
+        found.append(f"another budget ({'; '.join(pairs)})")
+    if asked.data_fingerprint != stored.data_fingerprint:
+        found.append(f"other data than '{asked.data}' holds now ({stored.data})")
+    if asked.teacher and stored.teacher and asked.teacher_sha256 != stored.teacher_sha256:
+        found.append(f"another teacher than '{asked.teacher}' holds now ({stored.teacher})")
+    if asked.classes and stored.classes and asked.classes != stored.classes:
+        found.append("other teacher.classes")
+    if asked.allow_partial != stored.allow_partial:
+        found.append(f"--allow-partial {'on' if stored.allow_partial else 'off'}")
+    for source in asked.unlabeled.keys() & stored.unlabeled.keys():
+        if asked.unlabeled[source] != stored.unlabeled[source]:
+            found.append(f"other unlabelled pictures than '{source}' holds now")
+    for name in asked.students.keys() & stored.students.keys():
+        if asked.students[name].digest != stored.students[name].digest:
+            found.append(f"another student '{name}'")
+    for name in [name for name in asked.recipes if name in stored.recipes]:
+        here, there = (_essence(side.recipes[name]) for side in (asked, stored))
+        if lines := here.differences(there):
+            found.append(f"another recipe '{name}' ({'; '.join(lines[:5])})")
+    return found
+
+
+def _essence(recipe: Mapping[str, Any]) -> Recipe:
+    """Return what makes a recipe what it is: without its summary, and the training arguments that all recipes share."""
+    own = {key: value for key, value in recipe["train"].items() if key in OWN}
+    return Recipe.from_dict({**recipe, "train": own, "summary": ""})
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from running the same comparison."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / LOCK, wait=False))
+        except BlockingIOError as error:
+            raise UserError(f"The comparison in '{folder}' is being run by another process.") from error
+        yield

@@ -1,0 +1,146 @@
+"""The child process of a comparison: trains and scores one run, or scores the teacher, and leaves the numbers in files.
+
+    python -m yolokd.comparison.worker FOLDER NAME DEVICE again|continue
+
+A run in a process of its own has a peak of memory and a random state of its own, and takes no other run with it when it
+dies. It ends at once when the process that started it does: else a comparison that is started again would meet it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+import threading
+from pathlib import Path
+
+import torch
+
+from yolokd.backend.checkpoints import load, sha256
+from yolokd.comparison.results import PEAK, SCORE, TEACHER
+from yolokd.comparison.spec import Comparison, Run, read, write_json
+from yolokd.errors import UserError, YolokdError
+from yolokd.evaluation.models import examine
+from yolokd.recipe.classes import ClassMap
+from yolokd.training.plan import make_plan
+from yolokd.training.resume import read_interrupted
+from yolokd.training.run import resume, start
+from yolokd.training.run_directory import is_run
+from yolokd.training.settings import KEY
+from yolokd.training.task import chosen_classes
+
+
+def main(folder: str, name: str, device: str, interrupted: str) -> None:
+    """Do one job; what fails is said in the last line of stderr, and the exit code is 1."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text that can be printed
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        comparison = read(Path(folder))
+        if name == TEACHER:
+            score_teacher(comparison, device or None)
+        else:
+            run = next(run for run in comparison.runs if run.name == name)
+            train(comparison, run, device or None, keep_epochs=interrupted == "continue")
+            score(comparison, run, device or None)
+    except YolokdError as error:
+        sys.exit(" ".join(str(error).split()))
+
+
+def train(comparison: Comparison, run: Run, device: str | None, *, keep_epochs: bool = False) -> None:
+    """Bring a run to its end: from the start, or, with `keep_epochs`, from its last saved epoch.
+
+    A continued run starts from rounded weights and without its random state, so it is not quite the run that it would
+    have been; therefore an interrupted one starts again unless told otherwise. One that was killed while finishing,
+    after its last epoch, is finished: nothing is lost there.
+    """
+    last = run.folder / "weights" / "last.pt"
+    if last.is_file():
+        checkpoint = load(last)[1]
+        if KEY in checkpoint and checkpoint.get("epoch") == -1:
+            return
+        interrupted = read_interrupted(str(run.folder))
+        complete = interrupted.epoch >= interrupted.epochs
+        if complete or keep_epochs:
+            if not complete:
+                write_json(run.folder / PEAK, {"bytes": None, "continued": True})
+            resume(str(run.folder), device=device)
+            if not complete:
+                write_json(run.folder / PEAK, {"bytes": peak_memory(), "continued": True})
+            return
+    if run.folder.exists():
+        if not is_run(run.folder) and not (run.folder / "args.yaml").is_file():
+            raise UserError(f"'{run.folder}' is no run of this comparison and is not removed. Move it away.")
+        shutil.rmtree(run.folder)
+    recipe = comparison.recipe_of(run, device)
+    teacher = comparison.teacher if recipe.needs_teacher else None
+    _same_teacher(comparison, teacher)
+    student = comparison.students[run.student].spec
+    plan = make_plan(teacher, student, recipe, allow_partial=comparison.allow_partial, runs=run.folder.parent)
+    start(plan, allow_partial=comparison.allow_partial, paired=True)
+    write_json(run.folder / PEAK, {"bytes": peak_memory(), "continued": False})
+
+
+def score(comparison: Comparison, run: Run, device: str | None) -> None:
+    """Score `last.pt` on val; `best.pt` is chosen on the very pictures that are scored."""
+    last = run.folder / "weights" / "last.pt"
+    write_json(run.folder / SCORE, _scores(comparison, last, device, {}))
+
+
+def score_teacher(comparison: Comparison, device: str | None) -> None:
+    """Score the teacher at the students' image size."""
+    _same_teacher(comparison, comparison.teacher)
+    if comparison.teacher is not None:
+        scores = _scores(comparison, Path(comparison.teacher), device, comparison.classes)
+        write_json(comparison.folder / f"{TEACHER}.json", scores)
+
+
+def peak_memory() -> int | None:
+    """Return the largest memory in bytes that this process has held: on GPUs if it used any, else in main memory."""
+    if torch.cuda.is_initialized() and (peak := sum(map(torch.cuda.max_memory_allocated, _gpus()))):
+        return int(peak)
+    status = Path("/proc/self/status")
+    if status.is_file():  # unlike getrusage, it does not begin with the peak of the parent process
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        return int(lines["VmHWM"].split()[0]) * 1024
+    if os.name == "nt":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _scores(comparison: Comparison, path: Path, device: str | None, classes: ClassMap) -> dict[str, str | float]:
+    digest = sha256(path)
+    budget = comparison.budget
+    (found,) = examine(
+        path,
+        comparison.data,
+        imgsz=budget["imgsz"],
+        device=device,
+        classes=classes,
+        single_cls=bool(budget.get("single_cls")),
+        only=chosen_classes(budget),
+    )
+    return {"sha256": digest, "AP": found.score.AP, "AP50": found.score.AP50}
+
+
+def _gpus() -> range:
+    return range(torch.cuda.device_count())
+
+
+def _same_teacher(comparison: Comparison, teacher: str | None) -> None:
+    if teacher is not None and sha256(Path(teacher)) != comparison.teacher_sha256:
+        raise UserError(f"The teacher '{teacher}' has changed since the comparison was started.")
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of stdin, whose other end the parent holds until it ends itself."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

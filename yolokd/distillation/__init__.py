@@ -1,0 +1,1 @@
+"""Teacher, student and losses: the loss vector of one training step."""

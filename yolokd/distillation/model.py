@@ -1,0 +1,205 @@
+"""Teacher and student as one model that Ultralytics already knows how to train, save, resume and strip.
+
+`TeacherStudent` is a `DistillationModel`, since a dozen places in Ultralytics' engine treat that class on purpose: the
+teacher is frozen, kept out of the moving average and of checkpoints, and the final files hold the plain student.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yolokd.backend.api import DetectionModel, DistillationModel, copy_attr
+from yolokd.backend.heads import grid_of, neck_features, read_head
+from yolokd.distillation.adversarial import Examples
+from yolokd.distillation.assignment import branch_criteria, watch
+from yolokd.distillation.instance_weights import Weights
+from yolokd.distillation.loss_accumulator import Tally
+from yolokd.distillation.state import Distillation
+from yolokd.distillation.step_inputs import gather
+from yolokd.loaders.unlabeled import files_of, first_rows, join
+from yolokd.losses.base import Grid, Loss, Step, requirements
+from yolokd.teachers.detector import Teacher, TeacherOutput
+
+PREFIX = "kd_"  # of a term's column in results.csv and in the progress line
+
+
+@dataclass(frozen=True)
+class Look:
+    """What teacher and student make of one batch, before gains and schedules."""
+
+    detection: Tensor  # the student's detection loss, times the batch size
+    items: dict[str, Tensor]  # the same, to be logged
+    features: dict[str, Tensor]  # level → the student's neck features, (B, C, H, W)
+    maps: dict[str, Tensor]  # active term → its loss map under the weights, (B, A), or (B,) without a place; detached
+    levels: dict[str, Tensor]  # active term → what each level adds to its value, (L,) or (1,); detached
+    values: dict[str, Tensor]  # active term → the value of that map, (), with gradient
+    weights: Weights | None  # None if nothing is weighed
+    adversarial: Tensor | None  # adversarial examples of the images, (B, 3, H, W); None on a step without
+
+    @property
+    def grid(self) -> Grid:
+        """Where the anchors lie."""
+        return grid_of(self.features)
+
+
+class TeacherStudent(DistillationModel):
+    """A student that trains under a frozen teacher.
+
+    Attributes:
+        student_model: The detector that is trained, and all that remains in the end.
+        teacher_model: The frozen teacher; None in copies and checkpoints.
+        projector: Every trainable part that is not the student, by method: plain torch modules only.
+        terms: Names of the distillation terms, in the order of the loss vector.
+    """
+
+    def __init__(self, student: DetectionModel, teacher: Teacher, distillation: Distillation) -> None:
+        nn.Module.__init__(self)  # the parent's constructor makes the built-in projector and hooks
+        self.student_model = student  # first: `criterion`, in trained students, is a property that goes there
+        copy_attr(self, student)
+        self.teacher_model = teacher
+        self.terms = tuple(distillation.gains)
+        widths = read_head(student, "The student").widths
+        self.projector = nn.ModuleDict(
+            {name: loss.build(widths, teacher.info.widths) for name, loss in distillation.losses.items()}
+        )
+        self.distillation: Distillation | None = distillation
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave teacher and run-time state out of copies and checkpoints."""
+        state = self.__dict__.copy()
+        state["_modules"] = {**self._modules, "teacher_model": None}
+        state["distillation"] = None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore without the parent's hooks, which this class does not use."""
+        self.__dict__.update(state)
+
+    def _remove_feature_hooks(self) -> None:
+        """Nothing to remove: neck features come with the head's raw output, assignments from short-lived hooks."""
+
+    def loss(self, batch: dict[str, Any], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the detection loss with one value per distillation term appended, and the items to log.
+
+        The vector holds value · gain · schedule · B, as Ultralytics multiplies every loss by the batch size; the items
+        hold value · gain · schedule. The keys are the same in every step, in training and in validation.
+        """
+        images: Tensor = batch["img"]
+        zeros = torch.zeros(len(self.terms), device=images.device)
+        if not self.training:
+            detection, items = self.student_model.loss(batch, preds)
+            return self._join(detection, items, zeros, len(images))
+        run = self._run()
+        active = run.active()
+        seen = self.look(batch, active)
+        run.step += 1
+        if not seen.maps:
+            return self._join(seen.detection, seen.items, zeros, len(images))
+        run.alarms.record(seen.levels, batch, seen.detection.sum())
+        self._measure(seen.detection.sum() / len(images), seen.values, seen.features)
+        strengths = {term: run.strength(term, active[term]) for term in seen.values}
+        weighted = torch.stack([seen.values[t] * strengths[t] if t in strengths else zeros[0] for t in self.terms])
+        return self._join(seen.detection, seen.items, weighted, len(images))
+
+    def look(self, batch: dict[str, Any], active: Mapping[str, float]) -> Look:
+        """Run both models on a batch and return the loss map of each active term; the student in training mode."""
+        images, labelled = join(batch), len(batch["img"])
+        taught = self.teach(images, active)
+        if taught is None:  # pictures without labels take part in nothing else
+            images = images[:labelled]
+        examples = self._attack(batch, active)
+        ahead = self._on_adversarial(examples, active)
+        if getattr(self.student_model, "criterion", None) is None:
+            self.student_model.criterion = self.student_model.init_criterion()
+        raw = self.student_model(images)
+        with watch(self.student_model.criterion) as assigned:
+            detection, items = self.student_model.loss(batch, first_rows(raw, labelled))
+        features = neck_features(raw)
+        grid = grid_of(features)
+        weights = None if taught is None else self._weigh(batch, taught, grid)
+        run = self._run()
+        tally = Tally(grid, weights, {term for loss in run.losses.values() for term in loss.head_terms})
+        if taught is not None:
+            with torch.autocast(images.device.type, enabled=False):
+                shares = {name: share for name, (_, share) in branch_criteria(self.student_model.criterion).items()}
+                losses = run.on_clean_images(active)
+                step = gather(batch, raw, taught, assigned, shares, losses.values(), run.common_classes, run.counts)
+                self._compare(step, losses, active, tally)
+        tally.add(ahead)
+        images_of = None if examples is None else examples.images
+        return Look(detection, items, features, tally.maps, tally.levels, tally.values, weights, images_of)
+
+    def _join(
+        self, detection: Tensor, items: dict[str, Tensor], weighted: Tensor, batch_size: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        items = {**items, **{PREFIX + term: value for term, value in zip(self.terms, weighted.detach(), strict=True)}}
+        return torch.cat([detection, weighted * batch_size]), items
+
+    def _run(self) -> Distillation:
+        if self.distillation is None:
+            raise RuntimeError("this copy of the model was made for saving or validation and cannot distil")
+        return self.distillation
+
+    def teach(self, images: Tensor, active: Mapping[str, float]) -> TeacherOutput | None:
+        """Run the teacher as far as the active losses and the weighting need it; not at all if nothing acts."""
+        run = self._run()
+        losses = run.on_clean_images(active).values()
+        if not losses:
+            return None
+        needs = requirements(losses)
+        head = needs.teacher_head or run.weighting is not None
+        if not (head or needs.levels):
+            return TeacherOutput({}, None)
+        output: TeacherOutput = self.teacher_model(images, head=head, levels=needs.levels)
+        return output
+
+    def _attack(self, batch: dict[str, Any], active: Mapping[str, float]) -> Examples | None:
+        """Make adversarial examples, on the steps that have them: before the student's pass, so one graph is alive."""
+        run = self._run()
+        if run.attack is None or not requirements(run.losses_of(active).values()).adversarial:
+            return None
+        images = run.attack.make(self.teacher_model, batch, run.step)
+        return None if images is None else Examples(images, self.student_model, self.teacher_model)
+
+    def _on_adversarial(self, examples: Examples | None, active: Mapping[str, float]) -> dict[str, Tensor]:
+        """Return the maps of the losses on adversarial examples, which go ahead of the student's pass."""
+        step = Step(student={}, teacher={}, grid=Grid({}, {}), adversarial=examples)
+        maps: dict[str, Tensor] = {}
+        for name, loss in self._run().losses_of(active).items():
+            if loss.requires.adversarial:
+                parts: Any = self.projector[name]
+                maps.update(loss.maps(step, parts, [term for term in loss.terms if term in active]))
+        return maps
+
+    def _measure(self, detection: Tensor, values: Mapping[str, Tensor], features: Mapping[str, Tensor]) -> None:
+        """Measure, now and then, the gradient ratio of each term at the neck; 0 for those on other images."""
+        run = self._run()
+        if run.balance.due(list(values)):
+            run.balance.measure(detection, values, list(features.values()))
+
+    def _compare(self, step: Step, losses: Mapping[str, Loss], active: Mapping[str, float], tally: Tally) -> None:
+        """Add the terms of all losses. Those on features are settled, the largest first, with few gradients held."""
+        modules: Any = self.projector
+        size = {name: sum(p.numel() for p in modules[name].parameters()) for name in losses}
+        leaves = {level: x.detach().requires_grad_(x.requires_grad) for level, x in step.student.items()}
+        pairs = [(leaves[level], x) for level, x in step.student.items()]  # levels build on each other
+        step = replace(step, student=leaves)
+        for name in sorted(losses, key=lambda name: (not losses[name].levels, -size[name])):
+            loss, parts = losses[name], modules[name]
+            inputs = [*pairs, *((p, p) for p in parts.parameters())]
+            for piece in loss.pieces(step, parts, [term for term in loss.terms if term in active]):
+                tally.add(piece, () if piece.keys() <= loss.head_terms else inputs)
+                del piece  # and its graph, before the next is made
+
+    def _weigh(self, batch: Mapping[str, Any], taught: TeacherOutput, grid: Grid) -> Weights | None:
+        run = self._run()
+        if run.weighting is None or taught.raw is None:
+            return None
+        weights = run.weighting(taught.raw, batch, grid)
+        run.weight_records.record(weights, files_of(batch))
+        return weights

@@ -1,0 +1,110 @@
+"""Gathers what the losses look at in a step, and nothing that none of them needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yolokd.backend.api import xywh2xyxy
+from yolokd.backend.heads import as_head, grid_of, neck_features, split_branches
+from yolokd.distillation.assignment import Assigned
+from yolokd.distillation.positives import PositiveCounts
+from yolokd.losses.base import Branch, Grid, Loss, Step, requirements
+from yolokd.losses.tensors import widen
+from yolokd.teachers.detector import TeacherOutput
+
+CommonClasses = Callable[[torch.device], tuple[Tensor | None, Tensor | None]]
+
+
+def gather(
+    batch: Mapping[str, Any],
+    raw: Mapping[str, Any],
+    taught: TeacherOutput,
+    assigned: Mapping[str, Assigned],
+    shares: Mapping[str, float],
+    losses: Collection[Loss],
+    classes: CommonClasses,
+    counts: PositiveCounts | None = None,
+) -> Step:
+    """Return what some losses look at.
+
+    Args:
+        batch: As the loader makes it.
+        raw: The student's raw outputs.
+        taught: What the teacher says.
+        assigned: The student's own assignment, by branch.
+        shares: Branch → its weight in the detection loss.
+        losses: Those that act in this step.
+        classes: Returns the indices of the common classes in student and teacher on a device.
+        counts: Averages of the run, to which this step is added; None lets each step stand alone.
+    """
+    features = neck_features(raw)
+    grid, needs = grid_of(features), requirements(losses)
+    head = taught.raw or {}
+    return Step(
+        student={
+            level: widen(x) if level in needs.levels else x for level, x in features.items()
+        },  # once for all losses
+        teacher=taught.features,
+        grid=grid,
+        branches=branches(raw, head, assigned, shares, grid, classes, counts) if needs.heads and head else (),
+        teacher_scores=teacher_scores(head) if needs.teacher_scores and head else None,
+        boxes_xyxy_px=boxes_of(batch, len(features["p3"])) if needs.boxes else (),
+    )
+
+
+def branches(
+    raw: Mapping[str, Any],
+    taught: Mapping[str, Any],
+    assigned: Mapping[str, Assigned],
+    shares: Mapping[str, float],
+    grid: Grid,
+    classes: CommonClasses,
+    counts: PositiveCounts | None = None,
+) -> tuple[Branch, ...]:
+    """Return the branches that both heads have, with the common classes only; arguments as `gather`'s."""
+    own, other = split_branches(raw), split_branches(taught)
+    count = len(own["one2many"]["scores"])
+    pick, pick_other = classes(own["one2many"]["scores"].device)
+    return tuple(
+        Branch(
+            name=name,
+            weight=weight,
+            student=as_head(own[name], grid, pick),
+            teacher=as_head(other[name], grid, pick_other),
+            positives=padded(assigned[name].positives, count),
+            target_scores_sum=assigned[name].target_scores_sum,
+            labelled=len(assigned[name].positives) / count,
+            averages=None if counts is None else counts.update(name, assigned[name]),
+        )
+        for name, weight in shares.items()
+        if name in own and name in other
+    )
+
+
+def padded(positives: Tensor, pictures: int) -> Tensor:
+    """Return the positives with rows of False for the pictures without labels, which come last."""
+    return torch.cat([positives, positives.new_zeros(pictures - len(positives), positives.shape[1])])
+
+
+def teacher_scores(raw: Mapping[str, Any]) -> Tensor:
+    """Return the teacher's largest score at each anchor, (B, A), over its own classes.
+
+    A dual head's two branches are averaged before the sigmoid, as in Ultralytics' built-in distiller.
+    """
+    logits = [branch["scores"].float() for branch in split_branches(raw).values()]
+    mean: Tensor = logits[0] if len(logits) == 1 else torch.stack(logits).mean(0)
+    return mean.amax(1).sigmoid()
+
+
+def boxes_of(batch: Mapping[str, Any], pictures: int) -> tuple[Tensor, ...]:
+    """Return the ground-truth boxes of each picture, (N, 4) xyxy in pixels; none where pictures have no labels."""
+    height, width = batch["img"].shape[-2:]
+    shares: Tensor = batch["bboxes"]
+    boxes: Tensor = xywh2xyxy(shares) * torch.stack([shares.new_full((), side) for side in (width, height)] * 2)
+    index: Tensor = batch["batch_idx"].long()
+    counts = index.bincount(minlength=pictures).tolist()  # one wait for the device, not one per picture
+    return tuple(boxes[index.argsort(stable=True)].split_with_sizes(counts))

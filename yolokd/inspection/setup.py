@@ -1,0 +1,140 @@
+"""Opening a pair for inspection: every check that needs no photo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolokd.backend.api import DetectionModel, get_cfg, make_divisible, select_device
+from yolokd.backend.checkpoints import Spec, find, is_yaml, load, load_detector
+from yolokd.backend.classes import match_task, require_classes
+from yolokd.backend.dataset import resolve
+from yolokd.backend.heads import read_head
+from yolokd.backend.networks import identity_of
+from yolokd.distillation.model import TeacherStudent
+from yolokd.distillation.state import wire
+from yolokd.errors import PairError, UserError, WeightsError
+from yolokd.inspection.maps import Inspector
+from yolokd.losses.base import requirements
+from yolokd.recipe import Recipe
+from yolokd.teachers.detector import Teacher
+from yolokd.training.plan import active_losses, check_device, check_pair, from_yaml
+
+
+def open_pair(
+    teacher: Spec,
+    student: Spec,
+    recipe: Recipe,
+    *,
+    data: str | None = None,
+    imgsz: int | None = None,
+    allow_partial: bool = False,
+) -> Inspector:
+    """Load and check a pair under a recipe.
+
+    Args:
+        teacher: The teacher's checkpoint.
+        student: Checkpoint of the student, also of a run that is still going on; or a model YAML, from scratch.
+        recipe: The resolved recipe.
+        data: Data set that names the classes of a student from scratch; the recipe's if None.
+        imgsz: Side of the square input in pixels; None is what the student was trained at, or else the recipe's.
+        allow_partial: Compare the common classes where the teacher lacks some of the data's.
+
+    Raises:
+        UserError: Anything that is wrong with models, recipe, classes or device.
+    """
+    if not any(recipe.terms().values()):
+        raise UserError(f"The recipe '{recipe.name}' has no losses: there is nothing to inspect.")
+    if is_yaml(teacher):
+        raise WeightsError(
+            f"The teacher '{teacher}' is a model description without weights; give a trained checkpoint."
+        )
+    check_device(recipe.train.get("device"))
+    detector = load_detector(find(teacher))
+    scratch = is_yaml(student)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.train.get("seed", 0))
+        learner = from_scratch(student, data or recipe.train.get("data")) if scratch else trained_student(student, data)
+        joined = not scratch and is_joined(learner)
+        names = resolve(data).names if joined and data is not None else learner.names
+        match = match_task(names, detector.names, recipe.teacher.classes, joined=joined)
+        losses, notes = active_losses(recipe), list[str]()
+        if requirements(losses.values()).classes:
+            require_classes(match, allow_partial=allow_partial, teacher=str(teacher), data=data or "DATA.yaml")
+        _check_colour(("teacher", detector), ("student", learner))
+        check_pair(losses, read_head(learner, "The student"), read_head(detector, "The teacher"), notes)
+        size = _side(imgsz or (recipe.train.get("imgsz", 640) if scratch else learner.args["imgsz"]), notes)
+        learner.args = get_cfg()
+        vars(learner).pop("criterion", None)  # checkpoints may carry that of their training
+        pair = TeacherStudent(learner, Teacher(detector), wire(recipe, match))
+    trained: frozenset[str] = frozenset() if scratch else take_parts(pair, find(student))
+    device = select_device(recipe.train.get("device") or "", verbose=False)
+    return Inspector(recipe, pair.to(device), detector, match, size, device, trained, tuple(notes), joined)
+
+
+def from_scratch(spec: Spec, data: str | None) -> DetectionModel:
+    """Build an untrained student for the classes of a data set.
+
+    Raises:
+        UserError: There is no data set to name the classes.
+    """
+    if data is None:
+        raise UserError(f"The student '{spec}' is a model description and knows no class names: give --data.")
+    names = resolve(data).names
+    model = from_yaml(spec, len(names))
+    model.names = names
+    return model
+
+
+def trained_student(spec: Spec, data: str | None) -> DetectionModel:
+    """Load a student's checkpoint.
+
+    Raises:
+        UserError: Its classes are not those of the data set, if one is given.
+    """
+    model = load_detector(find(spec))
+    if data is not None and not is_joined(model):
+        known, wanted = (", ".join(names.values()) for names in (model.names, resolve(data).names))
+        if known != wanted:
+            raise UserError(f"The student '{spec}' knows the classes {known}; the data '{data}' have {wanted}.")
+    return model
+
+
+def is_joined(model: DetectionModel) -> bool:
+    """Whether a trained model has one class for all objects (`train.single_cls`), whatever the data call them."""
+    return identity_of(model).is_joined({})
+
+
+def take_parts(pair: TeacherStudent, checkpoint: Path) -> frozenset[str]:
+    """Take adapters and generators from a run that is still going on, and return the methods whose fit."""
+    saved: Any = load(checkpoint)[0]
+    taken = set()
+    for name, part in getattr(saved, "projector", {}).items():
+        own: Any = dict(pair.projector.items()).get(name)
+        if own is not None and shapes(own) == shapes(part):
+            own.load_state_dict(part.state_dict())
+            taken.add(name)
+    return frozenset(taken)
+
+
+def shapes(module: torch.nn.Module) -> dict[str, torch.Size]:
+    """Return the shape of every tensor that a module holds."""
+    return {name: tensor.shape for name, tensor in module.state_dict().items()}
+
+
+def _check_colour(*models: tuple[str, DetectionModel]) -> None:
+    for role, model in models:
+        takes = model.yaml.get("channels", 3)
+        if takes != 3:
+            raise PairError(f"The {role} takes pictures of {takes} channels; inspect draws over colour pictures, of 3.")
+
+
+def _side(asked: int | list[int], notes: list[str]) -> int:
+    """Return the side of the square input, a multiple of 32; a note if that is not what was asked for."""
+    side = max(asked) if isinstance(asked, list) else asked
+    size = int(make_divisible(side, 32))
+    if size != side:
+        notes.append(f"imgsz {side} is rounded to {size}, a multiple of the largest stride 32")
+    return size

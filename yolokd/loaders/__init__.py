@@ -1,0 +1,1 @@
+"""What a batch holds: deterministic sampling, IKD's samples, unlabeled images."""

@@ -1,0 +1,152 @@
+"""Unlabelled pictures in training: which they are, and how they join a step. `unlabeled_stream` loads them.
+
+Each step sees, besides its labelled pictures, some that have no labels: they come on top of the batch, so that the
+labelled pictures, their order and augmentation, the number of steps and the detection loss stay what they are without.
+Student and teacher look at both in one pass, the labelled ones first, and every distillation term is the mean over all
+of them; its strength against the detection loss does not change. BatchNorm sees both, too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yolokd.data.layout import fingerprint, pictures, printable
+from yolokd.errors import DataError, UserError
+from yolokd.images.reader import check_images, left_out
+from yolokd.recipe import Recipe
+from yolokd.recipe.arguments import SHARE
+
+IMAGES, FILES = "unlabeled", "unlabeled_file"  # keys of a training batch: pictures (U, 3, H, W), and their names
+SHOWN = 5  # files that a message names
+
+
+@dataclass(frozen=True)
+class Unlabeled:
+    """The unlabelled pictures of a run, checked."""
+
+    source: Path  # a folder, or a list of pictures
+    files: tuple[str, ...]
+    damaged: str  # a sentence that names those that are left out; "" if none is
+    share: float  # of each step's pictures
+
+    def per_step(self, batch: int) -> int:
+        """How many come on top of so many labelled pictures."""
+        return max(1, round(batch * self.share / (1 - self.share)))
+
+    def identity(self, *, like: str | None = None) -> dict[str, Any]:
+        """Where they are, how many are used, and a digest of their names and sizes, of the version of `like`."""
+        return {
+            "source": str(self.source),
+            "pictures": len(self.files),
+            "fingerprint": fingerprint({"unlabeled": [self.source]}, like=like),
+        }
+
+
+def find_unlabeled(recipe: Recipe) -> Unlabeled | None:
+    """Find and open the unlabelled pictures that a recipe names; None if it names none.
+
+    Raises:
+        UserError: The recipe has no losses.
+        DataError: The folder does not exist or holds no picture that can be read.
+    """
+    source = recipe.train.get("unlabeled")
+    if source is None:
+        return None
+    if not recipe.terms():
+        raise UserError(
+            f"The recipe '{recipe.name}' has no losses, and unlabelled pictures ('{source}') take part in nothing "
+            f"else. Leave --unlabeled (train.unlabeled) out, or take a recipe with losses."
+        )
+    path = Path(str(source)).expanduser().absolute()
+    try:
+        found = pictures(path)
+    except FileNotFoundError:
+        raise DataError(f"There are no unlabelled pictures at '{path}': no such folder or list.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"The unlabelled pictures at '{path}' cannot be listed: {error}") from error
+    if not found:
+        raise DataError(f"'{path}' holds no pictures; give a folder of pictures, or a .txt with one path per line.")
+    checks = check_images(found)
+    files = tuple(file for file in found if checks[file].usable)
+    if not files:
+        raise DataError(f"None of the {len(found)} unlabelled pictures at '{path}' can be read: {_shown(found)}.")
+    return Unlabeled(
+        path, files, left_out(checks, "unlabeled image"), float(recipe.train.get("unlabeled_share", SHARE))
+    )
+
+
+def check_unlabeled(found: Unlabeled, recipe: Recipe, splits: Mapping[str, Sequence[Path]]) -> list[str]:
+    """Check them against the rest of a run and return what is worth knowing.
+
+    Args:
+        found: From `find_unlabeled`.
+        recipe: The run's.
+        splits: Of the labelled data set: split → folders of pictures or lists of them.
+
+    Raises:
+        DataError: Pictures that scores are measured on are among them.
+        UserError: Training with rectangular pictures.
+    """
+    own = {os.path.realpath(file): file for file in found.files}
+    for split in ("val", "test"):
+        try:
+            judged = {os.path.realpath(file) for source in splits.get(split, ()) for file in pictures(source)}
+        except (OSError, ValueError):
+            continue  # the check of the labels says why
+        if common := sorted(own[file] for file in own.keys() & judged):
+            raise DataError(
+                f"{len(common)} of the unlabelled pictures at '{found.source}' belong to the data set's {split} split: "
+                f"{_shown(common)}. Training on them would spoil the score; take them out of the folder."
+            )
+    if recipe.train.get("rect"):
+        raise UserError("Unlabelled pictures are not sorted by shape: leave train.rect or train.unlabeled out.")
+    notes = []
+    if found.damaged:
+        notes.append(found.damaged)
+    batch = recipe.train.get("batch", 16)
+    if not (isinstance(batch, int) and batch > 0):
+        notes.append("the batch size is sought for labelled pictures alone; unlabelled ones come on top of it")
+    return notes
+
+
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """Return the recipe with its unlabelled pictures named from the root, so that a run can go on from anywhere."""
+    source = recipe.train.get("unlabeled")
+    if source is None:
+        return recipe
+    path = str(Path(str(source)).expanduser().absolute())
+    return Recipe.from_dict({**recipe.to_dict(), "train": {**recipe.train, "unlabeled": path}}, name=recipe.name)
+
+
+def join(batch: Mapping[str, Any]) -> Tensor:
+    """Return all pictures of a batch, (B + U, 3, H, W): the labelled ones first, then the U unlabelled ones, if any."""
+    images: Tensor = batch["img"]
+    return torch.cat([images, batch[IMAGES]]) if IMAGES in batch else images
+
+
+def files_of(batch: Mapping[str, Any]) -> list[str]:
+    """Return the names of all pictures of a batch, in the order of `join`."""
+    return [*map(str, batch.get("im_file", ())), *map(str, batch.get(FILES, ()))]
+
+
+def first_rows(raw: Any, count: int) -> Any:
+    """Return a detector's raw output for the first pictures: these rows of each tensor in its dicts and lists."""
+    if isinstance(raw, Tensor):
+        return raw[:count]
+    if isinstance(raw, Mapping):
+        return {key: first_rows(value, count) for key, value in raw.items()}
+    if isinstance(raw, (list, tuple)):
+        return [first_rows(value, count) for value in raw]
+    return raw
+
+
+def _shown(files: Iterable[str]) -> str:
+    files = list(map(printable, files))
+    return ", ".join(files[:SHOWN]) + (", …" if len(files) > SHOWN else "")

@@ -1,0 +1,118 @@
+"""The frozen teacher: as cheap as its floating-point operations allow.
+
+Convolutions are folded with their normalisation once, weights are held in the precision that they run in, boxes are
+never decoded, and a pass stops at the last layer that somebody needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yolokd.backend.api import DetectionModel
+from yolokd.backend.heads import HeadInfo, read_head
+from yolokd.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class TeacherOutput:
+    """What one pass gave: neck features by level, (B, C, H, W), and the raw head output or None."""
+
+    features: dict[str, Tensor]
+    raw: dict[str, Any] | None
+
+
+class Teacher(nn.Module):
+    """A detector that is only looked at: no gradients, no updates of statistics, never saved."""
+
+    def __init__(self, model: DetectionModel, *, dtype: torch.dtype = torch.float32, compiled: bool = False) -> None:
+        """Take over a detector, whose layers change.
+
+        Args:
+            model: The trained detector.
+            dtype: Precision of its weights and of its pass.
+            compiled: Compile the pass without gradient, at its first run on each shape of pictures.
+        """
+        super().__init__()
+        self.info: HeadInfo = read_head(model, "The teacher")
+        self.layers: nn.Sequential = fold(model).model.to(dtype)
+        self.saved = frozenset(model.save)
+        self.names: dict[int, str] = dict(model.names)
+        self.dtype = dtype
+        self._compiled = torch.compile(self.run, options={"freezing": True}) if compiled else None
+        self.train()
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stay in evaluation mode; only the head module itself is in training mode, so that it decodes no boxes."""
+        super().train(False)
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+        self.layers[-1].training = True
+        return self
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, *, head: bool = True, levels: tuple[str, ...] = ()) -> TeacherOutput:
+        """Run the teacher as far as needed, without gradient.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            head: Whether the head's outputs are needed.
+            levels: Levels whose features are needed.
+        """
+        run = self._compiled or self.run
+        return run(images, head=head, levels=levels)
+
+    def run(self, images: Tensor, *, head: bool = True, levels: tuple[str, ...] = ()) -> TeacherOutput:
+        """Do what `forward` does, with the gradient to the images that an attack on the teacher needs."""
+        wanted = {self.info.layers[level]: level for level in levels}
+        last = self.info.index if head else max(wanted)
+        features: dict[str, Tensor] = {}
+        outputs: list[Any] = []
+        x: Any = images.to(self.dtype)
+        cpu = images.device.type == "cpu"
+        if cpu:  # a tenth faster; on a GPU the trainer has put all models into that format
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, enabled=False):
+            for index, layer in enumerate(self.layers):
+                source: Any = layer.f
+                if source != -1:
+                    many = isinstance(source, list)
+                    x = [x if j == -1 else outputs[j] for j in source] if many else outputs[source]
+                x = layer(x)
+                outputs.append(x if index in self.saved else None)
+                if index in wanted:
+                    features[wanted[index]] = x.contiguous() if cpu else x  # in the format of the student's
+                if index == last:
+                    break
+        return TeacherOutput(features, x if head else None)
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise `UserError` unless torch can compile for this device; tried on one addition."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(1, device=device))
+    except Exception as error:  # whatever is missing, each backend of torch says it in its own way
+        reason = next((line.strip(" .") for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(
+            f"teacher.compile is on, but torch cannot compile for the device '{device}' ({reason}). Install a C++ "
+            f"compiler, on a GPU also Triton, or set teacher.compile to false."
+        ) from error
+
+
+def fold(model: DetectionModel) -> DetectionModel:
+    """Fold every convolution with its normalisation in place, and keep both branches of a dual head.
+
+    Ultralytics' own `fuse()` does the folding but also lets the head drop a branch, so the head's part is held off.
+    """
+    head = model.model[-1]
+    head.fuse = lambda: None
+    try:
+        model.fuse(verbose=False)
+    finally:
+        del head.fuse
+    return model

@@ -1,0 +1,72 @@
+"""Training arguments that are right by themselves and wrong on this device, for these data or this model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from yolokd.backend.api import DetectionModel, parse_device, select_device
+from yolokd.backend.dataset import Dataset
+from yolokd.data.check import DataReport
+from yolokd.errors import UserError
+from yolokd.recipe.arguments import LARGEST_SEED
+
+MOST_GPUS = 1024  # of one run
+
+
+def check_with_device(train: Mapping[str, Any]) -> None:
+    """Check what a device may not be able to do.
+
+    Args:
+        train: The recipe's training arguments; the device itself exists.
+
+    Raises:
+        UserError: bf16 without a GPU; a batch size to be found, or the largest seeds, on several GPUs.
+    """
+    device = "" if train.get("device") is None else train["device"]
+    chosen = select_device(device, verbose=False)
+    if train.get("amp") == "bf16" and chosen.type in {"cpu", "mps"}:
+        raise UserError(
+            f"train.amp=bf16 needs a GPU, and the device is {chosen.type}. Leave train.amp out, or give a GPU with "
+            f"--device 0."
+        )
+    if len([part for part in parse_device(device).split(",") if part]) < 2:
+        return
+    batch, seed = train.get("batch", 16), train.get("seed", 0)
+    if batch < 1:
+        raise UserError(f"The batch size is found on one GPU only, got batch {batch}, device {device}: give a number.")
+    if seed > LARGEST_SEED - MOST_GPUS:
+        raise UserError(
+            f"Every GPU adds to the seed: with several it is {LARGEST_SEED - MOST_GPUS} at most, not {seed}."
+        )
+
+
+def check_with_data(train: Mapping[str, Any], data: Dataset, report: DataReport, student: DetectionModel) -> None:
+    """Check what data and student may not have.
+
+    Args:
+        train: The recipe's training arguments.
+        data: The data set.
+        report: Of its check.
+        student: The model that is going to be trained.
+
+    Raises:
+        UserError: A split that the data do not have, a share of the images that holds none, or every layer
+            frozen.
+    """
+    split = train.get("split", "val")
+    if split not in data.splits:
+        raise UserError(f"train.split={split}: '{data.yaml_path}' has no such split; it has {', '.join(data.splits)}.")
+    images, fraction = report.splits["train"].pictures, train.get("fraction", 1.0)
+    share = fraction[0] if isinstance(fraction, list) else fraction
+    if isinstance(share, float) and round(images * share) < 1:
+        raise UserError(f"train.fraction={fraction} leaves none of the {images} training images. Give a larger share.")
+    _check_freeze(train.get("freeze"), len(student.model))
+
+
+def _check_freeze(freeze: Any, layers: int) -> None:
+    indices = set(range(freeze)) if isinstance(freeze, int) else {x for x in freeze or () if isinstance(x, int)}
+    if set(range(layers)) <= indices:
+        raise UserError(f"train.freeze={freeze} leaves nothing to train: the student has {layers} layers.")
+    if beyond := [index for index in indices if index >= layers]:
+        raise UserError(f"train.freeze={freeze}: the student has the layers 0 to {layers - 1}, and no {min(beyond)}.")

@@ -1,0 +1,297 @@
+"""Everything that is checked before the first step, and the plan that `--dry-run` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolokd.backend.api import DetectionModel, get_flops, get_num_params, make_divisible, select_device
+from yolokd.backend.checkpoints import Spec, as_detector, find, from_scratch, is_yaml, load_detector
+from yolokd.backend.class_rows import in_other_order
+from yolokd.backend.classes import ClassMatch, match_task, partial_note, require_classes
+from yolokd.backend.dataset import Dataset, resolve
+from yolokd.backend.heads import HeadInfo, read_head
+from yolokd.backend.paths import refuse_altered
+from yolokd.data.check import DataReport, check_labels
+from yolokd.distillation.adversarial import Attack, extra_passes, teacher_precision
+from yolokd.distillation.instance_weights import InstanceWeighting
+from yolokd.errors import PairError, UserError, WeightsError
+from yolokd.initialization.weight_selection import UnfitTeacherError, inherit
+from yolokd.loaders.unlabeled import Unlabeled, check_unlabeled, find_unlabeled, with_absolute_paths
+from yolokd.losses.base import Loss, requirements
+from yolokd.losses.table import losses_of
+from yolokd.recipe import Recipe
+from yolokd.teachers.detector import require_compiler
+from yolokd.training.argument_checks import check_with_data, check_with_device
+from yolokd.training.run_directory import check_writable, refuse_inside, run_folder
+from yolokd.training.task import check_task, learned_names, trained_images
+
+DEFAULT_DATA = "kitti.yaml"
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """One partner: where it comes from and what it costs."""
+
+    spec: str
+    path: Path
+    pretrained: bool
+    parameters: int
+    gflops: float  # of one picture at the training size
+    head: HeadInfo
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is going to do, checked."""
+
+    recipe: Recipe
+    student: ModelPlan
+    teacher: ModelPlan | None
+    classes: ClassMatch | None
+    data: Dataset
+    report: DataReport
+    imgsz: int
+    folder: Path
+    notes: tuple[str, ...]
+    unlabeled: Unlabeled | None = None
+    inherited: float | None = None  # share of the student's first weights that is taken from the teacher
+
+    @property
+    def cost(self) -> float:
+        """Estimated time of a step as a multiple of plain training, by floating-point operations.
+
+        A training step costs about three forward passes of the student; the teacher adds one of its own.
+        """
+        if self.teacher is None or not any(self.recipe.terms().values()):
+            return 1.0
+        step = max(3 * self.student.gflops, 1e-9)
+        cost = 1.0 + self.teacher.gflops / step
+        if self.unlabeled is not None:
+            cost /= 1 - self.unlabeled.share
+        ikd = self.recipe.augment.ikd
+        if ikd is not None and ikd.adversarial is not None:
+            extra = extra_passes(ikd.adversarial)
+            cost += ikd.until * (extra.teacher * self.teacher.gflops + extra.student * self.student.gflops) / step
+        return cost
+
+
+def make_plan(
+    teacher: Spec | None,
+    student: Spec,
+    recipe: Recipe,
+    *,
+    allow_partial: bool = False,
+    runs: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Plan:
+    """Check a run in full.
+
+    Args:
+        teacher: The teacher's checkpoint; None is allowed if the recipe takes neither losses nor weights of it.
+        student: Checkpoint, name or model YAML of the student.
+        recipe: The resolved recipe, command line options included.
+        allow_partial: Distil the common classes where the teacher lacks some of the data's.
+        runs: Folder of all runs; `runs` in the current folder if None.
+        progress: Called with the number of images opened and to be opened, where not all were opened before.
+
+    Raises:
+        UserError: Anything that can be known before the first step.
+    """
+    notes: list[str] = []
+    train = recipe.train
+    check_device(train.get("device"))
+    asked = int(train.get("imgsz", 640))
+    imgsz = int(make_divisible(asked, 32))
+    if imgsz != asked:
+        notes.append(f"imgsz {asked} is rounded to {imgsz}, a multiple of the largest stride 32")
+    check_with_device(train)
+    folder = check_writable(run_folder(recipe, runs))
+    pretrained = train.get("pretrained")
+    refuse_inside(folder, [str(spec) for spec in (teacher, student, pretrained, train.get("unlabeled")) if spec])
+    if recipe.needs_teacher and teacher is None:
+        why = f"compares with a teacher ({_terms(recipe)})" if recipe.terms() else "starts from a teacher's weights"
+        raise UserError(f"The recipe '{recipe.name}' {why} and needs --teacher.")
+    if not recipe.needs_teacher and teacher is not None:
+        notes.append(f"the recipe '{recipe.name}' has no losses: the teacher is not used")
+        teacher = None
+    if not is_yaml(student):
+        find(student)  # the quick checks first: missing files before the data are read
+    if isinstance(pretrained, str):
+        load_detector(find(pretrained))
+    master = None if teacher is None else _teacher(teacher, imgsz)
+    recipe = with_absolute_paths(recipe)
+    unlabeled = find_unlabeled(recipe)
+    data = resolve(str(train.get("data") or DEFAULT_DATA))
+    if unlabeled is not None:
+        notes += check_unlabeled(unlabeled, recipe, data.splits)
+    elif "unlabeled_share" in train:
+        notes.append("train.unlabeled_share has no effect without train.unlabeled")
+    names = learned_names(train, data.names)
+    learner = _partner(student, imgsz, "The student", classes=len(names))
+    if learner[1].pretrained and in_other_order(learner[0].names, names):
+        how = "by name" if train.get("cls_remap", True) else "in its own order, since train.cls_remap is off"
+        notes.append(f"the student's checkpoint has the data's classes in another order: rows are taken over {how}")
+    joined = bool(train.get("single_cls"))
+    report = check_labels(data.splits, data.names, keypoints=data.keypoints, joined=joined, progress=progress)
+    report.raise_if_bad()
+    if report.left_out:
+        notes.append(report.left_out)
+    _check_last_batch(report, train, imgsz)
+    check_with_data(train, data, report, learner[0])
+    notes += check_task(train, data, report)
+    match = None
+    inherited: float | None = None
+    if master is not None:
+        model, info = master
+        match = match_task(data.names, model.names, recipe.teacher.classes, joined=joined)
+        _check_channels(model, str(teacher), data)
+        losses = active_losses(recipe)
+        needs = requirements(losses.values())
+        if needs.classes:
+            require_classes(match, allow_partial=allow_partial, teacher=str(teacher), data=str(data.yaml_path))
+            if note := partial_note(match):
+                notes.append(note)
+        if recipe.weighting.aid is not None:
+            InstanceWeighting(recipe.weighting.aid, match)
+        if recipe.augment.adversarial is not None:
+            Attack(recipe.augment.adversarial, match)
+            teacher_precision(recipe.teacher.precision)
+        check_pair(losses, learner[1].head, info.head, notes)
+        if recipe.teacher.compile:
+            require_compiler(select_device(train.get("device") or "", verbose=False))
+        if unlabeled is not None and (needs.objects or not losses):
+            notes.append("the losses of this recipe act on labelled objects only: unlabelled pictures teach nothing")
+        if recipe.student.init != "random":
+            inherited, note = _first_weights(learner[0], str(student), model, match, recipe)
+            notes.append(note)
+    return Plan(
+        recipe=recipe,
+        student=learner[1],
+        teacher=None if master is None else master[1],
+        classes=match,
+        data=data,
+        report=report,
+        imgsz=imgsz,
+        folder=folder,
+        notes=tuple(notes),
+        unlabeled=unlabeled,
+        inherited=inherited,
+    )
+
+
+def _first_weights(
+    student: DetectionModel, spec: str, teacher: DetectionModel, match: ClassMatch, recipe: Recipe
+) -> tuple[float | None, str]:
+    """Return the share of the student's weights that comes from the teacher, and what to say about it.
+
+    Raises:
+        UnfitTeacherError: They must come from there and cannot.
+    """
+    if not from_scratch(spec, recipe.train.get("pretrained", True)):
+        note = "the student has trained weights and keeps them; student.init is not used"
+        if not recipe.train.get("unlabeled"):
+            note += ", and for such a student only --unlabeled has shown a gain: compare before you trust a recipe"
+        return None, note
+    try:
+        share = inherit(student, teacher, match).share
+    except UnfitTeacherError as error:
+        if recipe.student.init == "auto":
+            return None, f"the student starts from random weights: {error.reason}"
+        raise
+    return share, f"the student starts with {share:.0%} of its parameters taken from the teacher"
+
+
+def _terms(recipe: Recipe) -> str:
+    return ", ".join(f"kd_{term}" for term in recipe.terms())
+
+
+def check_device(device: Any) -> None:
+    """Raise `UserError` unless Ultralytics can use the device; None leaves the choice to it."""
+    if device is None:
+        return
+    try:
+        chosen = select_device(device, verbose=False)
+    except Exception as error:  # whatever a driver, or a device that is no text, may lead to
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "unknown device")
+        raise UserError(f"The device '{device}' cannot be used: {reason} Give cpu, mps, or GPU numbers.") from error
+    if not isinstance(chosen, torch.device):  # tpu, vulkan and intel:… are for exports
+        raise UserError(f"The device '{device}' cannot train or run a checkpoint. Give cpu, mps, or GPU numbers (0).")
+    if str(device).lower().startswith("mps") and chosen.type != "mps":  # Ultralytics would take the CPU in silence
+        raise UserError(f"The device '{device}' is not there. Give cpu, or GPU numbers.")
+
+
+def _partner(spec: Spec, imgsz: int, what: str, classes: int | None = None) -> tuple[DetectionModel, ModelPlan]:
+    pretrained = not is_yaml(spec)
+    if not pretrained:
+        model, path = from_yaml(spec, classes), Path(spec)
+    else:
+        path = find(spec)
+        model = load_detector(path)
+    return model, ModelPlan(
+        spec=str(spec),
+        path=path,
+        pretrained=pretrained,
+        parameters=get_num_params(model),
+        gflops=get_flops(model, imgsz),
+        head=read_head(model, what),
+    )
+
+
+def _teacher(spec: Spec, imgsz: int) -> tuple[DetectionModel, ModelPlan]:
+    if is_yaml(spec):
+        raise WeightsError(f"The teacher '{spec}' is a model description without weights; give a trained checkpoint.")
+    return _partner(spec, imgsz, "The teacher")
+
+
+def from_yaml(spec: Spec, classes: int | None) -> DetectionModel:
+    """Build a detector from its description, with random weights; `WeightsError` where that fails."""
+    path = Path(spec)
+    if path.is_file():
+        refuse_altered(path.absolute(), "The model description", "Rename it, or move it to another folder.")
+    elif any(letter in str(spec) for letter in "*?["):  # Ultralytics would search for files that fit
+        raise WeightsError(f"There is no model description '{spec}', and patterns of names are not searched for.")
+    try:
+        model = DetectionModel(str(spec), nc=classes, verbose=False)
+    except FileNotFoundError as error:
+        raise WeightsError(f"There is no model description '{spec}', and Ultralytics packages none.") from error
+    except Exception as error:  # a wrong YAML fails anywhere in Ultralytics' parser
+        raise WeightsError(f"The model description '{spec}' cannot be built: {error}") from error
+    return as_detector(model, str(spec))
+
+
+def _check_last_batch(report: DataReport, train: Mapping[str, Any], imgsz: int) -> None:
+    pictures, batch = trained_images(train, report), train.get("batch", 16)
+    if imgsz < 64 and isinstance(batch, int) and batch > 0 and (pictures % min(batch, pictures) or batch) == 1:
+        raise UserError(
+            f"The last batch would hold one picture, and at {imgsz} px that gives normalisation a single value per "
+            f"channel. Change --batch, or take --imgsz 64 or more."
+        )
+
+
+def _check_channels(teacher: DetectionModel, spec: str, data: Dataset) -> None:
+    takes = int(teacher.yaml.get("channels", 3))
+    if takes != data.channels:
+        raise PairError(f"The teacher '{spec}' takes pictures of {takes} channels, the data have {data.channels}.")
+
+
+def active_losses(recipe: Recipe) -> dict[str, Loss]:
+    """Return the wired losses of which at least one term has a gain above 0."""
+    gains = recipe.terms()
+    return {name: loss for name, loss in losses_of(recipe).items() if any(gains[term] for term in loss.terms)}
+
+
+def check_pair(losses: Mapping[str, Loss], student: HeadInfo, teacher: HeadInfo, notes: list[str]) -> None:
+    """Raise `PairError` where a loss cannot compare these heads; add to the notes what is left out."""
+    for name, loss in losses.items():
+        if loss.requires.distributions and (student.bins != teacher.bins or student.bins == 1):
+            raise PairError(
+                f"The loss '{name}' compares box distributions, but the student's head has reg_max {student.bins} and "
+                f"the teacher's {teacher.bins}. Use bckd's box term, which works on decoded boxes."
+            )
+    if len(student.branches) != len(teacher.branches) and requirements(losses.values()).teacher_head:
+        notes.append("one partner has a single head: only the one-to-many branch is distilled")

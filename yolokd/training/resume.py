@@ -1,0 +1,124 @@
+"""Continuing an interrupted run: checked in full before Ultralytics could fall back to another one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from yolokd.backend.checkpoints import find, load, sha256
+from yolokd.backend.paths import refuse_altered
+from yolokd.errors import UserError
+from yolokd.recipe import Recipe
+from yolokd.training.run_directory import is_run
+from yolokd.training.settings import KEY, RunSettings
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A run that can go on."""
+
+    folder: Path
+    checkpoint: Path
+    settings: RunSettings
+    epoch: int  # finished epochs
+    epochs: int  # of the whole run
+    data: str  # path of the data YAML
+    arguments: dict[str, Any] = field(default_factory=dict)  # Ultralytics' training arguments
+    names: dict[int, str] = field(default_factory=dict)  # of the student's classes
+
+
+def read_interrupted(run: str) -> Interrupted:
+    """Read the state of a run from its folder or its last.pt.
+
+    Raises:
+        UserError: The run is missing, finished, not yolokd's, or was stopped before its first epoch was saved; its
+            checkpoint is outside a run's folder, or in one that Ultralytics cannot open.
+    """
+    path = Path(run).expanduser().absolute()
+    checkpoint = path / "weights" / "last.pt" if path.is_dir() else path
+    if not checkpoint.is_file():
+        if path.is_dir() and (path / "args.yaml").exists():
+            raise UserError(
+                f"The run '{run}' stopped before its first epoch was saved, so there is nothing to continue. Start it "
+                f"again with its command."
+            )
+        raise UserError(f"There is no run '{run}' to resume: neither a run's folder nor a last.pt.")
+    model, saved = load(checkpoint)
+    args: dict[str, Any] = saved.get("train_args") or {}
+    if saved.get("epoch", -1) < 0:
+        own = KEY in saved
+        raise UserError(
+            f"The run '{run}' is finished, there is nothing to resume."
+            if own
+            else f"'{checkpoint}' is not an interrupted yolokd run: it holds no training state."
+        )
+    if KEY not in args:
+        raise UserError(f"'{run}' is not a yolokd run; resume it with the tool that started it.")
+    _check_place(checkpoint)
+    student = getattr(model, "student_model", model)
+    return Interrupted(
+        checkpoint.parent.parent,
+        checkpoint,
+        RunSettings.from_dict(args[KEY]),
+        saved["epoch"] + 1,
+        int(args["epochs"]),
+        str(args.get("data") or ""),
+        {key: value for key, value in args.items() if key != KEY},
+        dict(getattr(student, "names", {})),
+    )
+
+
+def _check_place(checkpoint: Path) -> None:
+    """Refuse a checkpoint whose folder would be filled with the files of the run, over those that are there."""
+    folder = checkpoint.parent.parent
+    if checkpoint.parent.name != "weights" or ((folder / "results.csv").exists() and not is_run(folder)):
+        raise UserError(
+            f"'{checkpoint}' is not in a folder of its own run, which the rest of the run is written to. Move it to "
+            f"RUN/weights/{checkpoint.name} with a new folder RUN, and give --resume RUN."
+        )
+    refuse_altered(checkpoint, "The checkpoint of the run,", "Rename the folder, or move the run to another one.")
+
+
+def check_same(
+    run: Interrupted, asked: Recipe | None, teacher: str | Path | None, named: Collection[str] = ()
+) -> Path | None:
+    """Refuse to continue under another teacher or with a changed recipe; return the teacher's path, if there is one.
+
+    Args:
+        run: The interrupted run.
+        asked: The recipe given on the command line, or None if none was given.
+        teacher: The teacher given on the command line, or None.
+        named: Keys of `train` that the command line sets; the others belong to the run.
+
+    Raises:
+        UserError: Names what differs.
+    """
+    settings = run.settings
+    if asked is not None:
+        stored = settings.load_recipe()
+        train = {**stored.train, **{key: asked.train[key] for key in named if key in asked.train}}
+        complete = {**asked.to_dict(), "train": train, "summary": stored.summary}
+        differences = Recipe.from_dict(complete, name=asked.name).differences(stored)
+        if differences:
+            raise UserError(
+                f"The run '{run.folder}' was started with another recipe: {'; '.join(differences[:5])}. Resume without "
+                f"--recipe and --set, or start a new run."
+            )
+    if settings.teacher is None:
+        if teacher is not None:
+            raise UserError(f"The run '{run.folder}' has no teacher; '{teacher}' cannot join it now.")
+        return None
+    if teacher is None and not Path(settings.teacher).is_file():
+        raise UserError(
+            f"The run '{run.folder}' was started under the teacher '{settings.teacher}', which is not there any more. "
+            f"Give where it is now with --teacher."
+        )
+    path = find(teacher if teacher is not None else settings.teacher)
+    if sha256(path) != settings.teacher_sha256:
+        raise UserError(
+            f"The run '{run.folder}' was started under another teacher than '{path}' holds now "
+            f"(sha256 {str(settings.teacher_sha256)[:12]}…). Give the original file, or start a new run."
+        )
+    return path

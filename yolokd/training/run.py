@@ -1,0 +1,204 @@
+"""Starting and continuing runs: from a checked plan to a finished folder."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from yolokd.backend.checkpoints import Spec, find, from_scratch, sha256
+from yolokd.data.check import fingerprint
+from yolokd.errors import RunError, UserError, YolokdError
+from yolokd.loaders.unlabeled import with_absolute_paths
+from yolokd.recipe import Recipe, load_recipe
+from yolokd.recipe.arguments import OWN
+from yolokd.training import run_files as records
+from yolokd.training.plan import Plan, check_device, make_plan
+from yolokd.training.resume import Interrupted, check_same, read_interrupted
+from yolokd.training.resume_changes import prepare
+from yolokd.training.settings import KEY, RunSettings
+from yolokd.training.trainer import DistillTrainer, finish_checkpoints
+
+OWN_PART = re.compile(r"(best|last|epoch\d+)\.pt\.part")  # what a kill leaves of a checkpoint that was being written
+OPTIONS = (
+    "data",
+    "epochs",
+    "imgsz",
+    "batch",
+    "device",
+    "seed",
+    "name",
+    "unlabeled",
+)  # of `train`, each a key of the recipe's `train`
+
+
+def train(
+    teacher: Spec | None,
+    student: Spec,
+    recipe: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    allow_partial: bool = False,
+    **options: Any,
+) -> Path:
+    """Check, then train; see `yolokd.api.train`."""
+    plan = make_plan(teacher, student, resolve_recipe(recipe, overrides, **options), allow_partial=allow_partial)
+    return start(plan, allow_partial=allow_partial)
+
+
+def resolve_recipe(recipe: str | Path, overrides: Sequence[str] = (), **options: Any) -> Recipe:
+    """Load a recipe with the command's options and overrides applied; options that are None are left as they are.
+
+    Raises:
+        UserError: An option that does not exist.
+        RecipeError: All problems of the recipe and of the options at once.
+    """
+    unknown = set(options) - set(OPTIONS)
+    if unknown:
+        raise UserError(f"Unknown option {', '.join(sorted(unknown))}; known are {', '.join(OPTIONS)}, overrides.")
+    given = [f"train.{key}={json.dumps(value, default=str)}" for key, value in options.items() if value is not None]
+    return load_recipe(recipe, [*overrides, *given])
+
+
+def start(plan: Plan, *, allow_partial: bool = False, paired: bool = False) -> Path:
+    """Train as planned and return the run's folder.
+
+    Args:
+        plan: What to do, checked.
+        allow_partial: Distil the common classes where the teacher lacks some of the data's.
+        paired: Show the pictures that every paired run with this seed shows; see `yolokd.loaders.sampling`.
+
+    Raises:
+        UserError: A paired run with `multi_scale`, whose sizes are not paired.
+        RunError: The run failed after it had started.
+    """
+    if paired and plan.recipe.train.get("multi_scale"):
+        raise UserError("Paired runs see the same pictures at the same size: leave train.multi_scale out or set it 0.")
+    settings = RunSettings(
+        recipe=plan.recipe.to_dict(),
+        recipe_name=plan.recipe.name,
+        teacher=None if plan.teacher is None else str(plan.teacher.path.absolute()),
+        teacher_sha256=None if plan.teacher is None else sha256(plan.teacher.path),
+        allow_partial=allow_partial,
+        paired=paired,
+        provenance=_provenance(plan),
+    )
+    overrides: dict[str, Any] = {
+        **{key: value for key, value in plan.recipe.train.items() if key not in OWN},
+        "task": "detect",
+        "mode": "train",
+        "model": str(plan.student.path.absolute() if plan.student.path.exists() else plan.student.path),
+        "data": str(plan.data.yaml_path.absolute()),
+        "imgsz": plan.imgsz,
+        "project": str(plan.folder.parent),
+        "name": plan.folder.name,
+        KEY: settings.to_dict(),
+    }
+    if plan.teacher is not None and plan.recipe.terms():
+        overrides["distill_model"] = settings.teacher
+    return _run(lambda: DistillTrainer(overrides=overrides))
+
+
+def resume(
+    run: str,
+    *,
+    recipe: Recipe | None = None,
+    teacher: Spec | None = None,
+    device: str | None = None,
+    named: Collection[str] = (),
+    changes: Sequence[str] = (),
+    tell: Callable[[str], None] | None = None,
+) -> Path:
+    """Continue an interrupted run from its last saved epoch, and finish it.
+
+    Args:
+        run: The run's folder, or the last.pt in it.
+        recipe: A recipe to compare with that of the run.
+        teacher: Where the teacher is now.
+        device: Where to go on.
+        named: Keys of `train` that `recipe` was given with.
+        changes: `train.key=value` with keys of `yolokd.training.resume_changes`: where data and unlabeled images are
+            now, batch, workers and the like.
+        tell: Called with each sentence about what changes.
+
+    Raises:
+        UserError: Nothing to continue, another teacher, recipe or data than the run was started with, or a change that
+            would make another run of it.
+        RunError: The run failed again.
+    """
+    interrupted = read_interrupted(run)
+    device_too = [] if device is None else [f"train.device={json.dumps(device)}"]
+    asked = None if recipe is None else with_absolute_paths(recipe)
+    teacher_path = check_same(interrupted, asked, teacher, named)
+    if interrupted.epoch >= interrupted.epochs:  # killed after the last epoch, while finishing
+        check_device(device)
+        return _finish(interrupted)
+    prepared = prepare(interrupted, [*changes, *device_too])
+    settings = prepared.run.settings
+    if teacher_path is not None:
+        settings.teacher = str(teacher_path.absolute())
+    for note in prepared.notes:
+        if tell is not None:
+            tell(note)
+    overrides: dict[str, Any] = {
+        "task": "detect",
+        "mode": "train",
+        "model": str(interrupted.checkpoint),
+        "resume": str(interrupted.checkpoint),
+        "save_dir": str(interrupted.folder),
+        **prepared.arguments,
+        KEY: settings.to_dict(),
+    }
+    if teacher_path is not None and settings.load_recipe().terms():
+        overrides["distill_model"] = settings.teacher
+    for stray in (interrupted.folder / "weights").glob("*.pt.part"):
+        if OWN_PART.fullmatch(stray.name):
+            stray.unlink()
+    return _run(lambda: DistillTrainer(overrides=overrides))
+
+
+def _run(build: Callable[[], DistillTrainer]) -> Path:
+    try:
+        trainer = build()
+        trainer.train()
+    except YolokdError:
+        raise
+    except subprocess.CalledProcessError as error:
+        raise RunError("The run failed in one of its processes; its own message stands above.") from error
+    except Exception as error:  # whatever Ultralytics or torch raise; --debug shows where
+        reason = str(error).strip() or type(error).__name__
+        raise RunError(f"The run failed: {reason}") from error
+    return Path(trainer.save_dir)
+
+
+def _finish(interrupted: Interrupted) -> Path:
+    finish_checkpoints(interrupted.folder / "weights", interrupted.settings)
+    records.cut_results(interrupted.folder / "results.csv", interrupted.epochs)
+    return interrupted.folder
+
+
+def _provenance(plan: Plan) -> dict[str, Any]:
+    return {
+        "student": plan.student.spec,
+        "student_initialisation": _initialisation(plan),
+        "data": str(plan.data.yaml_path.absolute()),
+        "data_fingerprint": fingerprint(plan.data.splits),
+        "data_splits": records.split_identities(plan.data.splits),
+        **({} if plan.unlabeled is None else {"unlabeled": plan.unlabeled.identity()}),
+        "seed": plan.recipe.train.get("seed", 0),
+        "versions": records.versions(),
+        "command": records.command_line(),
+    }
+
+
+def _initialisation(plan: Plan) -> str:
+    """Say where the student's first weights come from, `train.pretrained` included, which Ultralytics lets decide."""
+    pretrained = plan.recipe.train.get("pretrained", True)
+    if isinstance(pretrained, str):
+        return f"checkpoint {pretrained}, sha256 {sha256(find(pretrained))}"
+    if not from_scratch(plan.student.path, pretrained):
+        return f"checkpoint {plan.student.path}, sha256 {sha256(plan.student.path)}"
+    return "from scratch" if plan.inherited is None else "a part of the teacher's weights, fitted on training pictures"

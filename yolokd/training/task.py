@@ -1,0 +1,111 @@
+"""Training arguments that change what is learned, checked against the labels: `single_cls`, `classes`, `fraction`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from yolokd.backend.dataset import Dataset
+from yolokd.data.check import DataReport
+from yolokd.data.layout import label_path, pictures
+from yolokd.errors import UserError
+from yolokd.evaluation.ground_truth import read_labels
+from yolokd.recipe.classes import ITEM
+
+
+def learned_names(train: Mapping[str, Any], names: Mapping[int, str]) -> dict[int, str]:
+    """Return class index → name as Ultralytics gives them to the student."""
+    return {0: ITEM} if train.get("single_cls") else dict(names)
+
+
+def chosen_classes(train: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Return `train.classes`, sorted, each once; None if all classes are learned."""
+    classes = train.get("classes")
+    if classes is None:
+        return None
+    return tuple(sorted({classes} if isinstance(classes, int) else set(classes)))
+
+
+def check_task(train: Mapping[str, Any], data: Dataset, report: DataReport) -> list[str]:
+    """Check that there is something to learn, and return what the plan says of it.
+
+    Args:
+        train: Training arguments of the recipe.
+        data: The data set.
+        report: What is known of its labels.
+
+    Raises:
+        UserError: `train.classes` names a class that the data do not have, or whose objects are not among those that
+            the training or the validation would see.
+    """
+    classes = chosen_classes(train)
+    if classes == ():
+        raise UserError("train.classes is an empty list, so nothing would be learned. Name classes, or leave it out.")
+    if classes is not None:
+        _check_known(classes, data, report, joined=bool(train.get("single_cls")))
+    notes = [f"all classes are learned as one, '{ITEM}' (train.single_cls)"] if train.get("single_cls") else []
+    for split in ("train", train.get("split", "val")):
+        share = _fraction(train.get("fraction"), split)
+        if share is None and classes is None:
+            continue
+        objects = report.splits[split].objects if share is None else _objects_of_part(data, split, share)
+        wanted = sorted(objects) if classes is None else classes
+        which = "" if classes is None else f" of {_listed(classes, data.names)} (train.classes)"
+        part = "" if share is None else f" among the first {share} (train.fraction {train['fraction']})"
+        if not sum(objects[index] for index in wanted):
+            raise UserError(f"The {split} images of '{data.yaml_path}' hold no object{which}{part}: nothing to learn.")
+        known = sorted(index for index in report.splits[split].objects if classes is None or index in classes)
+        if absent := [index for index in known if not objects[index]]:
+            notes.append(f"there are no {split} objects of {_listed(absent, data.names)}{part}")
+    if classes is not None:
+        notes.append(f"only objects of {_listed(classes, data.names)} are learned and validated on (train.classes)")
+    return notes
+
+
+def trained_images(train: Mapping[str, Any], report: DataReport) -> int:
+    """Return how many images an epoch shows."""
+    images = report.splits["train"].pictures
+    share = train.get("fraction")
+    share = share[0] if isinstance(share, list) else share
+    return images if share is None else min(images, _count(share, images))
+
+
+def _check_known(classes: tuple[int, ...], data: Dataset, report: DataReport, *, joined: bool) -> None:
+    known = set(data.names)
+    if joined:  # labels may have classes beyond the names
+        known |= {index for split in report.splits.values() for index in split.objects}
+    if unknown := [index for index in classes if index not in known]:
+        raise UserError(
+            f"train.classes={list(classes)}: the data have the classes {min(known)} to {max(known)}, and no class "
+            f"{unknown[0]}."
+        )
+
+
+def _fraction(fraction: Any, split: str) -> float | int | None:
+    """The share (or number) of a split's images that Ultralytics takes, the first by path; None if it takes all."""
+    if isinstance(fraction, list):
+        place = ("train", "val", "test").index(split)
+        fraction = fraction[place] if place < len(fraction) else None
+    elif split != "train":
+        fraction = None
+    return None if fraction is None or fraction == 1 else fraction
+
+
+def _count(share: float, images: int) -> int:
+    if share == 1:
+        return images
+    return share if isinstance(share, int) else max(1, round(images * share))
+
+
+def _objects_of_part(data: Dataset, split: str, share: float) -> Counter[int]:
+    """Objects by class in the part of a split that is taken."""
+    files = sorted(path for source in data.splits.get(split, []) for path in pictures(source))
+    taken = files[: _count(share, len(files))]
+    labels = (read_labels(Path(label_path(path)), data.keypoints) for path in taken)
+    return Counter(int(label) for rows in labels for label in rows[:, 0].tolist())
+
+
+def _listed(classes: tuple[int, ...] | list[int], names: Mapping[int, str]) -> str:
+    return ", ".join(names.get(index, str(index)) for index in classes)

@@ -1,0 +1,358 @@
+"""The trainer: Ultralytics' own, with the pair built in `setup_model` and the run's settings in its arguments.
+
+The constructor keeps the stock signature, since multi-GPU workers call it with the pickled arguments. Nothing essential
+lives in files that are written early: workers rebuild everything from `args.yolokd`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.distill_model import DistillationModel
+from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK, USER_CONFIG_DIR
+from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zero_first, unwrap_model
+
+from yolokd.backend.checkpoints import find, from_scratch, load, load_detector, register_own_classes
+from yolokd.backend.class_rows import keep_apart
+from yolokd.backend.classes import ClassMatch, match_task
+from yolokd.backend.dataset import resolve
+from yolokd.backend.label_scan import kept_apart
+from yolokd.backend.paths import unaltered
+from yolokd.backend.plots import plot_results
+from yolokd.distillation.model import PREFIX, TeacherStudent
+from yolokd.distillation.state import Distillation, make_teacher, wire
+from yolokd.distillation.weight_files import WeightRecords
+from yolokd.initialization.reconstruction import calibration, reconstruct
+from yolokd.initialization.weight_selection import UnfitTeacherError, inherit
+from yolokd.loaders.augmentation import augment_loader
+from yolokd.loaders.sampling import pair_loader
+from yolokd.loaders.unlabeled import FILES, IMAGES
+from yolokd.loaders.unlabeled_loader import UnlabeledStream, stream_beside
+from yolokd.locks import locked
+from yolokd.training import run_files as records
+from yolokd.training.settings import KEY, RunSettings
+
+LOCK = "yolokd-data.lock"  # in Ultralytics' settings folder
+PULL_LIMIT = 10  # times the detection loss's gradient at the neck, above which a term is warned of
+
+
+class DistillTrainer(DetectionTrainer):
+    """Trains a student under a teacher as `args.yolokd` says; without losses, exactly as Ultralytics does."""
+
+    args: Any
+    model: Any
+    epoch: int
+    epochs: int
+    start_epoch: int
+
+    def __init__(
+        self, cfg: Any = DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: dict[str, Any] | None = None
+    ) -> None:
+        overrides = dict(overrides or {})
+        settings = overrides.pop(KEY, None)
+        register_own_classes()  # a multi-GPU worker that resumes reads last.pt before anything else
+        super().__init__(cfg, overrides, _callbacks)
+        if settings is not None:  # on a resume they came with the checkpoint's arguments
+            setattr(self.args, KEY, settings)
+        self.settings = RunSettings.from_dict(vars(self.args)[KEY])
+        self.recipe = self.settings.load_recipe()
+        self.state: dict[str, Any] = vars(self.args)[KEY]["state"]  # saved with every checkpoint
+        self.batch_number = 0
+        self.unlabeled: UnlabeledStream | None = None
+        self.warned: set[str] = set()  # terms whose pull has been warned of
+
+    # Building the pair
+
+    def setup_model(self) -> dict[str, Any] | None:
+        """Build the student as Ultralytics does, then the teacher around it."""
+        if self.resume and self.recipe.terms():
+            return self._resumed_model()
+        inherits = (
+            not self.resume and self.recipe.student.init != "random" and from_scratch(self.model, self.args.pretrained)
+        )
+        checkpoint = self._student_model()
+        if self.recipe.terms():
+            self.model = self._pair(self.model, inherits=inherits)
+        elif inherits:
+            self._inherit(self._named(self.model), *self._teacher())
+        return checkpoint
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        """Build the student as Ultralytics does; names that differ by letter case keep their trained rows."""
+        model = super().get_model(cfg, weights, verbose)
+        if weights is not None and self.args.cls_remap:
+            keep_apart(model, weights, self.data["names"])
+        return model
+
+    def _student_model(self) -> dict[str, Any] | None:
+        """Build the student as Ultralytics does, from paths that it leaves as they are."""
+        pretrained = self.args.pretrained
+        with ExitStack() as stack:
+            if str(self.model).lower().endswith(".pt"):
+                self.model = str(stack.enter_context(unaltered(Path(self.model))))
+            if isinstance(pretrained, (str, Path)) and not self.resume:
+                self.args.pretrained = str(stack.enter_context(unaltered(find(pretrained))))
+            try:
+                checkpoint: dict[str, Any] | None = super().setup_model()
+            finally:
+                self.args.pretrained = pretrained
+        return checkpoint
+
+    def _resumed_model(self) -> dict[str, Any]:
+        """Build the pair that the checkpoint of an interrupted run describes."""
+        saved, checkpoint = load(Path(self.model))
+        if not isinstance(saved, DistillationModel):
+            raise TypeError(f"{self.model} does not hold a student under distillation")
+        student = self.get_model(cfg=saved.yaml, weights=saved.student_model, verbose=RANK in {-1, 0})
+        self.model = self._pair(student)
+        self.model.projector.load_state_dict(saved.projector.state_dict())
+        return checkpoint
+
+    def _pair(self, student: Any, *, inherits: bool = False) -> TeacherStudent:
+        student = self._named(student)
+        detector, match = self._teacher()
+        if inherits:  # before the teacher's layers are folded
+            self._inherit(student, detector, match)
+        teacher = make_teacher(self.recipe, detector, self.device, half=self.args.amp not in {False, "fp32"})
+        distillation = wire(self.recipe, match, epochs=self.epochs, state=self.state)
+        with torch.random.fork_rng(devices=[]):  # the parts' first weights must not shift the student's random stream
+            torch.default_generator.manual_seed(self.args.seed)  # of the CPU alone: forking spares no other device
+            return TeacherStudent(student, teacher, distillation)
+
+    def _named(self, student: Any) -> Any:
+        student.args = self.args
+        student.nc, student.names = self.data["nc"], self.data["names"]
+        return student
+
+    def _teacher(self) -> tuple[Any, ClassMatch]:
+        """Load the teacher, and find its classes among the data's."""
+        detector = load_detector(Path(str(self.args.distill_model or self.settings.teacher)))
+        joined = bool(self.args.single_cls)
+        names = resolve(str(self.args.data)).names if joined else self.data["names"]  # here they are joined already
+        return detector, match_task(names, detector.names, self.recipe.teacher.classes, joined=joined)
+
+    def _inherit(self, student: Any, teacher: Any, match: ClassMatch) -> None:
+        """Start the student from a part of the teacher's weights, fitted on training pictures."""
+        try:
+            taken = inherit(student, teacher, match)
+        except UnfitTeacherError as error:
+            if self.recipe.student.init == "teacher":
+                raise
+            LOGGER.info(f"The student starts from random weights: {error.reason}.")
+            return
+        LOGGER.info(f"Fitting the student's first weights: {taken.share:.0%} of them are taken from the teacher ...")
+        pictures = calibration(self.args, self.data, self.device)
+        reconstruct(student.to(self.device), teacher.to(self.device), taken.rows, pictures)
+
+    def set_model_attributes(self) -> None:
+        """Give class count, names and arguments to the student as well as to the wrapper."""
+        super().set_model_attributes()
+        student = getattr(self.model, "student_model", None)
+        if student is not None:
+            student.nc, student.names, student.args = self.model.nc, self.model.names, self.args
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Return the loader; IKD changes the training pictures, and paired runs fix their order and augmentation.
+
+        Runs that start at the same time look through their pictures one after the other: Ultralytics writes what it
+        finds beside the labels, and fails where another process does so at once.
+        """
+        first = RANK in {-1, 0}  # the other processes of a run wait for this one
+        with locked(USER_CONFIG_DIR / LOCK, wait=True) if first else nullcontext():
+            return self._loader(dataset_path, batch_size, rank, mode)
+
+    def _loader(self, dataset_path: str, batch_size: int, rank: int, mode: str) -> Any:
+        with kept_apart():
+            loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
+        ikd = self.recipe.augment.ikd
+
+        def course() -> tuple[int, int]:
+            return getattr(self, "epoch", self.start_epoch), self.epochs
+
+        if mode == "train" and ikd is not None:
+            augment_loader(loader, ikd, seed=self.args.seed, course=course)
+        if mode == "train" and self.settings.paired:
+            pair_loader(loader, seed=self.args.seed, course=course)
+        if mode == "train":
+            self.unlabeled = stream_beside(loader, self, course)
+        return loader
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Prepare a training batch as Ultralytics does; add the step's unlabelled pictures."""
+        batch = super().preprocess_batch(batch)
+        if self.unlabeled is not None:
+            batch[IMAGES], batch[FILES] = self.unlabeled.images(batch["img"])
+        return batch
+
+    def _close_dataloader_mosaic(self) -> None:
+        super()._close_dataloader_mosaic()
+        if self.unlabeled is not None:
+            self.unlabeled.close_mosaic(copy(self.args))
+
+    def get_validator(self) -> Any:
+        """Return the validator; its arguments know only Ultralytics' own keys."""
+        full = self.args
+        self.args = copy(full)
+        delattr(self.args, KEY)
+        try:
+            return super().get_validator()
+        finally:
+            full.max_det = self.args.max_det
+            self.args = full
+
+    # The course of a run
+
+    def _setup_train(self) -> None:
+        with _quiet_about_the_teacher():
+            super()._setup_train()
+        if RANK in {-1, 0}:
+            records.write_run_files(self.save_dir, self.settings)
+            if self.resume:
+                records.cut_results(self.csv, self.start_epoch)
+        if isinstance(unwrap_model(self.model), TeacherStudent):
+            # Here and not in the constructor: multi-GPU workers receive the parent's callbacks as well.
+            self.add_callback("on_train_epoch_start", _start_epoch)
+            self.add_callback("on_train_batch_start", _start_batch)
+            self.add_callback("on_train_batch_end", _end_batch)
+            self.add_callback("on_train_epoch_end", _end_epoch)
+
+    def save_model(self) -> bool:
+        """Write checkpoints beside and rename them, so that a full disk or a kill leaves the previous ones intact."""
+        with self._written_beside():
+            saved: bool = super().save_model()
+        return saved
+
+    @contextmanager
+    def _written_beside(self) -> Iterator[None]:
+        # best first: a kill between the two repeats the epoch instead of forgetting the best one
+        final = {name: getattr(self, name) for name in ("best", "last")}
+        beside = {name: path.with_suffix(".pt.part") for name, path in final.items()}
+        for name, path in beside.items():
+            setattr(self, name, path)
+        try:
+            yield
+            for name, path in beside.items():
+                if path.exists():
+                    path.replace(final[name])
+        finally:
+            for name, path in final.items():
+                setattr(self, name, path)
+                beside[name].unlink(missing_ok=True)
+
+    def final_eval(self) -> None:
+        """Reduce the checkpoints to plain students that carry the recipe, then validate `best.pt`."""
+        with torch_distributed_zero_first(LOCAL_RANK):
+            if RANK in {-1, 0}:
+                finish_checkpoints(self.wdir, self.settings)
+        if self.best.exists():
+            LOGGER.info(f"\nValidating {self.best}...")
+            self.validator.args.plots = self.args.plots
+            self.validator.args.compile = False
+            self.metrics = self.validator(model=self.best)
+            self.metrics.pop("fitness", None)
+            self.epoch += 1
+            self.run_callbacks("on_fit_epoch_end")
+            self.epoch -= 1
+
+    def save_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write a row of results.csv; with automatic gains or `balance.log` also gain, share and pull of each term."""
+        if self.recipe.terms() and (self.recipe.balance.log or "auto" in self.recipe.terms().values()):
+            distillation = _distillation(self)
+            losses = {name: float(value) for name, value in self.tloss.items()}
+            total = sum(losses.values()) or 1.0
+            pulls = distillation.pulls()
+            metrics = dict(metrics)
+            for term in distillation.gains:  # that of adversarial images has no gradient at these features: not 0, none
+                metrics[f"gain/{PREFIX}{term}"] = distillation.strength(term, 1.0)
+                metrics[f"share/{PREFIX}{term}"] = losses[PREFIX + term] / total
+                metrics[f"gradient/{PREFIX}{term}"] = pulls.get(term, 0.0)
+        super().save_metrics(metrics)
+
+    def progress_string(self) -> str:
+        """Return the header of the progress line; columns are eleven characters wide."""
+        labels = [name if len(name) < 11 else name.removeprefix(PREFIX)[:10] for name in self.loss_names]
+        return ("\n" + "%11s" * (4 + len(labels))) % ("Epoch", "GPU_mem", *labels, "Instances", "Size")
+
+    def plot_metrics(self) -> None:
+        """Draw results.png with the distillation terms, which Ultralytics' own plot would leave out."""
+        self.on_plot(plot_results(self.csv))
+
+
+@contextmanager
+def _quiet_about_the_teacher() -> Iterator[None]:
+    """Hold back the hundreds of lines that name each frozen layer of the teacher."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "Freezing layer 'teacher_model." not in str(record.msg)
+
+    LOGGER.addFilter(keep)
+    try:
+        yield
+    finally:
+        LOGGER.removeFilter(keep)
+
+
+def finish_checkpoints(folder: Path, settings: RunSettings) -> None:
+    """Reduce last.pt and best.pt to plain half-precision students with the recipe under the key `yolokd`.
+
+    `last.pt` goes last, so that a kill in between leaves a run that can be resumed and finished.
+    """
+    updates: dict[str, Any] = {KEY: settings.to_dict()}
+    if (folder / "last.pt").exists():
+        updates["train_results"] = load(folder / "last.pt")[1].get("train_results")
+    for path in (*sorted(folder.glob("epoch*.pt")), folder / "best.pt", folder / "last.pt"):
+        if not path.exists() or (path.stem.startswith("epoch") and settings.teacher is None):
+            continue
+        beside = path.with_suffix(".pt.part")
+        try:
+            if strip_optimizer(path, s=str(beside), updates=updates):
+                beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def _distillation(trainer: DistillTrainer) -> Distillation:
+    distillation: Distillation = unwrap_model(trainer.model).distillation
+    return distillation
+
+
+def _start_epoch(trainer: DistillTrainer) -> None:
+    trainer.batch_number = 0
+    _distillation(trainer).weight_records = WeightRecords()  # anew after an aborted pass, and where nobody writes them
+
+
+def _start_batch(trainer: DistillTrainer) -> None:
+    trainer.batch_number += 1
+    distillation = _distillation(trainer)
+    distillation.progress = trainer.epoch + (trainer.batch_number - 0.5) / len(trainer.train_loader)
+    distillation.epochs = trainer.epochs
+    for loss in distillation.losses.values():  # random masks go on where they stopped
+        if masks := getattr(loss, "masks", None):
+            masks.step = trainer.epoch * len(trainer.train_loader) + trainer.batch_number
+
+
+def _end_batch(trainer: DistillTrainer) -> None:
+    if _distillation(trainer).alarms.due:
+        _distillation(trainer).alarms.read()
+
+
+def _end_epoch(trainer: DistillTrainer) -> None:
+    distillation = _distillation(trainer)
+    distillation.alarms.read()
+    distillation.counts.save()
+    if RANK in {-1, 0}:
+        distillation.weight_records.write(trainer.save_dir, trainer.epoch + 1)
+        for term, pull in distillation.pulls().items():
+            if pull > PULL_LIMIT and term not in trainer.warned:
+                trainer.warned.add(term)
+                LOGGER.warning(
+                    f"kd_{term} pulls {pull:.0f} times as hard at the neck as the detection loss; lower its gain, or "
+                    f"set it to auto."
+                )
