@@ -1,10 +1,10 @@
-"""First table on real pictures: a student of width 0.125 from scratch under a fine-tuned COCO teacher.
+"""First table on real images: a student of width 0.125 from scratch under a fine-tuned COCO teacher.
 
     python benchmarks/highway.py --shared ../shared --out /path/for/runs
 
 Trains the teacher once, then every arm and seed, each through the command line that is printed; finished runs are kept
 and interrupted ones continued, so the script can be stopped and started again. Scores `last.pt`, with early stopping
-off, since `best.pt` is chosen on the pictures that are scored. Writes `benchmarks/results/NAME.json` and `.md`.
+off, since `best.pt` is chosen on the images that are scored. Writes `benchmarks/results/NAME.json` and `.md`.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def write_table(runs: dict[str, list[str]], shared: Path, out: Path, options: An
     (target / f"{options.results}.json").write_text(json.dumps({"setting": setting, "runs": results}, indent=2) + "\n")
     rows = [
         f"Highway, {options.imgsz} px, batch 16, AdamW; teacher {options.teacher_epochs} epochs, students "
-        f"{options.epochs} epochs from scratch; last.pt on val (127 pictures), COCO AP in percent.",
+        f"{options.epochs} epochs from scratch; last.pt on val (127 images), COCO AP in percent.",
         "",
         f"    python benchmarks/highway.py --out RUNS --imgsz {options.imgsz} --epochs {options.epochs} "
         f"--teacher-epochs {options.teacher_epochs} --arms {options.arms} --seeds {options.seeds} "

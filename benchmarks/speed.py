@@ -3,7 +3,7 @@
     python benchmarks/speed.py                  # CPU: 320 px, batch 8
     python benchmarks/speed.py --device 0       # GPU: 640 px, batch 64, mixed precision
 
-Times training steps of YOLOv8n under YOLOv8s and under YOLOv8l, with random weights and random pictures, everything in
+Times training steps of YOLOv8n under YOLOv8s and under YOLOv8l, with random weights and random images, everything in
 alternation within one process; `yolokd bench` does the same for any pair and recipe. Writes
 `benchmarks/results/speed-DEVICE-TEACHER.json`, `.md` and `.png`, and with `--trace` the profiler's record of one step.
 """
@@ -21,9 +21,9 @@ os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 
 RESULTS = Path(__file__).resolve().parent / "results"
 STUDENT = "yolov8n.yaml"
-# Recipes by teacher. Twins are attacked anew, at a price that `bench` shows; here is what the losses cost.
+# Recipes by teacher, without IKD's adversarial examples, whose cost `bench` shows apart.
 RECIPES = {"yolov8s.yaml": ("bckd", "bckd_ssim", "everything"), "yolov8l.yaml": ("bckd_ssim",)}
-TWINS = "augment.ikd.adversarial=null"
+ADVERSARIAL = "augment.ikd.adversarial=null"
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--teachers", default="yolov8s.yaml,yolov8l.yaml")
     parser.add_argument("--imgsz", type=int, help="pixels; 320 on a CPU, else 640")
-    parser.add_argument("--batch", type=int, help="pictures; 8 on a CPU, else 64")
+    parser.add_argument("--batch", type=int, help="images; 8 on a CPU, else 64")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     parser.add_argument("--trace", action="store_true", help="also write Chrome traces of one bckd_ssim step")
@@ -70,14 +70,16 @@ def measure(teacher: str, options: Any) -> None:
 
 
 def load(name: str, **options: Any) -> Any:
-    """Load a recipe; without adversarial twins, and then said so in its name."""
+    """Load a recipe; without adversarial examples, and then said so in its name."""
     from yolokd.recipe import Recipe
     from yolokd.training.run import resolve_recipe
 
     recipe = resolve_recipe(name, **options)
     if "ikd" not in recipe.terms():
         return recipe
-    return Recipe.from_dict(resolve_recipe(name, [TWINS], **options).to_dict(), name=f"{name}, no twins")
+    return Recipe.from_dict(
+        resolve_recipe(name, [ADVERSARIAL], **options).to_dict(), name=f"{name}, no adversarial examples"
+    )
 
 
 def markdown(report: Any, options: Any) -> str:

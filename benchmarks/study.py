@@ -1,11 +1,11 @@
-"""The study on real pictures: what distillation gains a student of width 0.125 under a fine-tuned COCO teacher.
+"""The study on real images: what distillation gains a student of width 0.125 under a fine-tuned COCO teacher.
 
     python benchmarks/study.py --plan pretrained_10 --out RUNS  a student with COCO weights, a tenth of the labels
     python benchmarks/study.py --plan screening --out RUNS     short budget, many variants, scored on the tuning images
     python benchmarks/study.py --plan final --out RUNS         five paired seeds, scored on the reporting images
     python benchmarks/study.py --plan control --out RUNS       the same with a warm-up that suits the baseline better
     python benchmarks/study.py --plan long --out RUNS          100 epochs, three seeds
-    python benchmarks/study.py --plan few --out RUNS           a tenth of the labels, plus unlabelled pictures
+    python benchmarks/study.py --plan few --out RUNS           a tenth of the labels, plus unlabeled images
     python benchmarks/study.py --plan quarter --out RUNS       a quarter of them
     python benchmarks/study.py --plan methods --out RUNS       each method alone, a tenth of the labels, five seeds
     python benchmarks/study.py --plan trained --out RUNS       a student that 100 epochs of plain training have made
@@ -14,7 +14,7 @@
 
 control_screening, methods_screening, methods_init and trained_screening are one-seed trials behind those.
 
-Prepares links to the pictures and the teacher once, then runs `yolokd compare` and writes `benchmarks/results/`.
+Prepares links to the images and the teacher once, then runs `yolokd compare` and writes `benchmarks/results/`.
 Finished runs are kept: the same command goes on where it was stopped; `--seeds 1` makes a first table of one seed.
 `--shared` names a folder with `data/highway`, `data/unlabeled` and `weights/*-coco-s128.pt`; see benchmarks/README.md.
 """
@@ -38,7 +38,7 @@ from study_plans import BATCH, PLANS, STUDENT, TEACHER, Arm, Plan
 HERE = Path(__file__).resolve().parent
 SIZE = 128  # pixels
 TRAINING, TUNING = 680, 100  # images; the remaining 259 are reported on
-PICTURES = {".jpg", ".jpeg", ".png"}
+SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def prepare_data(source: Path, target: Path, labels: float) -> dict[str, Path]:
     """
     folder = target / f"highway-680-{round(100 * labels)}"
     images = [
-        p for split in ("train", "val") for p in (source / "images" / split).iterdir() if p.suffix.lower() in PICTURES
+        p for split in ("train", "val") for p in (source / "images" / split).iterdir() if p.suffix.lower() in SUFFIXES
     ]
     images.sort(key=lambda path: hashlib.sha256(path.name.encode()).hexdigest())
     kept = round(labels * TRAINING)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 BATCH = 16
 
-# Every optimisation step counts where so few can be had, so no accumulation: nbs is the batch.
+# Every optimization step counts where so few can be had, so no accumulation: nbs is the batch.
 COMMON = ["optimizer=AdamW", f"nbs={BATCH}", "cache=ram", "plots=false", "workers=0"]
 STUDENT = [*COMMON, "lr0=2e-3", "close_mosaic=10", "val=false"]
 NO_BIAS_WARMUP = [*STUDENT, "warmup_bias_lr=0"]  # as with Ultralytics' automatic optimizer; else biases start at 0.1
@@ -22,7 +22,7 @@ class Arm:
 
     recipe: str
     changes: Sequence[str] = ()
-    unlabeled: str | None = None  # which pictures come without labels: "streets", or the "rest" of the labelled ones
+    unlabeled: str | None = None  # which images come without labels: "streets", or the "rest" of the labeled ones
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Plan:
     seeds: Sequence[int]
     epochs: int
     half: str  # what is scored: the "tune" or the "report" images
-    labels: float = 1.0  # share of the training pictures that keep their labels
+    labels: float = 1.0  # share of the training images that keep their labels
     teacher_epochs: int = 20
     teacher: str = "yolov8n-coco-s128"  # these weights, fine-tuned on the same labels
     student: str = ""  # these weights as they come; "" is width 0.125 from scratch

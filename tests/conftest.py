@@ -24,7 +24,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder of real pictures and weights beside the project; tests that need it skip where it is absent."""
+    """Folder of real images and weights beside the project; tests that need it skip where it is absent."""
     if not SHARED.is_dir():
-        pytest.skip(reason="real pictures and weights (../shared) are not here")
+        pytest.skip(reason="real images and weights (../shared) are not here")
     return SHARED

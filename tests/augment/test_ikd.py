@@ -52,7 +52,7 @@ def test_noisy__has_the_given_spread_and_no_bias() -> None:
     assert abs(np.corrcoef(change[..., 0].ravel(), change[..., 1].ravel())[0, 1]) < 0.02  # each channel on its own
 
 
-def test_noisy__clips_and_leaves_the_picture_alone() -> None:
+def test_noisy__clips_and_leaves_the_image_alone() -> None:
     image = np.zeros((50, 50, 3), dtype=np.uint8)
     image[:25] = 255
     image.flags.writeable = False
@@ -75,7 +75,7 @@ def test_noisy__follows_its_stream_only() -> None:
 
 
 def coordinates(height: int, width: int) -> Any:
-    """A picture whose values tell where they come from."""
+    """An image whose values tell where they come from."""
     rows, columns = np.indices((height, width))
     return np.stack((rows, columns, np.zeros_like(rows)), -1).astype(np.uint8)
 
@@ -99,7 +99,7 @@ def test_random_crop__ratios_are_independent_and_uniform() -> None:
     assert np.mean(np.array(corners) / np.maximum(free, 1)) == pytest.approx(0.5, abs=0.05)
 
 
-def test_random_crop__boxes_follow_the_picture() -> None:
+def test_random_crop__boxes_follow_the_image() -> None:
     image = coordinates(100, 120)
     boxes = np.array([[10.0, 20.0, 30.0, 40.0], [50.0, 60.0, 70.0, 90.0], [0.0, 0.0, 3.0, 3.0]])
     rng = np.random.default_rng(1)
@@ -131,7 +131,7 @@ def test_random_crop__is_drawn_again_until_a_box_survives() -> None:
         assert max(crop[0, 0]) < 2  # the window still holds the corner
 
 
-def test_random_crop__a_box_that_never_survives_leaves_the_picture_whole() -> None:
+def test_random_crop__a_box_that_never_survives_leaves_the_image_whole() -> None:
     image, boxes = coordinates(20, 20), np.array([[5.0, 5.0, 5.0, 9.0]])
     crop, moved, kept = random_crop(image, boxes, np.random.default_rng(0))
     assert np.array_equal(crop, image)
@@ -172,7 +172,7 @@ def test_clipped__drops_boxes_of_no_area() -> None:
     assert inside.tolist() == [[0, 0, 10, 10], [9.5, 9.5, 10, 10]]
 
 
-# The twin
+# The adversarial example
 
 
 def linear(weight: Tensor) -> Any:
@@ -187,18 +187,18 @@ def test_adversarial__linear_teacher(steps: int, reached: int) -> None:
     weight = torch.randn(1, 3, 4, 4, dtype=torch.float64)
     weight[0, 0, 0, 0] = 0
     images = torch.full((2, 3, 4, 4), 0.5, dtype=torch.float64)
-    twin = adversarial(images, linear(weight), eps=8, step=2, steps=steps)
-    torch.testing.assert_close(twin - images, (reached / 255 * weight.sign()).expand_as(images), atol=1e-12, rtol=0)
+    example = adversarial(images, linear(weight), eps=8, step=2, steps=steps)
+    torch.testing.assert_close(example - images, (reached / 255 * weight.sign()).expand_as(images), atol=1e-12, rtol=0)
 
 
 def test_adversarial__stays_within_bounds_and_range() -> None:
     images = torch.rand(2, 3, 16, 16, dtype=torch.float64)
-    twin = adversarial(images, linear(torch.randn(1, 3, 16, 16).double()), eps=8, step=3, steps=7)
-    assert twin.min() >= 0
-    assert twin.max() <= 1
-    assert (twin - images).abs().max() <= EPS + 1e-12
-    assert (twin == 0).any()
-    assert (twin == 1).any()
+    example = adversarial(images, linear(torch.randn(1, 3, 16, 16).double()), eps=8, step=3, steps=7)
+    assert example.min() >= 0
+    assert example.max() <= 1
+    assert (example - images).abs().max() <= EPS + 1e-12
+    assert (example == 0).any()
+    assert (example == 1).any()
 
 
 def test_adversarial__equals_a_slow_loop_with_momentum() -> None:
@@ -208,7 +208,7 @@ def test_adversarial__equals_a_slow_loop_with_momentum() -> None:
     def loss(x: Tensor) -> Tensor:
         return ((x.flatten(1) - 0.5) @ quadratic).sin().sum(1)
 
-    twin = adversarial(images, loss, eps=20, step=6, steps=4, momentum=0.7)
+    example = adversarial(images, loss, eps=20, step=6, steps=4, momentum=0.7)
     for b in range(2):
         x, running = images[b : b + 1].clone(), torch.zeros(1, 3, 2, 2, dtype=torch.float64)
         for _ in range(4):
@@ -218,21 +218,21 @@ def test_adversarial__equals_a_slow_loop_with_momentum() -> None:
                 original = images[b][at[1:]].item()
                 moved = x[at].item() + 6 / 255 * float(np.sign(running[at].item()))
                 x[at] = min(max(moved, original - 20 / 255, 0), original + 20 / 255, 1)
-        torch.testing.assert_close(twin[b : b + 1], x, atol=1e-12, rtol=0)
+        torch.testing.assert_close(example[b : b + 1], x, atol=1e-12, rtol=0)
 
 
 def test_adversarial__a_zero_gradient_moves_nothing() -> None:
     images = torch.rand(2, 3, 4, 4)
-    twin = adversarial(images, lambda x: torch.stack((x[0].sum() * 0, x[1].sum())), eps=8, step=2, steps=5)
-    assert torch.equal(twin[0], images[0])
-    assert (twin[1] - images[1]).max().item() == pytest.approx(EPS, abs=1e-6)
+    example = adversarial(images, lambda x: torch.stack((x[0].sum() * 0, x[1].sum())), eps=8, step=2, steps=5)
+    assert torch.equal(example[0], images[0])
+    assert (example[1] - images[1]).max().item() == pytest.approx(EPS, abs=1e-6)
 
 
 def test_adversarial__the_images_do_not_share_their_gradients() -> None:
     images = torch.full((2, 3, 2, 2), 0.5)
     scale = torch.tensor([1e-20, 1e20])  # of the losses
-    twin = adversarial(images, lambda x: x.flatten(1).sum(1) * scale, eps=8, step=2, steps=2, momentum=1.0)
-    torch.testing.assert_close(twin - images, torch.full_like(images, 4 / 255))
+    example = adversarial(images, lambda x: x.flatten(1).sum(1) * scale, eps=8, step=2, steps=2, momentum=1.0)
+    torch.testing.assert_close(example - images, torch.full_like(images, 4 / 255))
 
 
 def test_adversarial__works_under_no_grad_and_leaves_parameters_alone() -> None:
@@ -241,10 +241,10 @@ def test_adversarial__works_under_no_grad_and_leaves_parameters_alone() -> None:
     before = {name: p.detach().clone() for name, p in teacher.named_parameters()}
     images = torch.rand(2, 3, 8, 8, requires_grad=True)
     with torch.no_grad():
-        twin = adversarial(images, lambda x: teacher(x)[:, 0], eps=8, step=2, steps=5)
+        example = adversarial(images, lambda x: teacher(x)[:, 0], eps=8, step=2, steps=5)
         assert not torch.is_grad_enabled()
-        assert (teacher(twin) > teacher(images)).all()
-    assert not twin.requires_grad
+        assert (teacher(example) > teacher(images)).all()
+    assert not example.requires_grad
     assert images.grad is None
     for name, parameter in teacher.named_parameters():
         assert parameter.grad is None
@@ -260,10 +260,10 @@ def test_adversarial__beats_random_signs() -> None:
         values: Tensor = teacher(x).square().sum(1)
         return values
 
-    twin = adversarial(images, loss, eps=8, step=2, steps=5)
+    example = adversarial(images, loss, eps=8, step=2, steps=5)
     chance = (images + EPS * torch.randn_like(images).sign()).clamp(0, 1)
-    assert (loss(twin) > loss(images)).all()
-    assert (loss(twin) > loss(chance)).all()
+    assert (loss(example) > loss(images)).all()
+    assert (loss(example) > loss(chance)).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -276,17 +276,17 @@ def test_adversarial__half_precision_is_computed_in_float32_without_autocast(dty
 
     images = torch.full((1, 3, 2, 2), 0.5, dtype=dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        twin = adversarial(images, loss, eps=8, step=2, steps=5)
+        example = adversarial(images, loss, eps=8, step=2, steps=5)
     assert set(seen) == {(torch.float32, False)}
-    assert twin.dtype == torch.float32
-    torch.testing.assert_close(twin - 0.5, torch.full_like(twin, EPS))
+    assert example.dtype == torch.float32
+    torch.testing.assert_close(example - 0.5, torch.full_like(example, EPS))
 
 
 def test_adversarial__does_not_change_its_input() -> None:
     images = torch.full((1, 3, 2, 2), 0.5)
     for steps in (0, 2):
-        twin = adversarial(images, linear(torch.ones(1)), eps=8, step=2, steps=steps)
-        twin.zero_()
+        example = adversarial(images, linear(torch.ones(1)), eps=8, step=2, steps=steps)
+        example.zero_()
         assert images.eq(0.5).all()
 
 

@@ -42,7 +42,7 @@ def test_as_head__boxes_equal_the_criterions_own_decoding(family: str) -> None:
     grid = grid_of(neck_features(raw))
     head = as_head(branch, grid, None)
     criterion = v8DetectionLoss(model)
-    points, strides = grid.centres(torch.device("cpu"))
+    points, strides = grid.centers(torch.device("cpu"))
     expected = criterion.bbox_decode(points / strides, branch["boxes"].permute(0, 2, 1).contiguous()) * strides
     torch.testing.assert_close(head.boxes, expected, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(head.logits, branch["scores"].transpose(1, 2))

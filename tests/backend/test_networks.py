@@ -28,7 +28,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _scores(examined: Examined) -> list[tuple[int, float]]:
-    """Picture and score of each detection, in one order; untrained heads put every box around the whole picture."""
+    """Image and score of each detection, in one order; untrained heads put every box around the whole image."""
     return sorted((d["image_id"], d["score"]) for d in examined.detections)
 
 
@@ -60,7 +60,7 @@ def test_open_network__size_of_an_export_is_its_own(onnx: Path, checkpoint: Path
     assert plain.parameters > 0
 
 
-def test_examine__an_export_and_its_checkpoint_see_the_same_square_pictures(
+def test_examine__an_export_and_its_checkpoint_see_the_same_square_images(
     onnx: Path, checkpoint: Path, data: Path
 ) -> None:
     together, export = examine([checkpoint, onnx], data, device="cpu")
@@ -69,7 +69,7 @@ def test_examine__an_export_and_its_checkpoint_see_the_same_square_pictures(
     assert len(square.detections) > 50
     assert _scores(together) == _scores(square)
     np.testing.assert_allclose(_scores(export), _scores(square), atol=2e-5)  # Ultralytics rounds to five digits
-    assert _scores(rectangular) != _scores(square)  # its pictures are 64 by 48 and 56 by 64
+    assert _scores(rectangular) != _scores(square)  # its images are 64 by 48 and 56 by 64
 
 
 def test_examine__nms_free_head(tmp_path: Path, data: Path) -> None:

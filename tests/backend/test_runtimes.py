@@ -38,15 +38,15 @@ def test_open_run__own_runtime_ultralytics_and_the_checkpoint_agree(
     checkpoint: Path, exported: Callable[[str], Path], format: str
 ) -> None:
     torch.manual_seed(0)
-    picture = torch.rand(1, 3, 64, 64)
+    image = torch.rand(1, 3, 64, 64)
     model = YOLO(str(checkpoint)).model
     assert isinstance(model, torch.nn.Module)
     with torch.inference_mode():
-        expected = model.float().eval()(picture)[0][0]  # (4 + K, A)
+        expected = model.float().eval()(image)[0][0]  # (4 + K, A)
     path = exported(format)
     with quiet():
-        found = open_run(path, format)(picture)
-        by_ultralytics = runtimes._by_ultralytics(path, format)(picture)
+        found = open_run(path, format)(image)
+        by_ultralytics = runtimes._by_ultralytics(path, format)(image)
     assert found.shape == (7, 84)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
@@ -72,15 +72,15 @@ def test_first__of_tuples_and_batches() -> None:
 
 
 def test_medians__by_turns_and_without_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = {"now": 0.0}
+    timer = {"now": 0.0}
     order: list[str] = []
     costs = {"fast": iter([9.0, 1.0, 2.0, 8.0]), "slow": iter([90.0, 10.0, 30.0, 20.0])}
-    monkeypatch.setattr(time, "perf_counter", lambda: clock["now"])
+    monkeypatch.setattr(time, "perf_counter", lambda: timer["now"])
 
     def run(name: str) -> Callable[[], None]:
         def one() -> None:
             order.append(name)
-            clock["now"] += next(costs[name]) / 1000
+            timer["now"] += next(costs[name]) / 1000
 
         return one
 

@@ -12,8 +12,8 @@ from tests.bench.test_models import CPU, recipe
 from tests.helpers.models import detector
 from yolokd.bench.measure import bench
 from yolokd.bench.models import Models, make_batch
-from yolokd.bench.steps import Subject, with_leaves
-from yolokd.bench.timer import Clock, Time
+from yolokd.bench.steps import RecipeSteps, with_leaves
+from yolokd.bench.timer import Time, Timer
 from yolokd.errors import RunError
 from yolokd.losses.base import Step
 
@@ -28,15 +28,15 @@ def models() -> Models:
     return Models(*pair, specs=("large", "small"), scratch=("teacher",))
 
 
-def subject(models: Models, name: str, *overrides: str) -> Subject:
-    return Subject(models, SMALL, recipe(name, *overrides), make_batch(models, SMALL))
+def steps(models: Models, name: str, *overrides: str) -> RecipeSteps:
+    return RecipeSteps(models, SMALL, recipe(name, *overrides), make_batch(models, SMALL))
 
 
 def timed(*arms: Any) -> dict[str, list[Time]]:
-    clock = Clock(SMALL.device)
+    timer = Timer(SMALL.device)
     for arm in arms:
-        arm(clock)
-    return clock.times
+        arm(timer)
+    return timer.times
 
 
 def test_bench__times_and_weighs_every_arm(models: Models) -> None:
@@ -68,7 +68,7 @@ def test_bench__a_device_that_fails_is_a_failed_run(models: Models, monkeypatch:
 
 
 def test_subject__loses_nothing_by_taking_losses_one_by_one(models: Models) -> None:
-    one = subject(models, "everything", "augment.ikd.adversarial=null", "weighting.aid=null")
+    one = steps(models, "everything", "augment.ikd.adversarial=null", "weighting.aid=null")
     step = with_leaves(one.seen)
     one._prepare("ordinary")
     whole = one.pair.look(one.batch, one.active)
@@ -85,7 +85,7 @@ def test_subject__what_a_loss_sees_is_cut_off_from_the_student(models: Models) -
         heads = [x for branch in step.branches for x in (branch.student.logits, branch.student.raw)]
         return [*step.student.values(), *heads]
 
-    one = subject(models, "bckd_ssim")
+    one = steps(models, "bckd_ssim")
     first, second = with_leaves(one.seen), with_leaves(one.seen)
     assert all(x.is_leaf and x.requires_grad for x in tensors(first))
     assert first.branches[0].student is not second.branches[0].student  # a head keeps its decoded boxes
@@ -95,7 +95,7 @@ def test_subject__what_a_loss_sees_is_cut_off_from_the_student(models: Models) -
 
 
 def test_subject__a_step_is_the_mean_over_its_kinds(models: Models) -> None:
-    one = subject(models, "bckd", *ADVERSARIAL, "balance.every=10")
+    one = steps(models, "bckd", *ADVERSARIAL, "balance.every=10")
     assert {kind: share for kind, (share, _, _) in one.kinds.items()} == {
         "ordinary": 1.0,
         "measuring": 0.1,
@@ -117,7 +117,7 @@ def test_subject__a_step_is_the_mean_over_its_kinds(models: Models) -> None:
 
 
 def test_subject__its_kinds_of_steps_do_what_they_say(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = subject(models, "bckd", *ADVERSARIAL)
+    one = steps(models, "bckd", *ADVERSARIAL)
     timed(*one.arms())  # the first step of all measures
     done: list[str] = []
     attack = one.wired.attack
@@ -138,5 +138,5 @@ def test_subject__its_kinds_of_steps_do_what_they_say(models: Models, monkeypatc
 
 
 def test_subject__recipes_that_need_the_same_of_the_teacher_share_its_name(models: Models) -> None:
-    names = {name: subject(models, name).teacher for name in ("bckd", "ld", "ssim", "cwd", "bckd_ssim")}
+    names = {name: steps(models, name).teacher for name in ("bckd", "ld", "ssim", "cwd", "bckd_ssim")}
     assert names["bckd"] == names["ld"] != names["ssim"] == names["cwd"] != names["bckd_ssim"]

@@ -107,21 +107,21 @@ def test_open_models__refuses(tmp_path: Path, teacher: str, error: type[Exceptio
     assert words in str(caught.value)
 
 
-def test_open_models__refuses_a_pair_that_sees_other_pictures(tmp_path: Path) -> None:
-    grey = DetectionModel(config("v8"), ch=1, nc=3, verbose=False)
-    grey.args = training_args()
+def test_open_models__refuses_a_pair_that_sees_other_images(tmp_path: Path) -> None:
+    gray = DetectionModel(config("v8"), ch=1, nc=3, verbose=False)
+    gray.args = training_args()
     with pytest.raises(PairError, match="different channels: 1 and 3"):
-        open_models(save(grey, tmp_path / "grey.pt"), description(tmp_path, "small"))
+        open_models(save(gray, tmp_path / "gray.pt"), description(tmp_path, "small"))
 
 
-def test_make_batch__boxes_of_every_picture_inside_it() -> None:
+def test_make_batch__boxes_of_every_image_inside_it() -> None:
     batch = make_batch(models(), CPU)
     assert batch["img"].shape == (3, 3, 64, 64)
     assert 0 <= batch["img"].min() < batch["img"].max() <= 1
     assert batch["batch_idx"].long().bincount().tolist() == [8] * 3
-    centres, sizes = batch["bboxes"].chunk(2, 1)
-    assert (centres - sizes / 2).min() >= 0
-    assert (centres + sizes / 2).max() <= 1
+    centers, sizes = batch["bboxes"].chunk(2, 1)
+    assert (centers - sizes / 2).min() >= 0
+    assert (centers + sizes / 2).max() <= 1
     assert set(batch["cls"].flatten().tolist()) == {0.0, 1.0, 2.0}
     assert torch.equal(batch["img"], make_batch(models(), CPU)["img"])
 

@@ -46,11 +46,11 @@ def test_title_of__says_what_and_where() -> None:
     assert "thread" not in title_of(report(device="cuda:0"))[1]
 
 
-def test_draw__writes_a_picture_and_nothing_else(tmp_path: Path) -> None:
+def test_draw__writes_an_image_and_nothing_else(tmp_path: Path) -> None:
     draw(report(), tmp_path / "speed.png")
     assert [path.name for path in tmp_path.iterdir()] == ["speed.png"]
-    picture = cv2.imread(str(tmp_path / "speed.png"))
-    assert picture is not None
-    colours = {tuple(int(v) for v in pixel) for pixel in picture[::2, ::2].reshape(-1, 3)}
+    image = cv2.imread(str(tmp_path / "speed.png"))
+    assert image is not None
+    colors = {tuple(int(v) for v in pixel) for pixel in image[::2, ::2].reshape(-1, 3)}
     wanted = {"student's step": (0xA7, 0x79, 0x4E), "teacher's pass": (0x2B, 0x8E, 0xF2), "rest": (0xAC, 0xB0, 0xBA)}
-    assert set(wanted.values()) <= colours
+    assert set(wanted.values()) <= colors

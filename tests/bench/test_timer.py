@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from yolokd.bench.timer import Clock, Time, held_bytes, in_turn, peak_bytes
+from yolokd.bench.timer import Time, Timer, held_bytes, in_turn, peak_bytes
 
 CPU = torch.device("cpu")
 
@@ -16,38 +16,38 @@ def test_clock__takes_both_clocks_in_milliseconds(monkeypatch: pytest.MonkeyPatc
     wall, cpu = iter((10.0, 10.5, 11.0, 11.25)), iter((1.0, 1.125, 2.0, 2.0))
     monkeypatch.setattr(time, "perf_counter", lambda: next(wall))
     monkeypatch.setattr(time, "process_time", lambda: next(cpu))
-    clock = Clock(CPU)
+    timer = Timer(CPU)
     for _ in range(2):
-        with clock("work"):
+        with timer("work"):
             pass
-    assert clock.times == {"work": [Time(500.0, 125.0), Time(250.0, 0.0)]}
+    assert timer.times == {"work": [Time(500.0, 125.0), Time(250.0, 0.0)]}
 
 
 def test_clock__an_error_inside_is_no_measurement() -> None:
-    clock = Clock(CPU)
-    with pytest.raises(KeyError), clock("work"):
+    timer = Timer(CPU)
+    with pytest.raises(KeyError), timer("work"):
         raise KeyError
-    assert clock.times == {}
+    assert timer.times == {}
 
 
 def test_in_turn__every_arm_once_per_round_and_the_warm_up_does_not_count() -> None:
     ran: list[str] = []
 
     def arm(name: str) -> Any:
-        def run(clock: Clock) -> None:
+        def run(timer: Timer) -> None:
             ran.append(name)
-            with clock(name):
+            with timer(name):
                 pass
 
         return run
 
     shares: list[float] = []
-    clock = in_turn([arm(n) for n in "abcd"], CPU, rounds=6, warm_up=2, report=shares.append)
+    timer = in_turn([arm(n) for n in "abcd"], CPU, rounds=6, warm_up=2, report=shares.append)
     rounds = [ran[i : i + 4] for i in range(0, len(ran), 4)]
     assert len(rounds) == 8
     assert all(sorted(one) == list("abcd") for one in rounds)
     assert len({tuple(one) for one in rounds}) > 1, "the order never changes"
-    assert {name: len(times) for name, times in clock.times.items()} == dict.fromkeys("abcd", 6)
+    assert {name: len(times) for name, times in timer.times.items()} == dict.fromkeys("abcd", 6)
     assert shares == [(i + 1) / 32 for i in range(32)]
 
 

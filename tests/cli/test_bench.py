@@ -1,4 +1,4 @@
-"""`yolokd bench` as a user meets it: a table, JSON, a picture; and every wrong input as one short error."""
+"""`yolokd bench` as a user meets it: a table, JSON, an image; and every wrong input as one short error."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def refuses(result: Result, *words: str) -> None:
     assert not list(Path().iterdir())
 
 
-def test_bench__table_json_and_picture(run: Run) -> None:
+def test_bench__table_json_and_image(run: Run) -> None:
     code, out, error = run("--recipe", "bckd,ssim", "--json", "cost.json", "--plot", "cost.png")
     assert code == 0, error
     assert "teacher.pt" in out
@@ -113,7 +113,7 @@ def test_bench__numbers_have_a_least_value(run: Run, option: str, value: str) ->
     assert out == ""
 
 
-def test_bench__a_picture_that_cannot_be_written(run: Run) -> None:
+def test_bench__an_image_that_cannot_be_written(run: Run) -> None:
     Path("cost.png").mkdir()
     code, _, error = run("--plot", "cost.png")
     assert code == 2

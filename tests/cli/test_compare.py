@@ -23,7 +23,7 @@ from tests.helpers.calling import Run, call, flat
 from tests.helpers.comparing import APS, Imitation
 from tests.helpers.fixtures import make_data
 from tests.helpers.models import CONFIGS, detector, save
-from tests.helpers.unlabeled import make_pictures
+from tests.helpers.unlabeled import make_images
 from yolokd.backend.checkpoints import load
 from yolokd.cli.compare import show_results
 from yolokd.comparison import executor as comparison_run
@@ -60,7 +60,7 @@ def imitation(monkeypatch: pytest.MonkeyPatch) -> Imitation:
     """No training: each run leaves its results at once."""
     found = Imitation()
     monkeypatch.setattr(comparison_run, "PAUSE", 0)
-    monkeypatch.setattr(comparison_run, "carry_out", partial(comparison_run.carry_out, launch=found))
+    monkeypatch.setattr(comparison_run, "carry_out", partial(comparison_run.execute, launch=found))
     return found
 
 
@@ -80,19 +80,19 @@ def run(
 
 
 def test_compare__prints_a_table_and_goes_on_where_it_was(run: Run, imitation: Imitation) -> None:
-    code, out, told = run()
-    assert code == 0, told
+    code, out, notified = run()
+    assert code == 0, notified
     assert "student on" in out
     assert "1 epoch, 64 px, batch 8; last.pt on val" in flat(out)
     assert "teacher – 30.0 40.0" in flat(out)
     assert "baseline 2 21.0 ± 1.4 31.0 ± 1.4 – –" in flat(out)
     assert "bckd 2 22.5 ± 2.1 32.5 ± 2.1 +1.5 [-4.9, +7.9] undecided 17% 2.0 14" in flat(out)
     assert "undecided: the interval holds 0, so neither a gain nor a loss was shown." in out
-    assert "'baseline' was added" in told
-    assert "[5/5] student/bckd-1: AP 24.0, 0:00 min" in told
-    code, again, told = run()
+    assert "'baseline' was added" in notified
+    assert "[5/5] student/bckd-1: AP 24.0, 0:00 min" in notified
+    code, again, notified = run()
     assert (code, again) == (0, out)
-    assert "[5/5] student/bckd-1: AP 24.0, finished before" in told
+    assert "[5/5] student/bckd-1: AP 24.0, finished before" in notified
     assert len(imitation.launched) == 5
 
 
@@ -162,9 +162,9 @@ def test_compare__the_words_of_the_user_are_shown_as_they_are(run: Run, imitatio
     shutil.copytree(Path(__file__).parents[2] / "recipes", tmp_path / "mine")
     (tmp_path / "mine" / "bckd.yaml").rename(tmp_path / "mine" / "[red]bckd.yaml")
     imitation.codes = {f"student/[red]bckd-{seed}": 1 for seed in (0, 1)}
-    _, out, told = run(recipes="mine/[red]bckd.yaml")
+    _, out, notified = run(recipes="mine/[red]bckd.yaml")
     assert "[red]bckd" in out
-    assert "student/[red]bckd-0: failed" in told
+    assert "student/[red]bckd-0: failed" in notified
 
 
 @pytest.mark.parametrize(
@@ -198,10 +198,8 @@ def test_compare__wrong_words_are_named_and_nothing_is_written(
     assert imitation.launched == []
 
 
-def test_compare__unlabelled_pictures_are_for_recipes_with_losses(
-    run: Run, imitation: Imitation, tmp_path: Path
-) -> None:
-    free = make_pictures(tmp_path / "free", 3)
+def test_compare__unlabeled_images_are_for_recipes_with_losses(run: Run, imitation: Imitation, tmp_path: Path) -> None:
+    free = make_images(tmp_path / "free", 3)
     share = ("--set", "train.unlabeled_share=0.25")
     code, _, error = run(*share, unlabeled="free")
     assert code == 0, error
@@ -215,7 +213,7 @@ def test_compare__unlabelled_pictures_are_for_recipes_with_losses(
     (free / "free0.png").unlink()
     code, _, error = run(*share, unlabeled="free")
     assert code == 2
-    assert f"other unlabelled pictures than '{free}' holds now" in flat(error)
+    assert f"other unlabeled images than '{free}' holds now" in flat(error)
 
 
 def test_compare__another_budget_under_the_same_name_is_refused(run: Run, imitation: Imitation) -> None:
@@ -289,8 +287,8 @@ def kill_during(options: dict[str, str], folder: Path) -> None:
 def test_compare__killed_and_started_again_trains_the_same_students(
     run: Run, options: dict[str, str], tmp_path: Path
 ) -> None:
-    code, _, told = run(*SETTINGS, "--json", "first.json")
-    assert code == 0, told
+    code, _, notified = run(*SETTINGS, "--json", "first.json")
+    assert code == 0, notified
     student = tmp_path / "runs" / "small" / "student"
     names = ("baseline-0", "baseline-1", "bckd-0", "bckd-1")
     first = {name: load(student / name / "weights" / "last.pt")[0].state_dict() for name in names}
@@ -299,8 +297,8 @@ def test_compare__killed_and_started_again_trains_the_same_students(
     shutil.rmtree(student / "bckd-1")
     kill_during(options, student / "bckd-1")
     assert not (student / "bckd-1" / "score.json").exists()
-    code, _, told = run(*SETTINGS, "--json", "second.json")
-    assert code == 0, told
+    code, _, notified = run(*SETTINGS, "--json", "second.json")
+    assert code == 0, notified
     assert (student / "bckd-0" / "weights" / "last.pt").stat() == kept
     for name in names:
         state = load(student / name / "weights" / "last.pt")[0].state_dict()

@@ -41,8 +41,8 @@ def test_check__prints_counts_and_names_as_they_are(data: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "[bold]car" in result.output
     assert "No errors." in result.output
-    row = next(line for line in result.output.splitlines() if "pictures" in line)
-    assert row.replace("│", " ").split() == ["pictures", "1", "1"]
+    row = next(line for line in result.output.splitlines() if "images" in line)
+    assert row.replace("│", " ").split() == ["images", "1", "1"]
 
 
 def test_check__prints_notes_and_raises_the_errors(data: Path) -> None:
@@ -126,10 +126,10 @@ def test_coco_traffic__prepares_a_set_and_says_what_is_in_it(tmp_path: Path) -> 
     kept = {
         split: {a["image_id"] for a in marks if a["category_id"] in coco.TRIGGERS} for split, marks in found.items()
     }
-    assert ["pictures", *(str(len(kept[split])) for split in found)] in rows
+    assert ["images", *(str(len(kept[split])) for split in found)] in rows
     cars = [sum(a["category_id"] == 3 and not a["iscrowd"] for a in marks) for marks in found.values()]
     assert ["car", *map(str, cars)] in rows
-    assert f"Note: val: {len(kept['val'])} of COCO's 20 pictures hold traffic.\n" in first.stdout
+    assert f"Note: val: {len(kept['val'])} of COCO's 20 images hold traffic.\n" in first.stdout
     where = f"; train with --data {tmp_path / 'out' / 'data.yaml'}"
     assert f"Prepared{where}" in first.stdout
     assert f"This very set was there already{where}" in again.stdout

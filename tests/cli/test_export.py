@@ -66,7 +66,7 @@ def test_export__tells_what_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0
     assert [line.rstrip() for line in result.stdout.splitlines()] == [
         "[b]best.onnx (onnx, float32, 640 px)",
-        "raw outputs: boxes differ by at most 0.0012 px, scores by 2.4e-06, on 2 pictures",
+        "raw outputs: boxes differ by at most 0.0012 px, scores by 2.4e-06, on 2 images",
         "detections: 199 of 200 agree (99.5%)",
         "equals the checkpoint",
         "model   as           AP change AP50    MB   ms",
@@ -162,7 +162,7 @@ def test_export__tiny_changes_carry_no_minus(monkeypatch: pytest.MonkeyPatch) ->
         (["absent.pt"], "There is no file 'absent.pt'"),
         (["best.pt", "--half", "--int8"], "Give --half or --int8, not both."),
         (["best.pt", "--int8"], "An int8 export measures the range of every layer on a data set"),
-        (["best.pt", "--int8", "--check", "photos"], "name the data set, --check road.yaml"),
+        (["best.pt", "--int8", "--check", "images"], "name the data set, --check road.yaml"),
         (["best.pt", "--format", "onx"], "There is no export format 'onx'. Did you mean 'onnx'?"),
         (["best.pt", "--format", "torchscript", "--int8"], "Ultralytics cannot export torchscript in int8"),
         (["best.pt", "--check", "nothing.yaml"], "There is no data YAML 'nothing.yaml'"),
@@ -182,7 +182,7 @@ def test_export__mistakes(
     monkeypatch.chdir(tmp_path)
     tiny.checkpoint(tmp_path / "best.pt")
     tiny.data_set(tmp_path / "data")
-    (tmp_path / "data" / "images" / "val").rename(tmp_path / "photos")
+    (tmp_path / "data" / "images" / "val").rename(tmp_path / "images")
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.pt").write_text("no checkpoint")
     before = sorted(p.name for p in tmp_path.iterdir())

@@ -47,7 +47,7 @@ def run(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 @pytest.fixture
-def pictures(files: Path) -> Path:
+def images(files: Path) -> Path:
     return files / "data" / "images" / "val"
 
 
@@ -58,52 +58,52 @@ def refuses(result: Result, *words: str, code: int = 2) -> None:
     assert not Path("runs").exists()
 
 
-def test_inspect__one_figure_per_picture_and_the_values(run: Run, pictures: Path, tmp_path: Path) -> None:
-    code, out, _ = run(str(pictures), "--out", "figures")
+def test_inspect__one_figure_per_image_and_the_values(run: Run, images: Path, tmp_path: Path) -> None:
+    code, out, _ = run(str(images), "--out", "figures")
     assert code == 0
     figures = sorted(path.name for path in (tmp_path / "figures").glob("[!.]*"))
     assert figures == ["000.png", "001.png", "002.png"]
     for name, line in zip(figures, out.splitlines(), strict=True):
         assert line.startswith(f"figures/{name}: kd_bckd_cls ")
         assert "kd_bckd_box " in line
-        picture = cv2.imread(str(tmp_path / "figures" / name))
-        assert picture is not None
-        assert picture.shape[1] == pytest.approx(3 * COLUMN, abs=30)
-        assert len(np.unique(picture.reshape(-1, 3).astype(int) @ [1 << 16, 1 << 8, 1])) > 100
+        image = cv2.imread(str(tmp_path / "figures" / name))
+        assert image is not None
+        assert image.shape[1] == pytest.approx(3 * COLUMN, abs=30)
+        assert len(np.unique(image.reshape(-1, 3).astype(int) @ [1 << 16, 1 << 8, 1])) > 100
 
 
-def test_inspect__everything_with_frequencies(run: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inspect__everything_with_frequencies(run: Run, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     inspect = Inspector.inspect
 
-    def record(self: Inspector, *photo: Any, **options: Any) -> Any:
-        seen.append(inspect(self, *photo, **options))
+    def record(self: Inspector, *image: Any, **options: Any) -> Any:
+        seen.append(inspect(self, *image, **options))
         return seen[-1]
 
     monkeypatch.setattr(Inspector, "inspect", record)
     steps = ("--set", "augment.ikd.adversarial.steps=1", "--set", "augment.ikd.adversarial.eps=4")
-    code, out, _ = run(str(pictures / "000.png"), "--recipe", "everything", "--fourier", *steps)
+    code, out, _ = run(str(images / "000.png"), "--recipe", "everything", "--fourier", *steps)
     assert code == 0
     assert out.startswith("runs/inspect/000.png: ")
     (view,) = seen
     assert view.weights is not None
-    assert view.twin.eps == 4
+    assert view.example.eps == 4
     assert view.frequencies is not None
     assert (Path("runs/inspect") / "000.png").stat().st_size > 100_000
 
 
-def test_inspect__notes_come_first(run: Run, pictures: Path) -> None:
-    code, out, _ = run(str(pictures / "000.png"), "--imgsz", "40")
+def test_inspect__notes_come_first(run: Run, images: Path) -> None:
+    code, out, _ = run(str(images / "000.png"), "--imgsz", "40")
     assert code == 0
     assert out.splitlines()[0] == "imgsz 40 is rounded to 64, a multiple of the largest stride 32"
 
 
-def test_inspect__a_student_from_scratch(run: Run, files: Path, pictures: Path, tmp_path: Path) -> None:
+def test_inspect__a_student_from_scratch(run: Run, files: Path, images: Path, tmp_path: Path) -> None:
     description = yaml.safe_load((CONFIGS / "v8/yolov8.yaml").read_text())
     description.update(depth_multiple=0.33, width_multiple=0.125)
     del description["scales"]
     Path("small.yaml").write_text(yaml.safe_dump(description))
-    scratch = (str(pictures / "000.png"), "--student", "small.yaml", "--imgsz", "64")
+    scratch = (str(images / "000.png"), "--student", "small.yaml", "--imgsz", "64")
     refuses(run(*scratch), "small.yaml", "knows no class names: give --data")
     code, out, _ = run(*scratch, "--data", str(files / "data" / "data.yaml"))
     assert code == 0, out
@@ -112,11 +112,11 @@ def test_inspect__a_student_from_scratch(run: Run, files: Path, pictures: Path, 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("gone.jpg",), ("no picture or folder 'gone.jpg'",)),
+        (("gone.jpg",), ("no image or folder 'gone.jpg'",)),
         (("nothing",), ("no images in the folder 'nothing'",)),
         (("broken.jpg",), ("'broken.jpg' cannot be read as an image",)),
         (("good.png", "broken.jpg"), ("'broken.jpg' cannot be read as an image",)),
-        (("labelled.png",), ("labelled.txt:1", "from 0 to 2, got 7")),
+        (("labeled.png",), ("labeled.txt:1", "from 0 to 2, got 7")),
         (("good.png", "--recipe", "baseline"), ("'baseline' has no losses", "nothing to inspect")),
         (("good.png", "--recipe", "bckdd"), ("bckdd", "bckd")),
         (("good.png", "--set", "losses.bckd.clss=2"), ("losses.bckd.clss", "cls")),
@@ -130,25 +130,25 @@ def test_inspect__a_student_from_scratch(run: Run, files: Path, pictures: Path, 
         (("good.png", "--out", "good.png/below"), ("cannot be written to 'good.png/below'",)),
     ],
 )
-def test_wrong_words__are_named(run: Run, pictures: Path, options: tuple[str, ...], words: tuple[str, ...]) -> None:
+def test_wrong_words__are_named(run: Run, images: Path, options: tuple[str, ...], words: tuple[str, ...]) -> None:
     Path("nothing").mkdir()
-    Path("broken.jpg").write_bytes(b"no picture")
-    for name in ("good.png", "labelled.png"):
-        shutil.copy(pictures / "000.png", name)
-    Path("labelled.txt").write_text("7 .5 .5 .1 .1")
+    Path("broken.jpg").write_bytes(b"no image")
+    for name in ("good.png", "labeled.png"):
+        shutil.copy(images / "000.png", name)
+    Path("labeled.txt").write_text("7 .5 .5 .1 .1")
     refuses(run(*options), *words)
 
 
 @pytest.mark.parametrize("option", ["--teacher", "--student", "--recipe"])
-def test_missing_options__say_what_to_give(run: Run, pictures: Path, option: str) -> None:
-    refuses(run(str(pictures), without=option), f"Give {option}")
+def test_missing_options__say_what_to_give(run: Run, images: Path, option: str) -> None:
+    refuses(run(str(images), without=option), f"Give {option}")
 
 
-def test_classes__that_do_not_match_are_shown_as_a_table(run: Run, pictures: Path, tmp_path: Path) -> None:
+def test_classes__that_do_not_match_are_shown_as_a_table(run: Run, images: Path, tmp_path: Path) -> None:
     teacher = detector("v8", seed=1)
     teacher.names = {0: "class0", 1: "[bold]x[/bold]", 2: "other"}
     save(teacher, tmp_path / "partial.pt")
-    one = str(pictures / "000.png")
+    one = str(images / "000.png")
     refuses(run(one, "--teacher", "partial.pt"), "1 of the data's 3 classes", "class1 - missing -", "--allow-partial")
     assert run(one, "--teacher", "partial.pt", "--allow-partial")[0] == 0
     mapped = "teacher.classes={'[bold]x[/bold]': class1, other: class2}"
@@ -156,11 +156,11 @@ def test_classes__that_do_not_match_are_shown_as_a_table(run: Run, pictures: Pat
 
 
 def test_inspect__what_fails_on_the_way_is_a_failed_run(
-    run: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: Inspector, *photo: Any, **options: Any) -> None:
+    def fail(self: Inspector, *image: Any, **options: Any) -> None:
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(Inspector, "inspect", fail)
-    refuses(run(str(pictures), "--out", "figures"), "000.png' failed: out of memory", code=1)
+    refuses(run(str(images), "--out", "figures"), "000.png' failed: out of memory", code=1)
     assert not list(Path("figures").iterdir())

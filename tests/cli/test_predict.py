@@ -27,13 +27,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.data_set(tmp_path_factory.mktemp("data"), pictures=3).parent / "images" / "val"
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.data_set(tmp_path_factory.mktemp("data"), images=3).parent / "images" / "val"
 
 
-def test_predict__one_line_per_picture_and_the_pictures(weights: str, pictures: Path, tmp_path: Path) -> None:
+def test_predict__one_line_per_image_and_the_images(weights: str, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "drawn" / "[here]"
-    result = runner.invoke(app, [weights, str(pictures), "--out", str(out), "--device", "cpu"])
+    result = runner.invoke(app, [weights, str(images), "--out", str(out), "--device", "cpu"])
     assert result.exception is None
     lines = result.stdout.splitlines()
     assert lines[:3] == [f"{n:06}.png: nothing" for n in range(3)]
@@ -42,10 +42,10 @@ def test_predict__one_line_per_picture_and_the_pictures(weights: str, pictures: 
 
 
 def test_predict__counts_by_class_and_respects_the_threshold(shared: Path, tmp_path: Path) -> None:
-    picture = shutil.copy(shared / "data" / "highway" / "images" / "val" / "06674494.jpg", tmp_path / "street.jpg")
+    image = shutil.copy(shared / "data" / "highway" / "images" / "val" / "06674494.jpg", tmp_path / "street.jpg")
     common = [
         str(shared / "weights" / "yolov8n-coco.pt"),
-        str(picture),
+        str(image),
         "--out",
         str(tmp_path / "out"),
         "--imgsz",
@@ -58,8 +58,8 @@ def test_predict__counts_by_class_and_respects_the_threshold(shared: Path, tmp_p
     assert few != many
 
 
-def test_predict__rounds_the_size_and_says_so(weights: str, pictures: Path, tmp_path: Path) -> None:
-    result = runner.invoke(app, [weights, str(pictures / "000000.png"), "--imgsz", "70", "--out", str(tmp_path / "o")])
+def test_predict__rounds_the_size_and_says_so(weights: str, images: Path, tmp_path: Path) -> None:
+    result = runner.invoke(app, [weights, str(images / "000000.png"), "--imgsz", "70", "--out", str(tmp_path / "o")])
     assert result.stdout.splitlines()[0] == "imgsz 70 is no multiple of 32: 96 was used"
 
 
@@ -74,22 +74,22 @@ def test_predict__the_user_s_mistakes(weights: str, tmp_path: Path) -> None:
 
 
 def test_predict__failure_of_ultralytics_is_a_failed_run(
-    weights: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: Any, *source: Any, **options: Any) -> None:
         raise RuntimeError("no such device")
 
     monkeypatch.setattr(YOLO, "predict", fail)
-    result = runner.invoke(app, [weights, str(pictures), "--out", str(tmp_path / "out")])
+    result = runner.invoke(app, [weights, str(images), "--out", str(tmp_path / "out")])
     assert isinstance(result.exception, RunError)
     assert "failed: no such device" in str(result.exception)
 
 
-def test_predict__passes_over_what_it_cannot_use_and_says_so(weights: str, pictures: Path, tmp_path: Path) -> None:
+def test_predict__passes_over_what_it_cannot_use_and_says_so(weights: str, images: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
     folder.mkdir()
     for name in (b"fine.png", b"it's [1] *.png", b"caf\xe9.png", b"new\nline.png"):
-        shutil.copy(pictures / "000000.png", folder / os.fsdecode(name))
+        shutil.copy(images / "000000.png", folder / os.fsdecode(name))
     (folder / "page.jpg").write_text("<html>")
     (folder / "lost.jpg").symlink_to("nowhere")
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
@@ -111,9 +111,9 @@ def test_predict__passes_over_what_it_cannot_use_and_says_so(weights: str, pictu
 
 
 @pytest.mark.parametrize("name", [b"page.jpg", b"empty.png"])
-def test_predict__a_single_file_that_cannot_be_used(weights: str, pictures: Path, tmp_path: Path, name: bytes) -> None:
+def test_predict__a_single_file_that_cannot_be_used(weights: str, images: Path, tmp_path: Path, name: bytes) -> None:
     path = tmp_path / os.fsdecode(name)
-    path.write_bytes({b"page.jpg": b"<html>", b"empty.png": b""}.get(name, (pictures / "000000.png").read_bytes()))
+    path.write_bytes({b"page.jpg": b"<html>", b"empty.png": b""}.get(name, (images / "000000.png").read_bytes()))
     result = runner.invoke(app, [weights, str(path), "--out", str(tmp_path / "out")])
     assert isinstance(result.exception, UserError)
     assert "is passed over: a file " in str(result.exception)

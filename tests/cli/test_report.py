@@ -25,12 +25,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def test_report__two_runs_on_two_real_networks(run: Run, tmp_path: Path) -> None:
-    data = tiny.data_set(tmp_path / "data", names=("class0", "class1", "[red]"), pictures=2)
+    data = tiny.data_set(tmp_path / "data", names=("class0", "class1", "[red]"), images=2)
     teacher = checkpoint(tmp_path / "teacher.pt", "teacher")
     make_run(tmp_path / "a", data)
     make_run(tmp_path / "b", data, "bckd", teacher=teacher)
-    code, out, told = run("a", "b", "--device", "cpu", "--out", "page.html")
-    assert code == 0, told
+    code, out, notified = run("a", "b", "--device", "cpu", "--out", "page.html")
+    assert code == 0, notified
     assert flat(out) == f"The report is {tmp_path / 'page.html'} The same as Markdown: {tmp_path / 'page.md'}"
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "| baseline | 1 |" in text
@@ -61,10 +61,10 @@ def test_report__mistakes_are_named_and_nothing_is_written(
     make_run(tmp_path / "a", Path("data.yaml"))
     make_run(tmp_path / "other", Path("data.yaml"), digest="g")
     before = sorted(tmp_path.rglob("*"))
-    code, _, told = run(*words)
-    assert code == 2, told
-    assert error in flat(told)
-    assert "Traceback" not in told
+    code, _, notified = run(*words)
+    assert code == 2, notified
+    assert error in flat(notified)
+    assert "Traceback" not in notified
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -15,7 +15,7 @@ from tests.backend.test_checkpoints import Attack
 from tests.helpers.calling import Result, Run, call, fails, filled
 from tests.helpers.fixtures import make_data
 from tests.helpers.models import CONFIGS, detector, save
-from tests.helpers.unlabeled import make_pictures, state_of
+from tests.helpers.unlabeled import make_images, state_of
 
 
 @pytest.fixture(scope="session")
@@ -122,17 +122,17 @@ def test_wrong_words__are_named(run: Run, options: tuple[str, ...], words: tuple
 
 
 def test_unlabeled__stands_in_the_plan_and_nothing_is_written(run: Run, files: Path, tmp_path: Path) -> None:
-    free = make_pictures(tmp_path / "free", 3)
-    (free / "broken.png").write_bytes(b"no picture")
+    free = make_images(tmp_path / "free", 3)
+    (free / "broken.png").write_bytes(b"no image")
     before = state_of(free)
     code, out, _ = run("--unlabeled", "free", "--set", "train.unlabeled_share=0.25")
     flat = " ".join(out.split())
     assert code == 0
-    assert f"unlabelled {free}: 3 pictures, 25% of what a step sees" in flat
+    assert f"unlabeled {free}: 3 images, 25% of what a step sees" in flat
     assert "1 unlabeled image is left out" in flat
     assert "broken.png" in flat
     _, out, _ = run("--unlabeled", "free", "--recipe", "ld")
-    assert "unlabelled pictures teach nothing" in " ".join(out.split())
+    assert "unlabeled images teach nothing" in " ".join(out.split())
     _, out, _ = run("--set", "train.unlabeled_share=0.25")
     assert "no effect without train.unlabeled" in " ".join(out.split())
     assert state_of(free) == before
@@ -140,9 +140,9 @@ def test_unlabeled__stands_in_the_plan_and_nothing_is_written(run: Run, files: P
 
 
 def test_unlabeled__wrong_ones_are_named(run: Run, files: Path) -> None:
-    refuses(run("--unlabeled", "missing"), "no unlabelled pictures", "missing")
-    refuses(run("--unlabeled", str(files / "data" / "labels")), "holds no pictures")
-    refuses(run("--unlabeled", str(files / "data")), "2 of the unlabelled pictures", "val split", "001.png")
+    refuses(run("--unlabeled", "missing"), "no unlabeled images", "missing")
+    refuses(run("--unlabeled", str(files / "data" / "labels")), "holds no images")
+    refuses(run("--unlabeled", str(files / "data")), "2 of the unlabeled images", "val split", "001.png")
     refuses(run("--unlabeled", str(files / "data" / "images" / "train"), "--recipe", "baseline"), "has no losses")
     refuses(run("--unlabeled", "x", "--resume", "runs/kd", dry=False), "leave out", "--student")
 

@@ -18,7 +18,7 @@ from tests.helpers.models import detector, save
 from yolokd.comparison import executor as comparison_run
 from yolokd.comparison import worker as comparison_worker
 from yolokd.comparison.checks import load_recipes, plan_comparison
-from yolokd.comparison.executor import Event, carry_out, log_file
+from yolokd.comparison.executor import Event, execute, log_file
 from yolokd.comparison.results import results, run_score, seconds_per_epoch
 from yolokd.comparison.spec import Comparison, opened, read
 from yolokd.data.layout import fingerprint
@@ -340,11 +340,11 @@ def test_plan_comparison__names_the_images_that_are_left_out(
 def test_carry_out__each_run_once_and_finished_ones_never_again(plan: Comparison) -> None:
     imitation, heard = Imitation(), list[Event]()
     with opened(plan) as comparison:
-        assert carry_out(comparison, launch=imitation, report=heard.append) == {}
+        assert execute(comparison, launch=imitation, report=heard.append) == {}
         assert imitation.launched == imitation.ended == ["teacher", *(run.name for run in plan.runs)]
         assert [(e.kind, e.name) for e in heard][:2] == [("started", "teacher"), ("finished", "teacher")]
         before, heard[:] = files(plan.folder), []
-        assert carry_out(comparison, launch=imitation, report=heard.append) == {}
+        assert execute(comparison, launch=imitation, report=heard.append) == {}
     assert len(imitation.launched) == 5
     assert [(e.kind, e.AP) for e in heard] == [("kept", APS[e.name]) for e in heard]
     assert files(plan.folder) == before
@@ -354,7 +354,7 @@ def test_carry_out__each_run_once_and_finished_ones_never_again(plan: Comparison
 def test_carry_out__stopped_anywhere_it_ends_with_the_same_table(plan: Comparison, point: int, tmp_path: Path) -> None:
     whole = replace(plan, folder=tmp_path / "whole" / "compare")
     with opened(whole) as comparison:
-        carry_out(comparison, launch=Imitation())
+        execute(comparison, launch=Imitation())
     started: list[str] = []
 
     def stop(name: str) -> None:
@@ -364,10 +364,10 @@ def test_carry_out__stopped_anywhere_it_ends_with_the_same_table(plan: Compariso
 
     imitation = Imitation(before=stop)
     with pytest.raises(KeyboardInterrupt), opened(plan) as comparison:
-        carry_out(comparison, launch=imitation)
+        execute(comparison, launch=imitation)
     assert len(imitation.launched) == len(imitation.ended) == point
     with opened(plan) as comparison:
-        carry_out(comparison, launch=imitation)
+        execute(comparison, launch=imitation)
         assert results(comparison).to_dict(comparison) == results(whole).to_dict(whole)
     assert sorted(imitation.launched) == sorted(APS)
 
@@ -379,7 +379,7 @@ def test_carry_out__a_stop_ends_the_runs_at_work(plan: Comparison) -> None:
 
     imitation = Imitation()
     with pytest.raises(KeyboardInterrupt), opened(plan) as comparison:
-        carry_out(comparison, ["0", "1"], launch=imitation, report=stop)
+        execute(comparison, ["0", "1"], launch=imitation, report=stop)
     assert sorted(imitation.ended) == ["student/baseline-0", "teacher"]
 
 
@@ -389,7 +389,7 @@ def test_carry_out__a_failed_run_does_not_stop_the_others(plan: Comparison) -> N
         log = log_file(comparison, "student/bckd-0")
         log.parent.mkdir()
         log.write_text("Traceback\nThe term kd_bckd_cls is not finite.\n\n")
-        failures = carry_out(comparison, launch=imitation)
+        failures = execute(comparison, launch=imitation)
     assert failures == {
         "student/bckd-0": "The term kd_bckd_cls is not finite.",
         "student/bckd-1": "killed by SIGKILL",
@@ -403,7 +403,7 @@ def test_carry_out__a_failed_run_does_not_stop_the_others(plan: Comparison) -> N
 def test_carry_out__one_run_at_a_time_on_each_device(plan: Comparison) -> None:
     imitation = Imitation()
     with opened(plan) as comparison:
-        carry_out(comparison, ["0", "1"], launch=imitation)
+        execute(comparison, ["0", "1"], launch=imitation)
     assert imitation.most == 2
     assert set(imitation.devices) == {"0", "1"}
 
@@ -414,7 +414,7 @@ def test_carry_out__a_process_that_dies_is_reported_by_its_last_words(
     monkeypatch.setattr(comparison_run, "WORKER", "yolokd.nowhere")
     monkeypatch.setattr(comparison_run, "PAUSE", 0.01)
     with opened(replace(plan, teacher=None, seeds=(0,))) as comparison:
-        failures = carry_out(comparison)
+        failures = execute(comparison)
     assert list(failures) == ["student/baseline-0", "student/bckd-0"]
     assert "No module named yolokd.nowhere" in failures["student/bckd-0"]
 

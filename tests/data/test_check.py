@@ -30,7 +30,7 @@ class Set:
     def add(
         self, name: str, label: str | None = BOX, *, size: tuple[int, int] = (40, 40), suffix: str = ".png"
     ) -> Path:
-        """Write a picture and its labels; return the path of the labels."""
+        """Write an image and its labels; return the path of the labels."""
         cv2.imwrite(str(self.root / "images" / f"{name}{suffix}"), np.zeros((size[1], size[0], 3), np.uint8))
         path = self.root / "labels" / f"{name}.txt"
         if label is not None:
@@ -53,9 +53,9 @@ def test_check_labels__counts(data: Set) -> None:
     data.add("train/empty", "\n")
     report = data.check()
     train = report.splits["train"]
-    assert (train.pictures, train.labelled, train.background) == (4, 2, 2)
+    assert (train.images, train.labeled, train.background) == (4, 2, 2)
     assert train.objects == {0: 2, 1: 1}
-    assert report.splits["val"].pictures == 1
+    assert report.splits["val"].images == 1
     assert (report.errors, report.notes) == ([], [])
     report.raise_if_bad()
 
@@ -120,14 +120,14 @@ def test_check_labels__a_box_without_an_area_is_a_note(data: Set) -> None:
     assert str(note) == f"{file}:1: a box without an area, got 0 .5 .5 0 .2"
 
 
-def test_check_labels__labels_without_a_picture_are_one_note_per_folder(data: Set) -> None:
+def test_check_labels__labels_without_an_image_are_one_note_per_folder(data: Set) -> None:
     for name in ("a", "b"):
         (data.root / "labels" / "train" / f"{name}.txt").write_text(BOX)
     (note,) = data.check().notes
     assert str(note) == f"{data.root / 'labels' / 'train'}: 2 label files without an image, such as a.txt"
 
 
-def test_check_labels__a_folder_without_pictures(data: Set) -> None:
+def test_check_labels__a_folder_without_images(data: Set) -> None:
     (data.root / "images" / "val" / "ok.png").unlink()
     (problem,) = data.check().errors
     assert (problem.file, problem.what) == (str(data.root / "images" / "val"), "holds no images")
@@ -139,7 +139,7 @@ def test_check_labels__a_folder_that_is_missing(tmp_path: Path) -> None:
     assert str(problem) == f"{tmp_path / 'nowhere'}: the images cannot be listed: No such file or directory"
 
 
-def test_check_labels__pictures_without_any_label_say_where_they_belong(data: Set) -> None:
+def test_check_labels__images_without_any_label_say_where_they_belong(data: Set) -> None:
     (data.root / "labels" / "train" / "ok.txt").unlink()
     (problem,) = data.check().errors
     label = data.root / "labels" / "train" / "ok.txt"
@@ -152,14 +152,14 @@ def test_check_labels__a_test_split_may_be_without_labels(data: Set) -> None:
     assert check_labels({"test": [data.root / "images" / "train"]}, NAMES).errors == []
 
 
-def test_check_labels__a_list_that_names_a_missing_picture(data: Set) -> None:
+def test_check_labels__a_list_that_names_a_missing_image(data: Set) -> None:
     (data.root / "list.txt").write_text("./images/train/ok.png\n./images/train/gone.png\n")
     (problem,) = check_labels({"train": [data.root / "list.txt"]}, NAMES).errors
     assert problem.what == "names an image that does not exist"
     assert problem.value == str(data.root / "images" / "train" / "gone.png")
 
 
-def test_check_labels__pictures_in_two_splits_are_a_note(data: Set) -> None:
+def test_check_labels__images_in_two_splits_are_a_note(data: Set) -> None:
     folder = data.root / "images" / "train"
     (note,) = check_labels({"train": [folder], "val": [folder]}, NAMES).notes
     assert str(note) == f"{folder / 'ok.png'}: train and val have this image in common"
@@ -180,7 +180,7 @@ def test_check_labels__images_that_cannot_be_used_are_left_out_and_named(data: S
     Image.new("RGB", (40, 40)).save(folder / "gif.png", format="GIF")
     report = data.check()
     report.raise_if_bad()
-    assert (report.splits["train"].pictures, report.splits["train"].left_out) == (1, 5)
+    assert (report.splits["train"].images, report.splits["train"].left_out) == (1, 5)
     assert report.left_out == (
         f"5 images are left out, as Ultralytics does: {folder}/broken.jpg (not an image of a known format), "
         f"{folder}/empty.png (an empty file), {folder}/gif.png (a GIF, which Ultralytics does not read), "

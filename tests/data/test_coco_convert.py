@@ -5,18 +5,19 @@ from pathlib import Path
 import pytest
 
 from yolokd.data.coco_convert import convert
-from yolokd.data.coco_instances import Annotation, Box, Instances, Picture
+from yolokd.data.coco_instances import Annotation, Box, ImageEntry, Instances
 from yolokd.errors import DataError
 
 SIZE = (100, 50)
 
 
 def found(*boxes: Box, crowd: bool = False, names: tuple[str, ...] = ("a.jpg",)) -> Instances:
-    """One picture with boxes of cars, and perhaps others without."""
+    """One image with boxes of cars, and perhaps others without."""
     return Instances(
         file=Path("instances.json"),
         categories={3: "car", 44: "bottle"},
-        images={n: Picture(n, name, *SIZE) for n, name in enumerate(names)} | {99: Picture(99, "other.jpg", *SIZE)},
+        images={n: ImageEntry(n, name, *SIZE) for n, name in enumerate(names)}
+        | {99: ImageEntry(99, "other.jpg", *SIZE)},
         with_traffic=set(range(len(names))),
         annotations={0: [Annotation(10 + n, 0, 3, box, 1.0, crowd, n) for n, box in enumerate(boxes)]},
     )
@@ -29,11 +30,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_convert__boxes_become_shares_of_their_picture(folder: Path) -> None:
+def test_convert__boxes_become_shares_of_their_image(folder: Path) -> None:
     done = convert(found((10, 10, 40, 20), names=("a.jpg", "b.jpg")), folder)
     assert done.rows == {"a.jpg": [pytest.approx((2, 0.3, 0.4, 0.4, 0.4))], "b.jpg": []}
     counts = done.counts
-    assert (counts.source_pictures, counts.pictures, counts.background, counts.cut) == (3, 2, 1, 0)
+    assert (counts.source_images, counts.images, counts.background, counts.cut) == (3, 2, 1, 0)
     assert counts.labels["car"] == sum(counts.labels.values()) == 1
 
 
@@ -54,19 +55,19 @@ def test_convert__what_is_no_label_is_counted(folder: Path) -> None:
     assert (done.rows["a.jpg"], done.counts.crowds["car"], done.counts.background) == ([], 2, 1)
 
 
-def test_convert__a_box_outside_of_its_picture_is_an_error(folder: Path) -> None:
+def test_convert__a_box_outside_of_its_image_is_an_error(folder: Path) -> None:
     with pytest.raises(DataError) as error:
         convert(found((1, 1, 5, 5), (100, 1, 5, 5)), folder)
-    assert "instances.json: annotations[1]: a box outside of its picture of 100×50, got (100, 1, 5, 5)" in str(
+    assert "instances.json: annotations[1]: a box outside of its image of 100×50, got (100, 1, 5, 5)" in str(
         error.value
     )
 
 
-def test_convert__a_missing_picture_is_an_error_unless_it_is_not_needed(folder: Path) -> None:
+def test_convert__a_missing_image_is_an_error_unless_it_is_not_needed(folder: Path) -> None:
     (folder / "b.jpg").unlink()
     with pytest.raises(DataError) as error:
         convert(found(names=("a.jpg", "b.jpg")), folder)
-    assert f"{folder / 'b.jpg'}: the picture is missing" in str(error.value)
+    assert f"{folder / 'b.jpg'}: the image is missing" in str(error.value)
     assert "other.jpg" not in str(error.value)
 
 

@@ -29,9 +29,9 @@ def test_read_instances__agrees_with_a_plain_reading_whatever_the_order_of_keys(
     found = read(tmp_path, dict(list(content.items())[::order]))
     chosen = {a["image_id"] for a in content["annotations"] if a["category_id"] in coco.TRIGGERS}
     assert 10 < len(chosen) < 60
-    assert [picture.id for picture in found.pictures] == sorted(chosen)
+    assert [image.id for image in found.images_with_traffic] == sorted(chosen)
     sizes = {i["id"]: (i["file_name"], i["width"], i["height"]) for i in content["images"]}
-    assert all(sizes[picture.id] == picture[1:] for picture in found.pictures)
+    assert all(sizes[image.id] == image[1:] for image in found.images_with_traffic)
     kept = [
         (a["id"], a["image_id"], a["category_id"], tuple(a["bbox"]), a["area"], bool(a["iscrowd"]), place)
         for place, a in enumerate(content["annotations"])
@@ -41,11 +41,11 @@ def test_read_instances__agrees_with_a_plain_reading_whatever_the_order_of_keys(
     assert found.classes() == {number: index for index, number in enumerate(coco.KEPT)}
 
 
-def test_read_instances__a_crowd_is_a_reason_to_take_a_picture(tmp_path: Path) -> None:
+def test_read_instances__a_crowd_is_a_reason_to_take_an_image(tmp_path: Path) -> None:
     content = coco.instances(2, seed=0)
     box = {"bbox": [1, 1, 4, 4], "area": 16, "category_id": 2, "iscrowd": 1, "id": 7}
     content["annotations"] = [{**box, "image_id": content["images"][1]["id"]}]
-    assert [p.id for p in read(tmp_path, content).pictures] == [content["images"][1]["id"]]
+    assert [p.id for p in read(tmp_path, content).images_with_traffic] == [content["images"][1]["id"]]
 
 
 def test_read_instances__what_may_be_left_out(tmp_path: Path) -> None:
@@ -101,16 +101,16 @@ def test_read_instances__all_wrong_annotations_are_counted(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"file_name": "../../x.jpg"}, "file_name must be the name of a picture, without folders, got '../../x.jpg'"),
-        ({"file_name": ".."}, "file_name must be the name of a picture, without folders, got '..'"),
-        ({"file_name": "x.txt"}, "file_name must be the name of a picture, without folders, got 'x.txt'"),
-        ({"file_name": None}, "file_name must be the name of a picture, without folders, got None"),
+        ({"file_name": "../../x.jpg"}, "file_name must be the name of an image, without folders, got '../../x.jpg'"),
+        ({"file_name": ".."}, "file_name must be the name of an image, without folders, got '..'"),
+        ({"file_name": "x.txt"}, "file_name must be the name of an image, without folders, got 'x.txt'"),
+        ({"file_name": None}, "file_name must be the name of an image, without folders, got None"),
         ({"width": 0}, "width and height must be at least 1, got 0×"),
         ({"height": 3.5}, "height must be a whole number, got 3.5"),
         ({"id": None}, "id must be a whole number, got None"),
     ],
 )
-def test_read_instances__a_wrong_picture_is_named_by_its_place(
+def test_read_instances__a_wrong_image_is_named_by_its_place(
     tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
     content = coco.instances(5, seed=1)
@@ -130,12 +130,12 @@ def double(key: str) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (double("images"), "images[9]: repeats the id of another picture"),
+        (double("images"), "images[9]: repeats the id of another image"),
         (double("annotations"), "repeats the id of another annotation"),
         (double("categories"), "categories[15]: repeats an id or a name, got 1, 'person'"),
         (lambda c: c["categories"].pop(2), "lacks the categories car; COCO's instances files have them"),
         (lambda c: c.pop("categories"), "lacks the categories person, bicycle, car, "),
-        (lambda c: c.pop("annotations"), "holds no picture with traffic: no annotation is of bicycle, car, "),
+        (lambda c: c.pop("annotations"), "holds no image with traffic: no annotation is of bicycle, car, "),
     ],
 )
 def test_read_instances__a_wrong_file_is_refused(tmp_path: Path, change: Callable[[Any], None], words: str) -> None:

@@ -45,7 +45,7 @@ def reference(src: Path, split: str) -> dict[str, list[str]]:
     return rows
 
 
-def test_prepare__pictures_and_labels_are_those_of_a_plain_reading(src: Path, tmp_path: Path) -> None:
+def test_prepare__images_and_labels_are_those_of_a_plain_reading(src: Path, tmp_path: Path) -> None:
     found = prepare(src, tmp_path / "out")
     for split in ("train", "val"):
         wanted = reference(src, split)
@@ -61,8 +61,8 @@ def test_prepare__pictures_and_labels_are_those_of_a_plain_reading(src: Path, tm
         objects = Counter(NAMES[int(row.split()[0])] for rows in wanted.values() for row in rows)
         counts = found.counts[split]
         assert counts.labels == dict.fromkeys(NAMES, 0) | objects
-        assert (counts.pictures, counts.background) == (len(wanted), sum(not rows for rows in wanted.values()))
-        assert counts.source_pictures == {"train": 30, "val": 20}[split]
+        assert (counts.images, counts.background) == (len(wanted), sum(not rows for rows in wanted.values()))
+        assert counts.source_images == {"train": 30, "val": 20}[split]
     assert found.is_new
 
 
@@ -89,7 +89,7 @@ def test_prepare__the_set_is_ready_for_training(src: Path, tmp_path: Path) -> No
     report = check_labels(found.splits, found.names)
     report.raise_if_bad()
     assert list(found.names.values()) == list(NAMES)
-    assert [split.pictures for split in report.splits.values()] == [len(reference(src, s)) for s in ("train", "val")]
+    assert [split.images for split in report.splits.values()] == [len(reference(src, s)) for s in ("train", "val")]
     described = yaml.safe_load(found.yaml_path.read_text())
     assert described["coco_annotations"] == {s: f"annotations/instances_{s}.json" for s in ("train", "val")}
 
@@ -105,14 +105,14 @@ def test_prepare__counts_are_written_and_told(src: Path, tmp_path: Path) -> None
     assert (written["cut"], written["without_area"]) == (1, [5001])
     crowds = sum(written["crowds"].values())
     assert crowds > 0
-    assert f"train: {written['pictures']} of COCO's 30 pictures hold traffic." in found.notes
+    assert f"train: {written['pictures']} of COCO's 30 images hold traffic." in found.notes
     assert f"train: {crowds} crowds are no labels; eval ignores detections in them, as COCO does." in found.notes
     assert "train: 1 boxes without an area are no labels, such as annotation 5001." in found.notes
-    assert "train: 1 boxes reached beyond their picture and were cut at its border." in found.notes
+    assert "train: 1 boxes reached beyond their image and were cut at its border." in found.notes
     assert found.report.splits["train"].objects.total() == sum(written["labels"].values())
 
 
-def test_prepare__pictures_may_lie_below_images(src: Path, tmp_path: Path) -> None:
+def test_prepare__images_may_lie_below_images(src: Path, tmp_path: Path) -> None:
     (src / "images").mkdir()
     for split in ("train2017", "val2017"):
         (src / split).rename(src / "images" / split)
@@ -157,7 +157,7 @@ def cut_short(src: Path) -> None:
     file.write_text(file.read_text()[:-40])
 
 
-def lose_a_picture(src: Path) -> None:
+def lose_an_image(src: Path) -> None:
     (src / "train2017" / next(iter(reference(src, "train")))).unlink()
 
 
@@ -165,9 +165,9 @@ def lose_a_picture(src: Path) -> None:
     ("harm", "words"),
     [
         (cut_short, "instances_val2017.json' is not valid JSON after"),
-        (lose_a_picture, ".jpg: the picture is missing"),
+        (lose_an_image, ".jpg: the image is missing"),
         (lambda src: coco.path(src, "val").unlink(), "There is no file '"),
-        (lambda src: shutil.rmtree(src / "val2017"), "The val pictures of COCO 2017 are neither in '"),
+        (lambda src: shutil.rmtree(src / "val2017"), "The val images of COCO 2017 are neither in '"),
     ],
 )
 def test_prepare__what_is_wrong_leaves_nothing_behind(src: Path, tmp_path: Path, harm: Any, words: str) -> None:

@@ -32,18 +32,18 @@ def test_prepare__a_set_that_ultralytics_reads(src: Path, tmp_path: Path) -> Non
     report = check_labels(found.splits, found.names)
     assert (report.errors, report.notes) == ([], [])
     for split, counts in report.splits.items():
-        assert counts.objects == {0: counts.pictures} == made.report.splits[split].objects
-    assert sum(counts.pictures for counts in report.splits.values()) == 10
+        assert counts.objects == {0: counts.images} == made.report.splits[split].objects
+    assert sum(counts.images for counts in report.splits.values()) == 10
 
 
-def test_prepare__links_to_pictures_and_original_labels(src: Path, tmp_path: Path) -> None:
+def test_prepare__links_to_images_and_original_labels(src: Path, tmp_path: Path) -> None:
     out = prepare(src, tmp_path / "out").path.parent
-    pictures = sorted((out / "images").rglob("*.png"))
-    assert len(pictures) == 10
-    for picture in pictures:
-        assert picture.is_symlink()
-        assert picture.resolve() == src / "training" / "image_2" / picture.name
-        label = out / "label_2" / f"{picture.stem}.txt"
+    images = sorted((out / "images").rglob("*.png"))
+    assert len(images) == 10
+    for image in images:
+        assert image.is_symlink()
+        assert image.resolve() == src / "training" / "image_2" / image.name
+        label = out / "label_2" / f"{image.stem}.txt"
         assert label.resolve() == src / "training" / "label_2" / label.name
     assert sorted(path.name for path in out.iterdir()) == ["data.yaml", "images", "kitti.json", "label_2", "labels"]
 
@@ -68,7 +68,7 @@ def test_prepare__another_request_or_a_source_that_has_changed_is_refused(src: P
     before = sorted(out.rglob("*"))
     with pytest.raises(DataError, match=r"prepared differently \(classes; see '.*kitti\.json'\)"):
         prepare(src, out, classes="Car=vehicle,Van=car")
-    with pytest.raises(DataError, match=r"prepared differently \(split, seed, pictures, contents;"):
+    with pytest.raises(DataError, match=r"prepared differently \(split, seed, images, contents;"):
         prepare(src, out, split="random")
     (src / "training" / "label_2" / "000003.txt").write_text(kitti.line("Car", (20, 10, 100, 61)))
     with pytest.raises(DataError, match=r"prepared differently \(contents;"):

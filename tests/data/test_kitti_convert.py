@@ -25,7 +25,7 @@ def _numbers(found: Conversion) -> list[list[float]]:
     return [[float(column) for column in row.split()] for row in found.rows["train"]["000001"].splitlines()]
 
 
-def test_convert__shares_of_the_picture(tmp_path: Path) -> None:
+def test_convert__shares_of_the_image(tmp_path: Path) -> None:
     found = _one(tmp_path, kitti.line("Cyclist", (20, 10, 100.5, 60)) + kitti.CAR)
     assert _numbers(found) == [
         [2, pytest.approx(60.25 / 200), pytest.approx(35 / 80), pytest.approx(80.5 / 200), pytest.approx(50 / 80)],
@@ -39,7 +39,7 @@ def test_convert__counts_what_becomes_a_class_and_what_does_not(tmp_path: Path) 
     kitti.source(tmp_path, {"000001": kitti.CAR + others, "000002": others, "000003": ""})
     found = _convert(tmp_path)
     counts = found.splits["train"]
-    assert (counts.pictures, counts.labelled, counts.background) == (3, 1, 2)
+    assert (counts.images, counts.labeled, counts.background) == (3, 1, 2)
     assert counts.objects == {0: 1}
     assert found.left_out == {"Van": 2, "Bus": 2}
     assert found.rows["train"]["000002"] == ""
@@ -58,7 +58,7 @@ def test_convert__types_that_share_a_class(tmp_path: Path) -> None:
 def test_convert__boxes_are_cut_at_the_border(tmp_path: Path) -> None:
     found = _one(tmp_path, kitti.line("Car", (-20, 10, 50, 100)) + kitti.line("Car", (0, 0, 200, 80)))
     assert _numbers(found) == [[0, 0.125, 0.5625, 0.25, 0.875], [0, 0.5, 0.5, 1, 1]]
-    assert found.notes() == ("Boxes that reached beyond their picture and were cut at its border: 1.",)
+    assert found.notes() == ("Boxes that reached beyond their image and were cut at its border: 1.",)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_convert__boxes_are_cut_at_the_border(tmp_path: Path) -> None:
         (kitti.line("Car", (100, 10, 20, 60)), "a box without width or height .*, got 100 10 20 60"),
         (kitti.line("Van", (20, 60, 100, 60)), "a box without width or height .*, got 20 60 100 60"),
         (kitti.line("DontCare", (9, 1, 8, 2)), "a box without width or height"),
-        (kitti.line("Car", (300, 10, 400, 60)), "a box outside of its picture of 200×80 pixels, got 300 10 400 60"),
+        (kitti.line("Car", (300, 10, 400, 60)), "a box outside of its image of 200×80 pixels, got 300 10 400 60"),
     ],
 )
 def test_convert__a_bad_line_has_its_file_and_number(tmp_path: Path, line: str, message: str) -> None:
@@ -84,21 +84,21 @@ def test_convert__labels_that_are_no_text(tmp_path: Path) -> None:
         _convert(tmp_path)
 
 
-def test_convert__a_picture_without_labels_and_the_reverse(tmp_path: Path) -> None:
+def test_convert__an_image_without_labels_and_the_reverse(tmp_path: Path) -> None:
     kitti.source(tmp_path, {"000001": kitti.CAR, "000002": kitti.CAR, "000003": kitti.CAR})
     (tmp_path / "training" / "image_2" / "000001.png").unlink()
     (tmp_path / "training" / "label_2" / "000002.txt").unlink()
     with pytest.raises(DataError) as caught:
         _convert(tmp_path)
     first, second = str(caught.value).splitlines()[1:]
-    assert first.endswith("000001.txt: a label file without a picture")
-    assert second.endswith("000002.png: a picture without a label file")
+    assert first.endswith("000001.txt: a label file without an image")
+    assert second.endswith("000002.png: an image without a label file")
 
 
-def test_convert__pictures_that_cannot_be_used(tmp_path: Path) -> None:
+def test_convert__images_that_cannot_be_used(tmp_path: Path) -> None:
     kitti.source(tmp_path, dict.fromkeys(("000001", "000002", "000003"), kitti.CAR), suffix=".jpg")
     folder = tmp_path / "training" / "image_2"
-    (folder / "000001.jpg").write_bytes(b"no picture")
+    (folder / "000001.jpg").write_bytes(b"no image")
     Image.new("RGB", kitti.SIZE).save(folder / "000002.jpg", format="GIF")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -107,7 +107,7 @@ def test_convert__pictures_that_cannot_be_used(tmp_path: Path) -> None:
         _convert(tmp_path)
     lines = str(caught.value).splitlines()
     assert "3 errors" in lines[0]
-    assert "000001.jpg: the picture cannot be read: no known format" in lines[1]
+    assert "000001.jpg: the image cannot be read: no known format" in lines[1]
     assert lines[2].endswith("000002.jpg: neither PNG nor JPEG, got GIF")
     assert "000003.jpg: turned by its EXIF orientation" in lines[3]
 

@@ -31,11 +31,11 @@ def test_scan__the_root_or_the_training_folder(src: Path) -> None:
     whole, training = scan(src), scan(src / "training")
     assert whole.ids == training.ids == list(FRAMES)
     assert whole.training == training.training == src / "training"
-    assert whole.pictures["000003"] == src / "training" / "image_2" / "000003.png"
+    assert whole.images["000003"] == src / "training" / "image_2" / "000003.png"
     assert whole.labels["000003"] == src / "training" / "label_2" / "000003.txt"
 
 
-def test_scan__passes_over_what_is_neither_picture_nor_label(src: Path) -> None:
+def test_scan__passes_over_what_is_neither_image_nor_label(src: Path) -> None:
     (src / "training" / "image_2" / "notes.md").write_text("")
     (src / "training" / "image_2" / ".000003.png").write_text("")
     (src / "training" / "image_2" / "000099.png").mkdir()
@@ -52,7 +52,7 @@ def test_scan__a_folder_that_is_missing(tmp_path: Path, src: Path) -> None:
 
 
 def test_scan__a_source_without_files(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"neither pictures in .* nor labels in"):
+    with pytest.raises(DataError, match=r"neither images in .* nor labels in"):
         scan(kitti.source(tmp_path, {}))
 
 
@@ -68,7 +68,7 @@ def test_scan__links_within_the_source_are_followed(src: Path) -> None:
     (src / "training" / "image_2" / "000010.png").symlink_to("000003.png")
     found = scan(src)
     assert len(found.labels) == 10
-    assert "000010" in found.pictures
+    assert "000010" in found.images
     assert found.problems == []
 
 
@@ -98,7 +98,7 @@ def test_scan__links_to_nothing_and_in_circles(src: Path) -> None:
     assert [problem.what for problem in scan(src).problems] == ["neither a file nor a link to one"] * 2
 
 
-def test_scan__two_pictures_of_one_frame(src: Path) -> None:
+def test_scan__two_images_of_one_frame(src: Path) -> None:
     (src / "training" / "image_2" / "000003.jpg").write_bytes(b"")
     (problem,) = scan(src).problems
     assert str(problem).endswith("000003.png: a second file of the frame beside 000003.jpg")
@@ -198,4 +198,4 @@ def test_scan__links_that_lead_out_are_followed_where_the_user_says_so(src: Path
     label.rename(tmp_path / "label.txt")
     label.symlink_to(tmp_path / "label.txt")
     found = scan(src, follow_links=True)
-    assert (found.pictures, found.labels, found.problems) == (before.pictures, before.labels, [])
+    assert (found.images, found.labels, found.problems) == (before.images, before.labels, [])

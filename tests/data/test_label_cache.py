@@ -26,11 +26,11 @@ class Evil:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A data YAML whose two splits are the same two pictures."""
+    """A data YAML whose two splits are the same two images."""
     for name in ("a", "b"):
-        picture = tmp_path / "images" / "train" / f"{name}.png"
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (32, 32)).save(picture)
+        image = tmp_path / "images" / "train" / f"{name}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32)).save(image)
         label = tmp_path / "labels" / "train" / f"{name}.txt"
         label.parent.mkdir(parents=True, exist_ok=True)
         label.write_text("0 0.5 0.5 0.5 0.5\n")
@@ -72,6 +72,6 @@ def test_resolve__refuses_a_cache_that_would_run_code(data: Path, cache: Path, b
     assert trap.exists()
 
 
-def test_refuse_code__sources_without_pictures(tmp_path: Path) -> None:
+def test_refuse_code__sources_without_images(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     refuse_code([tmp_path / "missing", tmp_path / "empty"])

@@ -30,7 +30,7 @@ def verdict(text: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import cv2
 
     path = tmp_path_factory.mktemp("set") / "a.png"
@@ -58,12 +58,12 @@ polygon_rows = st.tuples(classes, st.lists(numbers, min_size=3, max_size=9)).map
 @example(rows=["0 .5 .5 .2 .2 .9"])
 @example(rows=["0 nan .1 .5 .1 .5 .5"])
 @example(rows=["0 .1 .1 1.5 .1 .5 .5"])
-def test_parse_row_and_refuse_row__accept_what_ultralytics_accepts(picture: Path, rows: list[str]) -> None:
+def test_parse_row_and_refuse_row__accept_what_ultralytics_accepts(image: Path, rows: list[str]) -> None:
     from ultralytics.data.utils import verify_image_label
 
-    label = picture.with_suffix(".txt")
+    label = image.with_suffix(".txt")
     label.write_text("\n".join(rows))
-    corrupt = verify_image_label((str(picture), str(label), "", False, CLASSES, 0, 0, False))[-2]
+    corrupt = verify_image_label((str(image), str(label), "", False, CLASSES, 0, 0, False))[-2]
     assert verdict("\n".join(rows)) is (corrupt == 0)
 
 

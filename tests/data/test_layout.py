@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from yolokd.data.layout import fingerprint, label_path, pictures, printable
+from yolokd.data.layout import fingerprint, images_of, label_path, printable
 
 
 def make(root: Path, names: list[str]) -> Path:
@@ -30,33 +30,33 @@ def test_label_path__equals_ultralytics() -> None:
         "/d/images/train/a.jpg",
         "/d/images/x/images/b.tar.png",
         "/images/images/c.PNG",
-        "/d/pictures/e.webp",
+        "/d/images/e.webp",
         "/d/my images/f.jpg",
     ]
     cases = [case.replace("/", os.sep) for case in cases]
     assert [label_path(case) for case in cases] == img2label_paths(cases)
 
 
-def test_pictures__of_a_folder_equal_ultralytics(tmp_path: Path) -> None:
+def test_images__of_a_folder_equal_ultralytics(tmp_path: Path) -> None:
     from ultralytics.data.utils import IMG_FORMATS
 
     folder = make(tmp_path, ["b.JPG", "a.png", "sub/deep/c.jpeg", "note.md", ".hidden/d.jpg", ".e.jpg", "noext"])
     found = glob(f"{folder}/**/*.*", recursive=True)  # noqa: PTH207  (what Ultralytics calls)
     expected = sorted(path for path in found if path.rpartition(".")[-1].lower() in IMG_FORMATS)
-    assert pictures(folder) == expected
+    assert images_of(folder) == expected
     assert len(expected) == 3
 
 
-def test_pictures__of_a_list_are_beside_it_or_absolute(tmp_path: Path) -> None:
+def test_images__of_a_list_are_beside_it_or_absolute(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(
         f"\ufeff./images/b.jpg\n{tmp_path}/images/a.jpg\n./readme.md\n", encoding="utf-8"
     )
-    assert pictures(tmp_path / "list.txt") == [str(tmp_path / "images" / name) for name in ("a.jpg", "b.jpg")]
+    assert images_of(tmp_path / "list.txt") == [str(tmp_path / "images" / name) for name in ("a.jpg", "b.jpg")]
 
 
-def test_pictures__a_missing_source_is_an_os_error(tmp_path: Path) -> None:
+def test_images__a_missing_source_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        pictures(tmp_path / "nothing")
+        images_of(tmp_path / "nothing")
 
 
 def test_fingerprint__does_not_depend_on_the_place(tmp_path: Path) -> None:
@@ -96,18 +96,18 @@ def test_fingerprint__changes_with_every_kind_of_change(tmp_path: Path) -> None:
     assert len({at(change) for change in changes}) == len(changes)
 
 
-def test_pictures__a_link_that_leads_back_is_an_error_and_not_followed(tmp_path: Path) -> None:
+def test_images__a_link_that_leads_back_is_an_error_and_not_followed(tmp_path: Path) -> None:
     folder = make(tmp_path, ["a/1.jpg"])
     (folder / "a" / "again").symlink_to(folder)
     with pytest.raises(OSError, match="leads back to a folder above") as error:
-        pictures(folder)
+        images_of(folder)
     assert error.value.filename == str(folder / "a" / "again")
 
 
-def test_pictures__links_to_themselves_are_images_that_cannot_be_read(tmp_path: Path) -> None:
+def test_images__links_to_themselves_are_images_that_cannot_be_read(tmp_path: Path) -> None:
     folder = make(tmp_path, ["1.jpg"])
     (folder / "self.jpg").symlink_to("self.jpg")
-    assert [Path(path).name for path in pictures(folder)] == ["1.jpg", "self.jpg"]
+    assert [Path(path).name for path in images_of(folder)] == ["1.jpg", "self.jpg"]
 
 
 @pytest.mark.parametrize(

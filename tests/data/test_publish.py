@@ -125,7 +125,7 @@ def test_place__copies_where_links_do_not_work(tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "b.jpg").read_bytes() == source.read_bytes()
 
 
-def test_place__ultralytics_mends_a_picture_without_touching_the_original(tmp_path: Path) -> None:
+def test_place__ultralytics_mends_an_image_without_touching_the_original(tmp_path: Path) -> None:
     from ultralytics.data.utils import check_image
 
     source = _jpeg(tmp_path / "a.jpg", more=b"\0")

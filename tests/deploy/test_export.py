@@ -67,7 +67,7 @@ def test_export__equals_the_checkpoint(tmp_path: Path, family: str, format: str,
     assert Path(report.path) == tmp_path / name
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([RECORD, "best.pt", name])
     assert report.parity is not None
-    assert report.parity.pictures == 2
+    assert report.parity.images == 2
     assert report.parity.box_px < 1e-3
     assert report.parity.score < 1e-5
     assert report.notes == ("no detections to compare, so raw outputs decide",)
@@ -96,7 +96,7 @@ def test_export__real_detections_and_ap_agree(shared: Path, tmp_path: Path) -> N
     report = export(path, imgsz=320, check=data)
     assert report.passed is True
     assert report.parity is not None
-    assert report.parity.pictures == 8
+    assert report.parity.images == 8
     assert report.parity.agreement == 1.0
     assert report.parity.detections > 20
     assert 0 < report.parity.box_px < 0.05
@@ -163,7 +163,7 @@ def test_export__half_precision_is_judged_by_detections(trained_at_64: Path) -> 
     assert kinds == {onnx.TensorProto.FLOAT16}
 
 
-def test_export__int8_onnx_is_measured_on_training_pictures_and_leaves_other_exports_alone(
+def test_export__int8_onnx_is_measured_on_training_images_and_leaves_other_exports_alone(
     trained_at_64: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tiny.data_set(tmp_path / "data")
@@ -242,10 +242,10 @@ def test_export__int8_needs_a_data_set(trained_at_64: Path, tmp_path: Path, chec
         export(trained_at_64, precision="int8", check=None if check is None else tmp_path / check)
 
 
-def test_export__data_without_training_pictures(trained_at_64: Path, tmp_path: Path) -> None:
+def test_export__data_without_training_images(trained_at_64: Path, tmp_path: Path) -> None:
     data = tiny.data_set(tmp_path / "data")
-    for picture in (tmp_path / "data" / "images" / "train").iterdir():
-        picture.unlink()
+    for image in (tmp_path / "data" / "images" / "train").iterdir():
+        image.unlink()
     with pytest.raises(DataError, match=r"no images in .*train"):
         export(trained_at_64, precision="int8", check=data)
     assert [p.name for p in trained_at_64.parent.iterdir()] == ["best.pt"]
@@ -260,19 +260,19 @@ def test_export__data_that_shares_no_class_fails_before_anything_is_written(
     assert [p.name for p in trained_at_64.parent.iterdir()] == ["best.pt"]
 
 
-def test_export__checks_on_given_pictures(trained_at_64: Path, tmp_path: Path) -> None:
+def test_export__checks_on_given_images(trained_at_64: Path, tmp_path: Path) -> None:
     tiny.data_set(tmp_path / "data")
     report = export(trained_at_64, format="torchscript", check=tmp_path / "data" / "images" / "val" / "000000.png")
     assert report.parity is not None
-    assert report.parity.pictures == 1
+    assert report.parity.images == 1
     assert report.before.AP is None
 
 
-def test_export__names_pictures_that_cannot_be_read(trained_at_64: Path, tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "a.jpg").write_text("")
+def test_export__names_images_that_cannot_be_read(trained_at_64: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_text("")
     with pytest.raises(DataError, match=r"a\.jpg is an empty file"):
-        export(trained_at_64, check=tmp_path / "photos")
+        export(trained_at_64, check=tmp_path / "images")
 
 
 def test_export__no_detector(tmp_path: Path) -> None:

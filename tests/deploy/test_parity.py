@@ -11,7 +11,7 @@ INF = float("inf")
 
 
 def _columns(boxes: list[list[float]], scores: list[float], classes: list[int], count: int = 3) -> Tensor:
-    """A raw output (4 + K, A); boxes are centre x, centre y, width, height."""
+    """A raw output (4 + K, A); boxes are center x, center y, width, height."""
     output = torch.zeros(4 + count, len(boxes))
     output[:4] = torch.tensor(boxes).T
     output[torch.tensor(classes) + 4, torch.arange(len(boxes))] = torch.tensor(scores)
@@ -121,7 +121,7 @@ def test_pair_detections__nothing_found() -> None:
     assert pair_detections(_columns([[50.0, 50.0, 20.0, 20.0]], [0.9], [0]), faint) == (1, 0)
 
 
-def test_compare__takes_the_worst_picture_and_all_detections() -> None:
+def test_compare__takes_the_worst_image_and_all_detections() -> None:
     first, second = _random_columns(0), _random_columns(1)
     moved = second.clone()
     moved[0] += 0.25

@@ -52,7 +52,7 @@ def make_teacher(family: str = "v8", **changes: Any) -> Teacher:
 
 
 def make_sensitive_teacher() -> Teacher:
-    """A teacher whose scores depend on the picture: its statistics fit its random weights."""
+    """A teacher whose scores depend on the image: its statistics fit its random weights."""
     model = detector("v8", width=0.25, seed=1)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -132,17 +132,17 @@ def test_make__raises_the_loss_of_a_trained_detector(shared: Path) -> None:
 
 
 def highway(folder: Path, size: int, side: int = 192) -> dict[str, Any]:
-    """A batch of real pictures, padded at the right and below."""
+    """A batch of real images, padded at the right and below."""
     images, index, classes, boxes = [], [], [], []
     for number, path in enumerate(sorted((folder / "images" / "val").glob("*.jpg"))[:size]):
-        picture = cv2.imread(str(path))
-        assert picture is not None
-        height, width = picture.shape[:2]
+        image = cv2.imread(str(path))
+        assert image is not None
+        height, width = image.shape[:2]
         ratio = side / max(height, width)
-        picture = cv2.resize(picture, (round(width * ratio), round(height * ratio)))
-        height, width = picture.shape[:2]
+        image = cv2.resize(image, (round(width * ratio), round(height * ratio)))
+        height, width = image.shape[:2]
         padded = np.full((side, side, 3), 114, np.uint8)
-        padded[:height, :width] = picture[..., ::-1]
+        padded[:height, :width] = image[..., ::-1]
         images.append(torch.from_numpy(padded).permute(2, 0, 1) / 255)
         for line in (folder / "labels" / "val" / f"{path.stem}.txt").read_text().splitlines():
             kind, x, y, w, h = (float(v) for v in line.split())
@@ -158,22 +158,22 @@ def highway(folder: Path, size: int, side: int = 192) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 5, 9])
-def test_quarters__every_picture_keeps_its_labels(size: int) -> None:
+def test_quarters__every_image_keeps_its_labels(size: int) -> None:
     data = batch(size)
     parts = quarters(data)
     assert len(parts) <= 4
     assert torch.equal(torch.cat([part["img"] for part in parts]), data["img"])
     place = 0
     for part in parts:
-        for picture in range(len(part["img"])):
-            own, whole = part["batch_idx"] == picture, data["batch_idx"] == place
+        for image in range(len(part["img"])):
+            own, whole = part["batch_idx"] == image, data["batch_idx"] == place
             assert torch.equal(part["cls"][own], data["cls"][whole])
             assert torch.equal(part["bboxes"][own], data["bboxes"][whole])
             place += 1
     assert place == size
 
 
-def test_make__an_example_does_not_depend_on_its_neighbours() -> None:
+def test_make__an_example_does_not_depend_on_its_neighbors() -> None:
     teacher, data = make_sensitive_teacher(), batch(4)
     attack = make_attack(teacher)
     alone = attack.make(teacher, data, 0)  # in quarters, so each by itself
@@ -280,7 +280,7 @@ def test_attack_loss__is_that_of_the_common_classes() -> None:
     teacher = make_teacher(classes=5)
     names = {0: "class3", 1: "unknown", 2: "class0"}
     data = batch(3)
-    data["cls"] = torch.tensor([0.0, 1.0, 2.0, 0.0, 1.0, 1.0])[:, None]  # the last picture holds unknown objects only
+    data["cls"] = torch.tensor([0.0, 1.0, 2.0, 0.0, 1.0, 1.0])[:, None]  # the last image holds unknown objects only
     attack = make_attack(teacher, names)
     with torch.no_grad():
         loss = attack.attack_loss(teacher, data)(data["img"])
@@ -366,12 +366,12 @@ def test_ikd__gradient_reaches_backbone_neck_and_parts_but_not_the_head(family: 
     student, teacher = detector(family).train(), make_teacher(family)
     parts = make_parts(student, teacher)
     compare(student, teacher, parts, batch()["img"]).sum(1).mean(0).backward()
-    pulls = [
+    gradient_ratios = [
         sum(float(p.grad.abs().sum()) for p in layer.parameters() if p.grad is not None) for layer in student.model
     ]
     trainable = [any(True for _ in layer.parameters()) for layer in student.model]
-    assert all(pull > 0 for pull, has in zip(pulls[:-1], trainable[:-1], strict=True) if has)
-    assert pulls[-1] == 0
+    assert all(ratio > 0 for ratio, has in zip(gradient_ratios[:-1], trainable[:-1], strict=True) if has)
+    assert gradient_ratios[-1] == 0
     assert all(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in parts.parameters())
     norms = [m for m in student.model[:-1].modules() if isinstance(m, nn.BatchNorm2d)]
     assert all(m.weight.grad is not None for m in norms)

@@ -6,57 +6,57 @@ import pytest
 import torch
 from torch import Tensor
 
-from yolokd.distillation.anomalies import EVERY, ZERO_STEPS, Alarms
+from yolokd.distillation.anomalies import EVERY, ZERO_STEPS, AnomalyChecks
 from yolokd.errors import RunError
 
 
-def step(alarms: Alarms, objects: int = 2, detection: float = 1.0, **values: float) -> None:
+def step(anomaly_checks: AnomalyChecks, objects: int = 2, detection: float = 1.0, **values: float) -> None:
     tensors: dict[str, Tensor] = {term: torch.tensor([0.0, value, 0.0]) for term, value in values.items()}
-    alarms.record(
+    anomaly_checks.record(
         tensors, {"cls": torch.zeros(objects, 1), "im_file": ["data/a.jpg", "data/b.jpg"]}, torch.tensor(detection)
     )
 
 
-def test_read__the_first_term_that_is_not_finite_is_named_with_step_and_pictures() -> None:
-    alarms = Alarms()
-    step(alarms, bckd_cls=1.0, ssim=0.5)
-    step(alarms, bckd_cls=1.0, ssim=float("nan"))
-    with pytest.raises(RunError, match=r"kd_ssim became nan at p4 in active step 2, on the pictures a\.jpg, b\.jpg"):
-        alarms.read()
+def test_read__the_first_term_that_is_not_finite_is_named_with_step_and_images() -> None:
+    anomaly_checks = AnomalyChecks()
+    step(anomaly_checks, bckd_cls=1.0, ssim=0.5)
+    step(anomaly_checks, bckd_cls=1.0, ssim=float("nan"))
+    with pytest.raises(RunError, match=r"kd_ssim became nan at p4 in active step 2, on the images a\.jpg, b\.jpg"):
+        anomaly_checks.read()
 
 
 def test_read__a_term_that_stays_zero_is_an_error() -> None:
-    alarms = Alarms()
+    anomaly_checks = AnomalyChecks()
     for _ in range(ZERO_STEPS - 1):
-        step(alarms, bckd_cls=1.0, ssim=0.0)
-    alarms.read()
-    step(alarms, bckd_cls=1.0, ssim=0.0)
+        step(anomaly_checks, bckd_cls=1.0, ssim=0.0)
+    anomaly_checks.read()
+    step(anomaly_checks, bckd_cls=1.0, ssim=0.0)
     with pytest.raises(RunError, match="kd_ssim was exactly 0"):
-        alarms.read()
+        anomaly_checks.read()
 
 
 def test_read__steps_without_objects_and_single_zeros_are_fine() -> None:
-    alarms = Alarms()
+    anomaly_checks = AnomalyChecks()
     for index in range(3 * ZERO_STEPS):
-        step(alarms, objects=0, ssim=0.0)
-        step(alarms, ssim=float(index % (ZERO_STEPS - 1)))
-    alarms.read()
-    assert alarms.step == 6 * ZERO_STEPS
+        step(anomaly_checks, objects=0, ssim=0.0)
+        step(anomaly_checks, ssim=float(index % (ZERO_STEPS - 1)))
+    anomaly_checks.read()
+    assert anomaly_checks.step == 6 * ZERO_STEPS
 
 
 def test_due__after_the_set_number_of_steps_and_not_before() -> None:
-    alarms = Alarms()
+    anomaly_checks = AnomalyChecks()
     for _ in range(EVERY - 1):
-        step(alarms, ssim=1.0)
-    assert not alarms.due
-    step(alarms, ssim=1.0)
-    seen = [alarms.due]
-    alarms.read()
-    assert [*seen, alarms.due] == [True, False]
+        step(anomaly_checks, ssim=1.0)
+    assert not anomaly_checks.due
+    step(anomaly_checks, ssim=1.0)
+    seen = [anomaly_checks.due]
+    anomaly_checks.read()
+    assert [*seen, anomaly_checks.due] == [True, False]
 
 
 def test_read__a_broken_student_is_left_to_ultralytics_own_recovery() -> None:
-    alarms = Alarms()
-    step(alarms, ssim=float("nan"), detection=float("nan"))
-    alarms.read()
-    assert alarms.step == 1
+    anomaly_checks = AnomalyChecks()
+    step(anomaly_checks, ssim=float("nan"), detection=float("nan"))
+    anomaly_checks.read()
+    assert anomaly_checks.step == 1

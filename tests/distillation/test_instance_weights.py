@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tests.distillation.test_teacher_loss import ciou
 from tests.helpers.models import FAMILIES, detector
-from tests.helpers.models import batch as picture_batch
-from tests.helpers.taught import GRID, SIZE, boxes_of, crowded, encode, labelled, only, options, stock, taught
+from tests.helpers.models import batch as image_batch
+from tests.helpers.taught import GRID, SIZE, boxes_of, crowded, encode, labeled, only, options, stock, taught
 from yolokd.backend.classes import match_classes
 from yolokd.backend.heads import grid_of, neck_features
 from yolokd.distillation.instance_weights import SCOPES, InstanceWeighting, Weights
@@ -40,7 +40,7 @@ def tensors(weights: Weights) -> list[Tensor]:
 
 
 def with_loss(batch: dict[str, Any], *losses: float) -> dict[str, Any]:
-    """A teacher of one class with exact boxes whose D is `losses[b]` on every object of picture b.
+    """A teacher of one class with exact boxes whose D is `losses[b]` on every object of image b.
 
     With exact boxes the assigned soft labels are 1, so that D is the cross-entropy softplus(−z) alone.
     """
@@ -51,12 +51,12 @@ def with_loss(batch: dict[str, Any], *losses: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("loss", "weight"), [(1e-9, 1.0), (1, 0.904837), (2, 0.818731), (5, 0.606531), (10, 0.367879)])
 def test_instance__closed_form(loss: float, weight: float) -> None:
-    batch = labelled([(0, 16, 16, 48, 48)])
+    batch = labeled([(0, 16, 16, 48, 48)])
     raw = with_loss(batch, loss)
     weights = InstanceWeighting(options(), match_classes({0: "car"}, {0: "car"}, {}))(raw, batch, GRID)
-    points, _ = GRID.centres(torch.device("cpu"))
+    points, _ = GRID.centers(torch.device("cpu"))
     inside = ((points > 16) & (points < 48)).all(1)
-    assert inside.sum() == 16 + 4 + 0  # the four cells of p5 have their centres on the corners
+    assert inside.sum() == 16 + 4 + 0  # the four cells of p5 have their centers on the corners
     background = (1 - math.exp(-loss)) ** 0.1  # exp(−α · softplus(z))
     expected = torch.where(inside, torch.tensor(weight), torch.tensor(background))
     torch.testing.assert_close(weights.head[0], expected, rtol=1e-5, atol=1e-5)
@@ -66,8 +66,8 @@ def test_instance__closed_form(loss: float, weight: float) -> None:
     assert weights.instances.weight.item() == pytest.approx(weight, abs=1e-5)
 
 
-def test_of__two_pictures_closed_form() -> None:
-    batch = labelled([(0, 16, 16, 48, 48)], [(0, 16, 16, 48, 48)])
+def test_of__two_images_closed_form() -> None:
+    batch = labeled([(0, 16, 16, 48, 48)], [(0, 16, 16, 48, 48)])
     weighting = InstanceWeighting(options(), match_classes({0: "car"}, {0: "car"}, {}))
     weights = weighting(with_loss(batch, 1e-9, 10), batch, GRID)
     loss = torch.tensor([2.0, 2.0])
@@ -76,7 +76,7 @@ def test_of__two_pictures_closed_form() -> None:
 
 @pytest.mark.parametrize("normalize", ["raw", "mean"])
 @pytest.mark.parametrize("scope", SCOPES)
-def test_unlabelled__rows_beyond_the_batch_weigh_as_background(scope: str, normalize: str) -> None:
+def test_unlabeled__rows_beyond_the_batch_weigh_as_background(scope: str, normalize: str) -> None:
     batch = crowded(2)
     more = {**batch, "img": torch.zeros(4, 3, SIZE, SIZE)}
     raw = taught(more)
@@ -115,7 +115,7 @@ def reference(
     part = {key: batch[key][known] for key in ("batch_idx", "cls", "bboxes")} | {"img": batch["img"]}
     part["cls"] = torch.tensor([[teacher_of[int(c)]] for c in part["cls"].flatten()]).view(-1, 1).float()
     _, (_, _, scores, foreground, index) = stock(raw, part, bins=bins)
-    points, strides = (x.double() for x in GRID.centres(torch.device("cpu")))
+    points, strides = (x.double() for x in GRID.centers(torch.device("cpu")))
     everything = boxes_of(batch)
     head, features, image = [], [], []
     for b, boxes in enumerate(boxes_of(part)):
@@ -216,24 +216,24 @@ def test_instance__unknown_classes_weigh_nothing_in_the_head_and_fully_in_featur
 
 
 def test_instance__a_class_whose_namesake_is_mapped_elsewhere_is_unknown() -> None:
-    batch = labelled([(0, 0, 0, 30, 30), (1, 32, 32, 62, 62)])
+    batch = labeled([(0, 0, 0, 30, 30), (1, 32, 32, 62, 62)])
     raw = taught(batch, classes=1)
     weights = weigh(raw, batch, teacher={0: "car"}, mapping={"car": "van"})
     assert sorted(weights.instances.counted[0].tolist()) == [False, True]
-    where = GRID.centres(torch.device("cpu"))[0]
+    where = GRID.centers(torch.device("cpu"))[0]
     assert not weights.head[0, (where < 20).all(1)].any()
     assert weights.head[0, (where > 40).all(1) & (where < 56).all(1)].all()
 
 
 def test_instance__an_object_inside_another_keeps_its_own_weight() -> None:
-    batch = labelled([(0, 0, 0, 64, 64), (1, 20, 20, 44, 44)])
+    batch = labeled([(0, 0, 0, 64, 64), (1, 20, 20, 44, 44)])
     raw = taught(batch, noise=1)
     raw["scores"][:] = -30.0
     raw["scores"][:, 0] = 30.0  # sure of the large one's class, sure that the small one's is absent
     weights = weigh(raw, batch)
     small, large = weights.instances.weight[0].tolist()
     assert small < large
-    where = (GRID.centres(torch.device("cpu"))[0] - 32).abs().amax(1) < 12
+    where = (GRID.centers(torch.device("cpu"))[0] - 32).abs().amax(1) < 12
     assert where.sum() == 8
     assert (weights.head[0, where] == small).all()
     assert (weights.head[0, ~where] == large).all()
@@ -241,8 +241,8 @@ def test_instance__an_object_inside_another_keeps_its_own_weight() -> None:
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("bins", [16, 1])
-def test_corrupt_boxes__lower_the_weights_of_their_picture_only(scope: str, bins: int) -> None:
-    batch = crowded(pictures=3, seed=2)
+def test_corrupt_boxes__lower_the_weights_of_their_image_only(scope: str, bins: int) -> None:
+    batch = crowded(images=3, seed=2)
     good = taught(batch, bins=bins, noise=0.5)
     bad = taught(batch, bins=bins, noise=8.0)
     mixed = {**good, "boxes": torch.cat((good["boxes"][:2], bad["boxes"][2:]))}
@@ -280,8 +280,8 @@ def test_weights__are_constants_in_the_unit_interval(scope: str) -> None:
 
 
 @pytest.mark.parametrize("normalize", ["raw", "mean"])
-def test_instance__pictures_without_objects(normalize: str) -> None:
-    batch = labelled([], [])
+def test_instance__images_without_objects(normalize: str) -> None:
+    batch = labeled([], [])
     raw = taught(batch)
     weights = weigh(raw, batch, normalize=normalize)
     loss = F.softplus(raw["scores"]).sum(1)
@@ -291,34 +291,34 @@ def test_instance__pictures_without_objects(normalize: str) -> None:
     assert not weights.instances.counted.any()
 
 
-def test_instance__a_picture_of_unknown_objects_only() -> None:
-    batch = labelled([(1, 0, 0, 40, 40)], [(1, 0, 0, 64, 64)])
+def test_instance__an_image_of_unknown_objects_only() -> None:
+    batch = labeled([(1, 0, 0, 40, 40)], [(1, 0, 0, 64, 64)])
     raw = taught(batch, classes=1)
     weights = weigh(raw, batch, teacher={0: "car"})
-    points, _ = GRID.centres(torch.device("cpu"))
+    points, _ = GRID.centers(torch.device("cpu"))
     inside = (points < 40).all(1)
     loss = F.softplus(raw["scores"][0, 0])
     assert (weights.head[0, inside] == 0).all()
     assert (weights.features[0, inside] == 1).all()
     torch.testing.assert_close(weights.head[0, ~inside], (-0.1 * loss[~inside]).exp())
     torch.testing.assert_close(weights.image[0], (-0.1 * loss[~inside].mean()).exp())
-    assert weights.image[1] == 1  # nothing of this picture can be judged
+    assert weights.image[1] == 1  # nothing of this image can be judged
 
 
 @pytest.mark.parametrize("scope", ["image", "level"])
-def test_image_and_level__equal_the_criterion_of_each_picture(scope: str) -> None:
-    batch = crowded(pictures=4)
+def test_image_and_level__equal_the_criterion_of_each_image(scope: str) -> None:
+    batch = crowded(images=4)
     raw = taught(batch)
     weights = weigh(raw, batch, scope=scope)
-    for picture in range(4):
-        part, said = only(batch, raw, picture)
+    for image in range(4):
+        part, said = only(batch, raw, image)
         loss = stock(said, part)[0].sum()
-        torch.testing.assert_close(weights.instances.loss[picture].sum(), loss)
+        torch.testing.assert_close(weights.instances.loss[image].sum(), loss)
         share = 1 if scope == "image" else 3  # a loss without a place belongs to all levels alike
-        torch.testing.assert_close(weights.image[picture], (-0.1 * loss / share).exp())
+        torch.testing.assert_close(weights.image[image], (-0.1 * loss / share).exp())
         for column, level in enumerate(GRID.shapes):
-            own = weights.instances.weight[picture, 0 if scope == "image" else column]
-            assert (weights.head[picture, GRID.places(level)] == own).all()
+            own = weights.instances.weight[image, 0 if scope == "image" else column]
+            assert (weights.head[image, GRID.places(level)] == own).all()
     assert torch.equal(weights.head, weights.features)
 
 
@@ -380,7 +380,7 @@ def test_dual_head__the_one_to_many_branch_is_judged() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families__real_heads_are_judged(family: str) -> None:
     teacher = Teacher(detector(family, width=0.25, classes=3).eval())
-    batch = picture_batch(3)
+    batch = image_batch(3)
     raw = teacher(batch["img"]).raw
     assert raw is not None
     weighting = InstanceWeighting(options(), match_classes({0: "class0", 1: "x", 2: "class2"}, teacher.names, {}))

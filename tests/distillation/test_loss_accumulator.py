@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.distillation.test_model import pair_of
 from tests.helpers.models import batch, detector
 from yolokd.bench.timer import peak_bytes
-from yolokd.distillation.loss_accumulator import Tally, settle
+from yolokd.distillation.loss_accumulator import LossAccumulator, settle
 from yolokd.distillation.model import TeacherStudent
 from yolokd.losses.base import Grid, Loss, Step
 from yolokd.recipe import Recipe
@@ -112,20 +112,24 @@ def test_tally__adds_pieces_under_their_weights() -> None:
 
     weights: Any = Weights()
     x = leaf(1.0, 2.0, 4.0)
-    tally = Tally(GRID, weights, {"head"})
-    tally.add({"feature": torch.stack([x * torch.tensor([1.0, 1.0, 0.0])] * 2)}, [(x, x)])
-    tally.add({"feature": torch.stack([x * torch.tensor([0.0, 0.0, 1.0])] * 2)}, [(x, x)])
-    tally.add({"head": x.expand(2, 3)})
-    tally.add({"twin": x.expand(1, 3)})  # of the first picture only
-    assert tally.maps["feature"].tolist() == [[1.0, 2.0, 12.0], [1.0, 2.0, 4.0]]
-    assert {t: v.item() for t, v in tally.values.items()} == {"feature": 11.0, "head": 22.0, "twin": 15.0}
-    assert {t: m.tolist() for t, m in tally.levels.items()} == {
+    accumulator = LossAccumulator(GRID, weights, {"head"})
+    accumulator.add({"feature": torch.stack([x * torch.tensor([1.0, 1.0, 0.0])] * 2)}, [(x, x)])
+    accumulator.add({"feature": torch.stack([x * torch.tensor([0.0, 0.0, 1.0])] * 2)}, [(x, x)])
+    accumulator.add({"head": x.expand(2, 3)})
+    accumulator.add({"adversarial example": x.expand(1, 3)})  # of the first image only
+    assert accumulator.maps["feature"].tolist() == [[1.0, 2.0, 12.0], [1.0, 2.0, 4.0]]
+    assert {t: v.item() for t, v in accumulator.values.items()} == {
+        "feature": 11.0,
+        "head": 22.0,
+        "adversarial example": 15.0,
+    }
+    assert {t: m.tolist() for t, m in accumulator.levels.items()} == {
         "feature": [3.0, 8.0],
         "head": [6.0, 16.0],
-        "twin": [3.0, 12.0],
+        "adversarial example": [3.0, 12.0],
     }
-    assert not any(m.requires_grad for m in (*tally.maps.values(), *tally.levels.values()))
-    gradient = torch.autograd.grad(tally.values["feature"], x)[0]
+    assert not any(m.requires_grad for m in (*accumulator.maps.values(), *accumulator.levels.values()))
+    gradient = torch.autograd.grad(accumulator.values["feature"], x)[0]
     assert gradient.tolist() == [1.0, 1.0, 2.0]
 
 
@@ -136,12 +140,16 @@ def model_of(losses: Mapping[str, Any], *, family: str = "v8", **sections: Any) 
 
 
 def together(
-    self: TeacherStudent, step: Step, losses: Mapping[str, Loss], active: Mapping[str, float], tally: Tally
+    self: TeacherStudent,
+    step: Step,
+    losses: Mapping[str, Loss],
+    active: Mapping[str, float],
+    accumulator: LossAccumulator,
 ) -> None:
     """Compare as if memory did not matter: all losses at once, in one graph."""
     modules: Any = self.projector
     for name, loss in losses.items():
-        tally.add(loss.maps(step, modules[name], [term for term in loss.terms if term in active]))
+        accumulator.add(loss.maps(step, modules[name], [term for term in loss.terms if term in active]))
 
 
 def gradients(model: TeacherStudent) -> dict[str, Tensor | None]:

@@ -17,7 +17,7 @@ from tests.helpers.models import DUAL, FAMILIES, batch, detector
 from yolokd.backend.classes import match_classes
 from yolokd.bench.timer import peak_bytes
 from yolokd.distillation.model import TeacherStudent
-from yolokd.distillation.state import wire
+from yolokd.distillation.state import build_distillation
 from yolokd.recipe import Recipe, Schedule, list_recipes, load_recipe
 from yolokd.teachers.detector import Teacher
 
@@ -26,7 +26,7 @@ def pair_of(recipe: Recipe, student: Any, teacher: Any) -> TeacherStudent:
     """Wire a pair as the trainer does."""
     master = Teacher(teacher.eval())
     match = match_classes(student.names, master.names, recipe.teacher.classes)
-    model = TeacherStudent(student, master, wire(recipe, match))
+    model = TeacherStudent(student, master, build_distillation(recipe, match))
     model.train()
     return model
 
@@ -174,13 +174,13 @@ def test_loss__branches_of_a_dual_pair_are_weighed_as_the_detection_loss_does(fa
 def test_state__copies_and_pickles_hold_no_teacher_and_no_hooks() -> None:
     model = pair(EVERYTHING)
     model(batch())
-    for twin in (copy.deepcopy(model.eval()), pickle.loads(pickle.dumps(model.eval()))):
-        assert twin.teacher_model is None
-        assert not [k for k in twin.state_dict() if "teacher" in k]
-        assert twin.terms == model.terms
+    for example in (copy.deepcopy(model.eval()), pickle.loads(pickle.dumps(model.eval()))):
+        assert example.teacher_model is None
+        assert not [k for k in example.state_dict() if "teacher" in k]
+        assert example.terms == model.terms
         own = {k: v for k, v in model.state_dict().items() if not k.startswith("teacher_model.")}
-        assert own.keys() == twin.state_dict().keys()
-        assert all(torch.equal(v, own[k]) for k, v in twin.state_dict().items())
+        assert own.keys() == example.state_dict().keys()
+        assert all(torch.equal(v, own[k]) for k, v in example.state_dict().items())
     assert not any(m._forward_hooks for m in model.student_model.modules())
     assert model.teacher_model is not None
 
@@ -256,7 +256,7 @@ def test_recipes__zero_and_no_pull_where_student_equals_teacher(name: str, weigh
     student = detector("v8", seed=3)
     model = pair_of(Recipe.from_dict(content), student, copy.deepcopy(student).eval())
     for module in batch_norms(model.student_model):
-        module.eval()  # the teacher normalises by its running statistics
+        module.eval()  # the teacher normalizes by its running statistics
     _, items = model(batch())
     assert model.distillation is not None
     projected = {"fbkd_spatial", "fbkd_relation", "fbkd_channel"}
@@ -284,13 +284,13 @@ def test_auto__gain_holds_the_gradient_at_its_share() -> None:
     head.register_forward_pre_hook(lambda m, i: seen.update(features=list(i[0])))
     loss, _ = model(batch())
 
-    def pull(value: Tensor) -> Tensor:
+    def ratio(value: Tensor) -> Tensor:
         gradients = torch.autograd.grad(value, seen["features"], retain_graph=True, allow_unused=True)
         return torch.stack([g.square().sum() for g in gradients if g is not None]).sum().sqrt()
 
-    assert float(pull(loss[3]) / pull(loss[:3].sum())) == pytest.approx(0.25, rel=1e-4)
+    assert float(ratio(loss[3]) / ratio(loss[:3].sum())) == pytest.approx(0.25, rel=1e-4)
     assert model.distillation is not None
-    assert model.distillation.pulls()["ssim"] == pytest.approx(0.25, rel=1e-4)
+    assert model.distillation.gradient_ratios()["ssim"] == pytest.approx(0.25, rel=1e-4)
 
 
 def test_ikd__column_is_zero_between_the_steps_with_adversarial_examples() -> None:

@@ -14,8 +14,8 @@ from yolokd.recipe import Recipe
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
-def recipe(*, twins: bool = False, **teacher: Any) -> Recipe:
-    ikd: dict[str, Any] = {"augment": {"ikd": {"adversarial": {}}}} if twins else {}
+def recipe(*, examples: bool = False, **teacher: Any) -> Recipe:
+    ikd: dict[str, Any] = {"augment": {"ikd": {"adversarial": {}}}} if examples else {}
     return Recipe.from_dict({"losses": {"bckd": {}}, "teacher": teacher, **ikd})
 
 
@@ -38,9 +38,9 @@ def test_make_teacher__precision_follows_device_and_recipe(
 
 
 def test_make_teacher__twins_take_single_precision() -> None:
-    assert make_teacher(recipe(twins=True), detector("v8"), GPU, half=True).dtype == torch.float32
+    assert make_teacher(recipe(examples=True), detector("v8"), GPU, half=True).dtype == torch.float32
     with pytest.raises(UserError, match="takes single precision"):
-        make_teacher(recipe(twins=True, precision="fp16"), detector("v8"), GPU, half=True)
+        make_teacher(recipe(examples=True, precision="fp16"), detector("v8"), GPU, half=True)
 
 
 def test_make_teacher__compiles_only_if_told_and_after_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:

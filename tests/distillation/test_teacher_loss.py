@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.helpers.taught import GRID, SIZE, crowded, labelled, only, stock, taught
+from tests.helpers.taught import GRID, SIZE, crowded, labeled, only, stock, taught
 from yolokd.backend.heads import as_head
 from yolokd.distillation.teacher_loss import (
     Objects,
@@ -55,18 +55,18 @@ def test_teacher_loss__cls_equals_the_criterions_at_every_anchor(bins: int) -> N
 
 
 @pytest.mark.parametrize("bins", [16, 1])
-def test_of_levels__sum_is_the_criterion_on_the_picture_alone(bins: int) -> None:
-    batch = crowded(pictures=4)
+def test_of_levels__sum_is_the_criterion_on_the_image_alone(bins: int) -> None:
+    batch = crowded(images=4)
     raw = taught(batch, bins=bins)
     of_levels = judge(raw, batch)[0].of_levels(GRID)
     assert of_levels.shape == (4, 3)
-    for picture in range(4):
-        part, said = only(batch, raw, picture)
-        torch.testing.assert_close(of_levels[picture].sum(), stock(said, part, bins=bins)[0].sum())
+    for image in range(4):
+        part, said = only(batch, raw, image)
+        torch.testing.assert_close(of_levels[image].sum(), stock(said, part, bins=bins)[0].sum())
 
 
 def test_of_levels__a_level_answers_for_its_own_anchors() -> None:
-    batch = labelled([])
+    batch = labeled([])
     raw = taught(batch)
     raw["scores"][..., GRID.places("p4")] += 3
     expected = [F.softplus(raw["scores"])[..., GRID.places(level)].sum() for level in GRID.shapes]  # divided by 1
@@ -74,7 +74,7 @@ def test_of_levels__a_level_answers_for_its_own_anchors() -> None:
 
 
 def test_pad_objects__any_order_and_the_smaller_first() -> None:
-    batch = labelled([(2, 0, 0, 32, 32), (0, 8, 8, 16, 16)], [], [(1, 4, 4, 40, 60)])
+    batch = labeled([(2, 0, 0, 32, 32), (0, 8, 8, 16, 16)], [], [(1, 4, 4, 40, 60)])
     for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
         mixed = {key: batch[key][order] for key in ("batch_idx", "cls", "bboxes")}
         objects = judge(taught(batch), mixed)[1]
@@ -85,7 +85,7 @@ def test_pad_objects__any_order_and_the_smaller_first() -> None:
 
 
 def test_pad_objects__unknown_classes_are_present_and_not_known() -> None:
-    batch = labelled([(0, 0, 0, 8, 8), (1, 0, 0, 9, 9), (2, 0, 0, 10, 10)])
+    batch = labeled([(0, 0, 0, 8, 8), (1, 0, 0, 9, 9), (2, 0, 0, 10, 10)])
     head = as_head(taught(batch, classes=2), GRID, None)
     objects = pad_objects(batch, torch.tensor([1, -1, 0]), head)
     assert objects.present.tolist() == [[True, True, True]]
@@ -102,7 +102,7 @@ def objects_of(known: list[list[bool]]) -> Objects:
     return Objects(torch.zeros(*mask.shape, 4), torch.zeros(mask.shape, dtype=torch.long), mask, mask)
 
 
-def test_of_objects__mean_over_assigned_anchors_and_the_largest_of_the_picture_for_the_rest() -> None:
+def test_of_objects__mean_over_assigned_anchors_and_the_largest_of_the_image_for_the_rest() -> None:
     loss = hand_made(
         cls=[[1, 2, 3, 4, 9], [5, 5, 5, 5, 5], [1, 1, 1, 1, 1]],
         box=[[1, 1, 2, 0, 0], [0, 0, 0, 0, 0], [0, 2, 0, 0, 0]],
@@ -112,12 +112,12 @@ def test_of_objects__mean_over_assigned_anchors_and_the_largest_of_the_picture_f
     missed = torch.tensor([[7.0, 7, 7], [8, 9, 7], [7, 7, 7]])
     of_objects = loss.of_objects(objects, missed)
     assert of_objects[0].tolist() == [2.5, 5, 5]  # (1 + 1 + 2 + 1) / 2; nothing assigned; 3 + 2
-    assert of_objects[1, :2].tolist() == [8, 9]  # no object of the picture has any anchor
+    assert of_objects[1, :2].tolist() == [8, 9]  # no object of the image has any anchor
     assert of_objects[2, 1] == 3
 
 
 def test_missed_loss__closed_form_and_the_best_level() -> None:
-    batch = labelled([(1, 30, 30, 40, 40)])  # its centre (35, 35) lies in cell 4, 4 of p3, 2, 2 of p4, 1, 1 of p5
+    batch = labeled([(1, 30, 30, 40, 40)])  # its center (35, 35) lies in cell 4, 4 of p3, 2, 2 of p4, 1, 1 of p5
     raw = taught(batch)
     raw["scores"].zero_()
     head = as_head(raw, GRID, None)
@@ -129,7 +129,7 @@ def test_missed_loss__closed_form_and_the_best_level() -> None:
 
 
 def at(point: float, wanted: list[float], raw: Tensor) -> float:
-    """The distance loss at one anchor of stride 8, its centre at (point, point)."""
+    """The distance loss at one anchor of stride 8, its center at (point, point)."""
     like = raw.new_tensor
     loss = distance_loss(raw[None], like([wanted]), like([[point, point]]), like([[8]]), like([SIZE] * 4))
     assert loss.shape == (1,)
@@ -158,9 +158,9 @@ def ciou(a: list[float], b: list[float]) -> float:
     (wa, ha), (wb, hb) = (a[2] - a[0], a[3] - a[1]), (b[2] - b[0], b[3] - b[1])
     iou = inter / (wa * ha + wb * hb - inter)
     diagonal = (max(a[2], b[2]) - min(a[0], b[0])) ** 2 + (max(a[3], b[3]) - min(a[1], b[1])) ** 2
-    centres = ((a[0] + a[2] - b[0] - b[2]) ** 2 + (a[1] + a[3] - b[1] - b[3]) ** 2) / 4
+    centers = ((a[0] + a[2] - b[0] - b[2]) ** 2 + (a[1] + a[3] - b[1] - b[3]) ** 2) / 4
     v = 4 / math.pi**2 * (math.atan(wb / hb) - math.atan(wa / ha)) ** 2
-    return iou - centres / diagonal - (v * v / (1 - iou + v) if v else 0.0)
+    return iou - centers / diagonal - (v * v / (1 - iou + v) if v else 0.0)
 
 
 def test_overlap__equals_complete_iou_by_hand() -> None:

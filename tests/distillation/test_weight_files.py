@@ -12,11 +12,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from yolokd.distillation.instance_weights import Instances, Weights
-from yolokd.distillation.weight_files import WORST, WeightRecords
+from yolokd.distillation.weight_files import WORST, WeightLog
 
 
 def weights(rows: Sequence[Sequence[float | None]], place: float = 0.5) -> Weights:
-    """A batch with these weights per picture; None is an empty slot. D is 10 times what the weight lacks."""
+    """A batch with these weights per image; None is an empty slot. D is 10 times what the weight lacks."""
     counted = torch.tensor([[w is not None for w in row] for row in rows])
     values = torch.tensor([[0.123 if w is None else w for w in row] for row in rows])
     places = torch.full((len(rows), 4), place)
@@ -28,7 +28,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_write__sums_up_the_epoch(tmp_path: Path) -> None:
-    records = WeightRecords()
+    records = WeightLog()
     records.record(weights([[1.0, 0.95], [0.35, None]]), ["a.jpg", "b.jpg"])
     records.record(weights([[None, None, None], [0.0, 0.55, 0.35]], place=0.7), ["c.jpg", "d.jpg"])
     records.write(tmp_path, 1)
@@ -40,14 +40,14 @@ def test_write__sums_up_the_epoch(tmp_path: Path) -> None:
     assert line["mean_place_weight"] == pytest.approx(0.6)
     assert line["histogram"] == [1, 0, 0, 2, 0, 1, 0, 0, 0, 2]
     assert line["worst"] == [
-        {"picture": "d.jpg", "weight": 0.0},
-        {"picture": "b.jpg", "weight": 0.35},
-        {"picture": "a.jpg", "weight": 0.95},
+        {"image": "d.jpg", "weight": 0.0},
+        {"image": "b.jpg", "weight": 0.35},
+        {"image": "a.jpg", "weight": 0.95},
     ]
 
 
 def test_write__starts_anew_and_writes_nothing_for_an_epoch_without_steps(tmp_path: Path) -> None:
-    records = WeightRecords()
+    records = WeightLog()
     records.write(tmp_path, 1)
     assert not list(tmp_path.iterdir())
     records.record(weights([[0.5]]), ["a.jpg"])
@@ -62,7 +62,7 @@ def test_write__starts_anew_and_writes_nothing_for_an_epoch_without_steps(tmp_pa
 
 
 def test_write__a_resumed_run_replaces_the_epochs_that_it_repeats(tmp_path: Path) -> None:
-    records = WeightRecords()
+    records = WeightLog()
     for epoch in (1, 2, 3):
         records.record(weights([[0.5]]), ["a.jpg"])
         records.write(tmp_path, epoch)
@@ -72,15 +72,15 @@ def test_write__a_resumed_run_replaces_the_epochs_that_it_repeats(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["aid.jsonl"]
 
 
-def test_write__names_the_worst_pictures_only(tmp_path: Path) -> None:
-    records = WeightRecords()
+def test_write__names_the_worst_images_only(tmp_path: Path) -> None:
+    records = WeightLog()
     records.record(weights([[1 - i / 100] for i in range(50)]), [f"{i}.jpg" for i in range(50)])
     records.write(tmp_path, 1)
-    assert [row["picture"] for row in read(tmp_path)[0]["worst"]] == [f"{49 - i}.jpg" for i in range(WORST)]
+    assert [row["image"] for row in read(tmp_path)[0]["worst"]] == [f"{49 - i}.jpg" for i in range(WORST)]
 
 
 def test_write__an_epoch_without_any_object(tmp_path: Path) -> None:
-    records = WeightRecords()
+    records = WeightLog()
     records.record(weights([[None]]), ["a.jpg"])
     records.write(tmp_path, 1)
     (line,) = read(tmp_path)
@@ -101,4 +101,4 @@ def test_record__reads_nothing_from_the_device() -> None:
 
     batch = weights([[1.0, 0.5], [0.25, None]])
     with Waits():
-        WeightRecords().record(batch, ["a.jpg", "b.jpg"])
+        WeightLog().record(batch, ["a.jpg", "b.jpg"])

@@ -57,7 +57,7 @@ def test_ap_interval__noise_on_few_images_is_not_certain_and_narrows_with_many()
     rng = np.random.default_rng(0)
     widths = []
     for images in (8, 120):
-        truth, found = _random(1, pictures=images)
+        truth, found = _random(1, count=images)
         noisy = [{**d, "score": float(d["score"] + rng.normal(0, 0.3))} for d in found]
         again = [{**d, "score": float(d["score"] + rng.normal(0, 0.3))} for d in found]
         low, high = ap_interval(truth, noisy, again, resamples=300)
@@ -68,5 +68,5 @@ def test_ap_interval__noise_on_few_images_is_not_certain_and_narrows_with_many()
 
 
 def test_ap_interval__one_image_tells_nothing() -> None:
-    truth, found = _random(0, pictures=1)
+    truth, found = _random(0, count=1)
     assert ap_interval(truth, found, []) == (-1.0, 1.0)

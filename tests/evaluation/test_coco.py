@@ -31,10 +31,10 @@ def _oracle(truth: Record, found: list[Record]) -> tuple[dict[str, float], Any]:
     return dict(zip(METRICS, evaluation.stats, strict=True)), evaluation.eval["precision"]
 
 
-def _random(seed: int, *, pictures: int = 40, decimals: int = 2) -> tuple[Record, list[Record]]:
-    """Crowds, objects of all sizes, duplicates, equal scores, pictures without objects, a class without objects."""
+def _random(seed: int, *, count: int = 40, decimals: int = 2) -> tuple[Record, list[Record]]:
+    """Crowds, objects of all sizes, duplicates, equal scores, images without objects, a class without objects."""
     rng = np.random.default_rng(seed)
-    images = [{"id": int(i)} for i in rng.permutation(pictures * 3)[:pictures]]
+    images = [{"id": int(i)} for i in rng.permutation(count * 3)[:count]]
     annotations: list[Record] = []
     found: list[Record] = []
     for image in images:
@@ -92,7 +92,7 @@ def test_evaluate_json__equals_pycocotools(tmp_path: Path, seed: int, decimals: 
 
 
 def test_evaluate_json__equals_pycocotools_with_more_than_100_detections(tmp_path: Path) -> None:
-    truth, found = _random(5, pictures=2)
+    truth, found = _random(5, count=2)
     rng = np.random.default_rng(0)
     crowd = [{**d, "score": float(rng.random())} for d in found for _ in range(30)]
     scores = evaluate_json(*_files(tmp_path, truth, crowd))
@@ -170,7 +170,7 @@ def test_evaluate_json__is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert capfd.readouterr() == ("", "")
 
 
-def test_score__takes_names_as_picture_ids_and_leaves_its_input_alone() -> None:
+def test_score__takes_names_as_image_ids_and_leaves_its_input_alone() -> None:
     truth, found = _random(9)
     expected, _ = _oracle(truth, found)
     named = copy.deepcopy(truth)
@@ -186,7 +186,7 @@ def test_score__takes_names_as_picture_ids_and_leaves_its_input_alone() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 99}, "detection 0 has image_id 99, a picture that the ground truth does not list"),
+        ({"image_id": 99}, "detection 0 has image_id 99, an image that the ground truth does not list"),
         ({"image_id": [1]}, "detection 0 has image_id"),
         ({"category_id": 2}, "detection 0 has category_id 2, a class that the ground truth does not list"),
         ({"score": float("nan")}, "detection 0 holds nan in its 'score'"),

@@ -11,7 +11,7 @@ from tests.helpers.lively import lively
 from yolokd.backend.opening import quiet
 from yolokd.errors import DataError
 from yolokd.evaluation.detections import detect, latency
-from yolokd.evaluation.ground_truth import list_pictures
+from yolokd.evaluation.ground_truth import list_images
 
 
 @pytest.fixture(scope="module")
@@ -28,26 +28,26 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_detect__equals_ultralytics_own_results_but_for_rounding(data: Path, weights: Path, tmp_path: Path) -> None:
-    pictures = [str(path) for path in list_pictures([data.parent / "images" / "val"])]
+    images = [str(path) for path in list_images([data.parent / "images" / "val"])]
     options = {"imgsz": 96, "batch": 2, "device": "cpu", "project": str(tmp_path)}
     shares: list[float] = []
     with quiet():
-        found = detect(YOLO(weights), data, pictures, options={**options, "name": "a"}, progress=shares.append)
+        found = detect(YOLO(weights), data, images, options={**options, "name": "a"}, progress=shares.append)
         # Its file is written at the end of the plain validation.
         plain = {"conf": 0.001, "iou": 0.7, "max_det": 300, "save_json": True, "plots": False, "verbose": False}
         YOLO(weights).val(data=str(data), **options, **plain, name="b")
     theirs = json.loads((tmp_path / "b" / "predictions.json").read_text())
     assert shares == [pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0]
     assert len(found) == len(theirs) > 100
-    for (picture, index, box, score), entry in zip(found, theirs, strict=True):
-        assert Path(picture).name == entry["file_name"]
+    for (image, index, box, score), entry in zip(found, theirs, strict=True):
+        assert Path(image).name == entry["file_name"]
         assert index + 1 == entry["category_id"]
         assert [round(x, 3) for x in box] == entry["bbox"]
         assert round(score, 5) == entry["score"]
     assert any(box != [round(x, 3) for x in box] for _, _, box, _ in found)
 
 
-def test_detect__pictures_that_ultralytics_leaves_out(data: Path, weights: Path, tmp_path: Path) -> None:
+def test_detect__images_that_ultralytics_leaves_out(data: Path, weights: Path, tmp_path: Path) -> None:
     options = {"imgsz": 64, "batch": 2, "device": "cpu", "project": str(tmp_path), "name": "a"}
     with quiet(), pytest.raises(DataError, match=r"cannot read 1 of the images, such as 'gone\.png' \(no such file\)"):
         detect(YOLO(weights), data, ["gone.png"], options=options, progress=lambda share: None)

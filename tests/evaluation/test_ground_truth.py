@@ -11,20 +11,20 @@ from yolokd.errors import DataError
 from yolokd.evaluation.ground_truth import (
     coco_ground_truth,
     label_path,
-    list_pictures,
+    list_images,
     read_labels,
     unusable,
 )
 from yolokd.images.reader import shown_size
 
 
-def _picture(path: Path, size: tuple[int, int] = (64, 48), orientation: int | None = None) -> Path:
+def _image(path: Path, size: tuple[int, int] = (64, 48), orientation: int | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.new("RGB", size)
-    exif = picture.getexif()
+    image = Image.new("RGB", size)
+    exif = image.getexif()
     if orientation is not None:
         exif[274] = orientation
-    picture.save(path, exif=exif)
+    image.save(path, exif=exif)
     return path
 
 
@@ -35,12 +35,12 @@ def _labels(path: Path, text: str) -> Path:
 
 
 def test_coco_ground_truth__pixel_boxes(tmp_path: Path) -> None:
-    picture = _picture(tmp_path / "images" / "a.jpg", (200, 100))
+    image = _image(tmp_path / "images" / "a.jpg", (200, 100))
     _labels(tmp_path / "labels" / "a.txt", "1 0.5 0.5 0.2 0.4\n")
-    empty = _picture(tmp_path / "images" / "b.jpg", (50, 60))
-    truth = coco_ground_truth([picture, empty], {0: "car", 1: "bus"})
+    empty = _image(tmp_path / "images" / "b.jpg", (50, 60))
+    truth = coco_ground_truth([image, empty], {0: "car", 1: "bus"})
     assert truth["images"] == [
-        {"id": 0, "file_name": str(picture), "width": 200, "height": 100},
+        {"id": 0, "file_name": str(image), "width": 200, "height": 100},
         {"id": 1, "file_name": str(empty), "width": 50, "height": 60},
     ]
     (annotation,) = truth["annotations"]
@@ -62,9 +62,9 @@ def test_coco_ground_truth__pixel_boxes(tmp_path: Path) -> None:
     ids=["duplicates", "byte-order mark", "outlines", "slack", "empty"],
 )
 def test_read_labels__equals_ultralytics(tmp_path: Path, text: str) -> None:
-    picture = _picture(tmp_path / "images" / "a.jpg")
+    image = _image(tmp_path / "images" / "a.jpg")
     path = _labels(tmp_path / "labels" / "a.txt", text)
-    expected = verify_image_label((str(picture), str(path), "", False, 2, 0, 0, False))[1]
+    expected = verify_image_label((str(image), str(path), "", False, 2, 0, 0, False))[1]
     rows = read_labels(path)
     assert rows.shape == expected.shape
     order, other = (np.lexsort(np.round(r, 4).T) for r in (rows, expected))
@@ -80,31 +80,31 @@ def test_read_labels__missing_file_means_no_objects(tmp_path: Path) -> None:
 def test_image_size__follows_the_camera_s_orientation(
     tmp_path: Path, orientation: int | None, turned: bool, suffix: str
 ) -> None:
-    path = _picture(tmp_path / f"a.{suffix}", (64, 48), orientation)
+    path = _image(tmp_path / f"a.{suffix}", (64, 48), orientation)
     assert shown_size(path) == ((48, 64) if turned else (64, 48))
 
 
 def test_image_size__names_a_broken_file(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"not a picture")
+    (tmp_path / "a.jpg").write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"a\.jpg' cannot be read as an image"):
         shown_size(tmp_path / "a.jpg")
 
 
-def test_list_pictures__each_once_and_sorted(tmp_path: Path) -> None:
-    deep = _picture(tmp_path / "images" / "deep" / "b.PNG")
-    first = _picture(tmp_path / "images" / "a.jpg")
+def test_list_images__each_once_and_sorted(tmp_path: Path) -> None:
+    deep = _image(tmp_path / "images" / "deep" / "b.PNG")
+    first = _image(tmp_path / "images" / "a.jpg")
     (tmp_path / "images" / "notes.md").write_text("")
     (tmp_path / "list.txt").write_text(f"{deep}\n./images/a.jpg\n")
-    assert list_pictures([tmp_path / "images"]) == [first, deep]
-    assert list_pictures([tmp_path / "list.txt", tmp_path / "images"]) == [first, deep]
+    assert list_images([tmp_path / "images"]) == [first, deep]
+    assert list_images([tmp_path / "list.txt", tmp_path / "images"]) == [first, deep]
     assert [label_path(p) for p in (first, deep)] == [tmp_path / "labels" / "a.txt", tmp_path / "labels/deep/b.txt"]
 
 
-def test_list_pictures__names_what_holds_none(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no images in '.*list_pictures__names"):
-        list_pictures([tmp_path])
+def test_list_images__names_what_holds_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no images in '.*list_images__names"):
+        list_images([tmp_path])
     with pytest.raises(DataError, match=r"images cannot be listed: .*gone\.txt"):
-        list_pictures([tmp_path / "gone.txt"])
+        list_images([tmp_path / "gone.txt"])
 
 
 @pytest.mark.parametrize(
@@ -113,18 +113,18 @@ def test_list_pictures__names_what_holds_none(tmp_path: Path) -> None:
     ids=["keypoints", "with and without, and equal boxes"],
 )
 def test_read_labels__with_keypoints_equals_ultralytics(tmp_path: Path, text: str) -> None:
-    picture = _picture(tmp_path / "images" / "a.jpg")
+    image = _image(tmp_path / "images" / "a.jpg")
     path = _labels(tmp_path / "labels" / "a.txt", text)
-    expected = verify_image_label((str(picture), str(path), "", False, 2, 2, 2, False))[1]
+    expected = verify_image_label((str(image), str(path), "", False, 2, 2, 2, False))[1]
     rows = read_labels(path, (2, 2))
     np.testing.assert_allclose(rows[np.lexsort(rows.T)], expected[np.lexsort(expected.T)], atol=1e-6)
 
 
-def test_list_pictures__without_those_that_cannot_be_used(tmp_path: Path) -> None:
-    fine = _picture(tmp_path / "images" / "a.jpg")
+def test_list_images__without_those_that_cannot_be_used(tmp_path: Path) -> None:
+    fine = _image(tmp_path / "images" / "a.jpg")
     (tmp_path / "images" / "b.jpg").write_text("<html>")
-    assert list_pictures([tmp_path / "images"]) == [fine]
+    assert list_images([tmp_path / "images"]) == [fine]
     assert unusable([tmp_path / "images"]) == [tmp_path / "images" / "b.jpg"]
     fine.write_text("")
     with pytest.raises(DataError, match=r"None of the 2 images in '.*' can be used: .*a\.jpg is an empty file"):
-        list_pictures([tmp_path / "images"])
+        list_images([tmp_path / "images"])

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.helpers import tiny
 from yolokd.errors import DataError
 from yolokd.evaluation.coco import METRICS, score
-from yolokd.evaluation.ground_truth import coco_ground_truth, list_pictures
+from yolokd.evaluation.ground_truth import coco_ground_truth, list_images
 from yolokd.evaluation.instances import from_instances, ground_truth
 from yolokd.evaluation.models import evaluate
 
@@ -23,13 +23,13 @@ COCO_IDS = {"person": 1, "car": 3}
 SIZE = (200, 160)
 
 
-def random_set(folder: Path, *, pictures: int = 12, seed: int = 0) -> tuple[Path, dict[str, Any]]:
-    """Pictures and an instances file in which a fifth of the boxes are crowds; areas are not those of the boxes."""
+def random_set(folder: Path, *, count: int = 12, seed: int = 0) -> tuple[Path, dict[str, Any]]:
+    """Images and an instances file in which a fifth of the boxes are crowds; areas are not those of the boxes."""
     rng = np.random.default_rng(seed)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     (folder / "images").mkdir()
-    for number in rng.permutation(pictures).tolist():
+    for number in rng.permutation(count).tolist():
         name = f"{number:03}.png"
         Image.new("L", SIZE).save(folder / "images" / name)
         images.append({"id": 70 - number, "file_name": name, "width": SIZE[0], "height": SIZE[1]})
@@ -83,9 +83,9 @@ def pycocotools_summary(file: Path, detections: list[dict[str, Any]]) -> list[fl
 @pytest.mark.parametrize("seed", [0, 1])
 def test_from_instances__scores_are_those_of_pycocotools_on_the_file_itself(tmp_path: Path, seed: int) -> None:
     file, content = random_set(tmp_path, seed=seed)
-    pictures = list_pictures([tmp_path / "images"])
-    truth = from_instances(file, pictures, NAMES)
-    places = {i["id"]: next(n for n, p in enumerate(pictures) if p.name == i["file_name"]) for i in content["images"]}
+    images = list_images([tmp_path / "images"])
+    truth = from_instances(file, images, NAMES)
+    places = {i["id"]: next(n for n, p in enumerate(images) if p.name == i["file_name"]) for i in content["images"]}
     classes = {COCO_IDS[name]: index for index, name in NAMES.items()}
     theirs = guesses(content, seed=seed)
     ours = [{**d, "image_id": places[d["image_id"]], "category_id": classes[d["category_id"]]} for d in theirs]
@@ -97,9 +97,9 @@ def test_from_instances__scores_are_those_of_pycocotools_on_the_file_itself(tmp_
 
 def test_from_instances__has_the_form_of_a_ground_truth_from_labels(tmp_path: Path) -> None:
     file, content = random_set(tmp_path)
-    pictures = list_pictures([tmp_path / "images"])
-    truth = from_instances(file, pictures, NAMES)
-    assert truth["images"] == coco_ground_truth(pictures, NAMES)["images"]
+    images = list_images([tmp_path / "images"])
+    truth = from_instances(file, images, NAMES)
+    assert truth["images"] == coco_ground_truth(images, NAMES)["images"]
     assert truth["categories"] == [{"id": 0, "name": "person"}, {"id": 1, "name": "car"}]
     assert [a["id"] for a in truth["annotations"]] == list(range(1, len(content["annotations"]) + 1))
     assert [a["area"] for a in truth["annotations"]] == [a["area"] for a in content["annotations"]]
@@ -126,17 +126,17 @@ def test_from_instances__what_does_not_fit_the_data_is_refused(tmp_path: Path, c
     change(content)
     file.write_text(json.dumps(content))
     with pytest.raises(DataError) as error:
-        from_instances(file, list_pictures([tmp_path / "images"]), NAMES)
+        from_instances(file, list_images([tmp_path / "images"]), NAMES)
     assert words in str(error.value)
     assert str(file) in str(error.value)
 
 
-def test_from_instances__a_turned_picture_has_its_sides_swapped(tmp_path: Path) -> None:
+def test_from_instances__a_turned_image_has_its_sides_swapped(tmp_path: Path) -> None:
     file, content = random_set(tmp_path)
     for image in content["images"]:
         image["width"], image["height"] = image["height"], image["width"]
     file.write_text(json.dumps(content))
-    assert from_instances(file, list_pictures([tmp_path / "images"]), NAMES)["images"][0]["width"] == SIZE[0]
+    assert from_instances(file, list_images([tmp_path / "images"]), NAMES)["images"][0]["width"] == SIZE[0]
 
 
 def described(path: Path, **more: object) -> Path:
@@ -146,28 +146,28 @@ def described(path: Path, **more: object) -> Path:
 
 def test_ground_truth__labels_count_where_nothing_else_is_named(tmp_path: Path) -> None:
     random_set(tmp_path)
-    pictures = list_pictures([tmp_path / "images"])
+    images = list_images([tmp_path / "images"])
     data = described(tmp_path / "data.yaml", coco_annotations={"val": "instances.json"})
-    assert ground_truth(data, "train", pictures, NAMES)["annotations"] == []  # there are no label files
-    assert len(ground_truth(data, "val", pictures, NAMES)["annotations"]) == 72
+    assert ground_truth(data, "train", images, NAMES)["annotations"] == []  # there are no label files
+    assert len(ground_truth(data, "val", images, NAMES)["annotations"]) == 72
 
 
 def test_ground_truth__the_key_must_map_splits_to_files(tmp_path: Path) -> None:
     random_set(tmp_path)
-    pictures = list_pictures([tmp_path / "images"])
+    images = list_images([tmp_path / "images"])
     for wrong in ("instances.json", {"val": 3}):
         data = described(tmp_path / "data.yaml", coco_annotations=wrong)
         with pytest.raises(DataError, match="coco_annotations must map splits to files, got"):
-            ground_truth(data, "val", pictures, NAMES)
+            ground_truth(data, "val", images, NAMES)
     data = described(tmp_path / "data.yaml", coco_annotations={"val": "gone.json"})
     with pytest.raises(DataError, match=r"gone\.json' cannot be read"):
-        ground_truth(data, "val", pictures, NAMES)
+        ground_truth(data, "val", images, NAMES)
 
 
 def test_evaluate__scores_against_the_named_annotations(tmp_path: Path) -> None:
     data = tiny.data_set(tmp_path / "set")
     names = dict(enumerate(tiny.NAMES))
-    truth = coco_ground_truth(list_pictures([tmp_path / "set" / "images" / "val"]), names)
+    truth = coco_ground_truth(list_images([tmp_path / "set" / "images" / "val"]), names)
     for image in truth["images"]:
         image["file_name"] = Path(image["file_name"]).name
     crowds = [{**annotation, "iscrowd": 1} for annotation in truth["annotations"]]
@@ -184,7 +184,7 @@ def in_folders(tmp_path: Path, *names: str) -> list[Path]:
         path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", SIZE).save(path)
-    return list_pictures([tmp_path / "images"])
+    return list_images([tmp_path / "images"])
 
 
 def naming(tmp_path: Path, *names: str) -> Path:
@@ -209,10 +209,10 @@ def naming(tmp_path: Path, *names: str) -> Path:
     ],
 )
 def test_from_instances__equal_names_in_folders_are_told_apart(tmp_path: Path, names: tuple[str, ...]) -> None:
-    pictures = in_folders(tmp_path, "1.png", "a/1.png", "b/1.png")
-    truth = from_instances(naming(tmp_path, *names), pictures, NAMES)
+    images = in_folders(tmp_path, "1.png", "a/1.png", "b/1.png")
+    truth = from_instances(naming(tmp_path, *names), images, NAMES)
     owners = {
-        pictures[box["image_id"]].relative_to(tmp_path / "images").as_posix(): box["bbox"][0]
+        images[box["image_id"]].relative_to(tmp_path / "images").as_posix(): box["bbox"][0]
         for box in truth["annotations"]
     }
     assert owners == {"b/1.png": 1, "a/1.png": 2, "1.png": 3}
@@ -229,15 +229,15 @@ def test_from_instances__equal_names_in_folders_are_told_apart(tmp_path: Path, n
     ],
 )
 def test_from_instances__names_that_fit_several_or_none(tmp_path: Path, names: tuple[str, ...], words: str) -> None:
-    pictures = in_folders(tmp_path, "a/1.png", "b/1.png")
+    images = in_folders(tmp_path, "a/1.png", "b/1.png")
     with pytest.raises(DataError, match=words):
-        from_instances(naming(tmp_path, *names), pictures, NAMES)
+        from_instances(naming(tmp_path, *names), images, NAMES)
 
 
 def test_from_instances__entries_of_images_left_out_are_passed_over(tmp_path: Path) -> None:
-    pictures = in_folders(tmp_path, "a/1.png", "b/1.png")
+    images = in_folders(tmp_path, "a/1.png", "b/1.png")
     broken = tmp_path / "images" / "b" / "2.png"
-    truth = from_instances(naming(tmp_path, "a/1.png", "b/2.png", "b/1.png"), pictures, NAMES, left_out=[broken])
+    truth = from_instances(naming(tmp_path, "a/1.png", "b/2.png", "b/1.png"), images, NAMES, left_out=[broken])
     assert [box["bbox"][0] for box in truth["annotations"]] == [1, 3]
     assert len(truth["images"]) == 2
 
@@ -250,4 +250,4 @@ def test_from_instances__annotations_without_numbers(tmp_path: Path, change: dic
     content["annotations"][4] |= change
     file.write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"annotations\[4\] needs bbox"):
-        from_instances(file, list_pictures([tmp_path / "images"]), NAMES)
+        from_instances(file, list_images([tmp_path / "images"]), NAMES)

@@ -10,7 +10,7 @@ from tests.helpers import kitti_reference
 from yolokd.errors import DataError, ShapeError
 from yolokd.evaluation.kitti import Box, attainable, count_objects, evaluate, evaluate_folders, read_boxes
 
-Pictures = list[list[Box]]
+ScoredImages = list[list[Box]]
 TYPES = ["Car", "Pedestrian", "Cyclist", "Van", "Person_sitting", "DontCare", "Truck"]
 
 
@@ -24,10 +24,10 @@ def _row(count: int, *, score: float | None = None, kind: str = "Car", height: f
     return [_car(200.0 * n, score=score, kind=kind, height=height) for n in range(count)]
 
 
-def _random(rng: np.random.Generator, pictures: int, *, grid: float) -> tuple[Pictures, Pictures]:
+def _random(rng: np.random.Generator, images: int, *, grid: float) -> tuple[ScoredImages, ScoredImages]:
     """Boxes on a coarse grid and scores of one decimal: ties, duplicates and limits that are met exactly."""
     truth, found = [], []
-    for _ in range(pictures):
+    for _ in range(images):
         objects = []
         for _ in range(int(rng.integers(0, 9))):
             left, top = np.round(rng.uniform(0, 300, 2) / grid) * grid
@@ -104,9 +104,9 @@ def test_count_objects__limits_are_inclusive(truncation: float, occlusion: int, 
     assert sum(count_objects([[box]])["Car"].values()) == levels
 
 
-@pytest.mark.parametrize(("name", "neighbour"), [("Car", "Van"), ("Pedestrian", "Person_sitting")])
-def test_evaluate__neighbour_class_is_neither_missed_nor_false(name: str, neighbour: str) -> None:
-    shifted = [_car(200.0 * n, 500.0, kind=neighbour) for n in range(41)]
+@pytest.mark.parametrize(("name", "neighbor"), [("Car", "Van"), ("Pedestrian", "Person_sitting")])
+def test_evaluate__neighbor_class_is_neither_missed_nor_false(name: str, neighbor: str) -> None:
+    shifted = [_car(200.0 * n, 500.0, kind=neighbor) for n in range(41)]
     detected = [_car(200.0 * n, 500.0, kind=name, score=0.9) for n in range(41)]
     truth = [_row(41, kind=name) + shifted]
     assert evaluate(truth, [_row(41, kind=name, score=0.5)])[name]["easy"] == 100.0
@@ -134,7 +134,7 @@ def test_evaluate__types_are_compared_whatever_their_case() -> None:
     assert evaluate([_row(41, kind="car")], [_row(41, kind="CAR", score=0.5)])["Car"]["easy"] == 100.0
 
 
-def test_evaluate__no_pictures_and_no_detections_score_zero() -> None:
+def test_evaluate__no_images_and_no_detections_score_zero() -> None:
     assert set(evaluate([], [])["Car"].values()) == {0.0}
     assert set(evaluate([_row(50)], [[]])["Car"].values()) == {0.0}
 
@@ -144,7 +144,7 @@ def test_evaluate__refuses_what_it_cannot_score() -> None:
         evaluate([[]], [[], []])
     with pytest.raises(ValueError, match=r"'R40', 'R11', got 'R12'"):
         evaluate([], [], metric="R12")
-    with pytest.raises(DataError, match=r"Picture 1: a detection of type 'Car' has the score None"):
+    with pytest.raises(DataError, match=r"Image 1: a detection of type 'Car' has the score None"):
         evaluate([[], []], [[], [_car(0.0)]])
     with pytest.raises(DataError, match="score nan"):
         evaluate([[]], [[_car(0.0, score=float("nan"))]])
@@ -156,9 +156,9 @@ def _line(box: Box) -> str:
     return f"{box.type} {box.truncation} {box.occlusion} -10 {corners} -1 -1 -1 -1000 -1000 -1000 -10{score}\n"
 
 
-def _write(folder: Path, pictures: Pictures) -> None:
+def _write(folder: Path, images: ScoredImages) -> None:
     folder.mkdir()
-    for n, boxes in enumerate(pictures):
+    for n, boxes in enumerate(images):
         (folder / f"{n:06}.txt").write_text("".join(map(_line, boxes)))
 
 

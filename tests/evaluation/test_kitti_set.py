@@ -7,7 +7,7 @@ import pytest
 from tests.helpers import kitti
 from yolokd.data.kitti import prepare
 from yolokd.errors import DataError
-from yolokd.evaluation.ground_truth import list_pictures
+from yolokd.evaluation.ground_truth import list_images
 from yolokd.evaluation.kitti import evaluate_folders
 from yolokd.evaluation.kitti_set import Detection, KittiTruth, read_truth, score
 
@@ -23,12 +23,12 @@ def _truth(folder: Path, classes: str = "3") -> tuple[KittiTruth, Path]:
     source = kitti.source(folder / "src", FRAMES)
     train, val = kitti.ids(folder / "train.txt", "000004"), kitti.ids(folder / "val.txt", *list(FRAMES)[:3])
     made = prepare(source, folder / "out", classes=classes, split=f"{train},{val}")
-    pictures = list_pictures([made.path.parent / "images" / "val"])
-    return read_truth(pictures, made.report.names), source / "training" / "label_2"
+    images = list_images([made.path.parent / "images" / "val"])
+    return read_truth(images, made.report.names), source / "training" / "label_2"
 
 
 def _found(truth: KittiTruth, *entries: tuple[int, int, list[float], float]) -> list[Detection]:
-    return [(truth.pictures[n], index, box, p) for n, index, box, p in entries]
+    return [(truth.images[n], index, box, p) for n, index, box, p in entries]
 
 
 def test_score__equals_the_evaluation_of_result_files(tmp_path: Path) -> None:
@@ -42,15 +42,15 @@ def test_score__equals_the_evaluation_of_result_files(tmp_path: Path) -> None:
         (1, 2, [100.0, 10.0, 50.0, 29.0], 0.4),
         (2, 0, [20.0, 10.0, 80.0, 50.0], 0.99),  # a truck, which it does not
     )
-    for picture in truth.pictures:
+    for image in truth.images:
         rows = []
         for file, index, (x, y, w, h), p in found:
-            if file == picture:
+            if file == image:
                 kind = ("Car", "Pedestrian", "Cyclist")[index]
                 rows.append(f"{kind} -1 -1 -10 {x} {y} {x + w} {y + h} -1 -1 -1 -1000 -1000 -1000 -10 {p}\n")
         (tmp_path / "results").mkdir(exist_ok=True)
-        (tmp_path / "results" / f"{Path(picture).stem}.txt").write_text("".join(rows))
-    names = [Path(picture).stem for picture in truth.pictures]
+        (tmp_path / "results" / f"{Path(image).stem}.txt").write_text("".join(rows))
+    names = [Path(image).stem for image in truth.images]
     for metric in ("R40", "R11"):
         expected = evaluate_folders(labels, tmp_path / "results", metric=metric, ids=names)
         found_score = score(truth, found, metric=metric)
@@ -93,7 +93,7 @@ def test_read_truth__joined_classes(tmp_path: Path) -> None:
     truth, _ = _truth(tmp_path, "Car=vehicle,Van=vehicle,Truck=vehicle,Pedestrian=person,Cyclist=person")
     assert truth.types == {0: "Car", 1: "Misc"}
     assert truth.notes == (
-        "'vehicle' is scored as Car; its Truck count as false alarms",
+        "'vehicle' is scored as Car; its Truck count as false positives",
         "Pedestrian and Cyclist are one class here, 'person', and cannot be scored apart",
     )
     assert list(score(truth, []).ap_percent) == ["Car"]
@@ -108,7 +108,7 @@ def test_read_truth__label_that_is_gone(tmp_path: Path) -> None:
     truth, labels = _truth(tmp_path)
     (labels / "000002.txt").unlink()
     with pytest.raises(DataError, match=r"label_2.000002\.txt' cannot be read"):
-        read_truth([Path(picture) for picture in truth.pictures], {0: "Car"})
+        read_truth([Path(image) for image in truth.images], {0: "Car"})
 
 
 @pytest.mark.parametrize("marker", [None, "{}", "[1]", "no json"])
@@ -119,7 +119,7 @@ def test_read_truth__a_set_that_was_not_prepared(tmp_path: Path, marker: str | N
         read_truth([tmp_path / "images" / "val" / "1.png"], {0: "Car"})
 
 
-def test_read_truth__pictures_of_two_sets(tmp_path: Path) -> None:
-    pictures = [tmp_path / name / "images" / "val" / "1.png" for name in "ab"]
+def test_read_truth__images_of_two_sets(tmp_path: Path) -> None:
+    images = [tmp_path / name / "images" / "val" / "1.png" for name in "ab"]
     with pytest.raises(DataError, match="only a set prepared"):
-        read_truth(pictures, {0: "Car"})
+        read_truth(images, {0: "Car"})

@@ -14,13 +14,13 @@ from tests.helpers import kitti, tiny
 from yolokd.data.kitti import prepare
 from yolokd.errors import DataError, RunError, UserError, WeightsError
 from yolokd.evaluation import models
-from yolokd.evaluation.ground_truth import label_path, list_pictures, read_labels
+from yolokd.evaluation.ground_truth import label_path, list_images, read_labels
 from yolokd.evaluation.models import evaluate
 from yolokd.images.reader import shown_size
 
 HIGHWAY = ("bus", "car", "motorbike", "person", "truck")
 COCO_INDEX = {0: 5, 1: 2, 2: 3, 3: 0, 4: 7}
-PICTURES = 16
+SUFFIXES = 16
 
 Detections = list[tuple[str, int, list[float], float]]
 
@@ -42,12 +42,12 @@ def oracle(monkeypatch: pytest.MonkeyPatch, data: Path) -> Callable[[dict[int, i
     def install(mapping: dict[int, int]) -> None:
         def detect(*_: Any, **__: Any) -> Detections:
             found: Detections = []
-            for picture in list_pictures([data.parent / "images" / "val"]):
-                width, height = shown_size(picture)
-                for index, x, y, w, h in read_labels(label_path(picture)).tolist():
+            for image in list_images([data.parent / "images" / "val"]):
+                width, height = shown_size(image)
+                for index, x, y, w, h in read_labels(label_path(image)).tolist():
                     if index in mapping:
                         box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
-                        found.append((str(picture), mapping[int(index)], box, 0.9))
+                        found.append((str(image), mapping[int(index)], box, 0.9))
             return found
 
         monkeypatch.setattr(models, "detect", detect)
@@ -57,14 +57,14 @@ def oracle(monkeypatch: pytest.MonkeyPatch, data: Path) -> Callable[[dict[int, i
 
 
 def _sample(shared: Path, folder: Path, names: list[str], index: dict[int, int], *, nested: bool = False) -> Path:
-    """Link some real pictures and write their labels with other class numbers; `nested`: equal names in two folders."""
+    """Link some real images and write their labels with other class numbers; `nested`: equal names in two folders."""
     source = shared / "data" / "highway" / "images" / "val"
-    for n, picture in enumerate(list_pictures([source])[:PICTURES]):
+    for n, image in enumerate(list_images([source])[:SUFFIXES]):
         place = Path(f"seq{n % 2}/{n // 2:04}.jpg") if nested else Path(f"{n:04}.jpg")
         for kind in ("images", "labels"):
             (folder / kind / "val" / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(picture, folder / "images" / "val" / place)
-        rows = [f"{index[int(row[0])]} {' '.join(map(str, row[1:]))}" for row in read_labels(label_path(picture))]
+        shutil.copy(image, folder / "images" / "val" / place)
+        rows = [f"{index[int(row[0])]} {' '.join(map(str, row[1:]))}" for row in read_labels(label_path(image))]
         (folder / "labels" / "val" / place).with_suffix(".txt").write_text("\n".join(rows))
     split = ["images/val/seq0", "images/val/seq1"] if nested else "images/val"
     path = folder / "data.yaml"
@@ -129,14 +129,14 @@ def test_evaluate__teacher_of_80_classes_and_ultralytics_own_numbers(shared: Pat
     assert pytest.approx(theirs.box.map50, abs=0.02) == eighty.AP50
 
 
-def test_evaluate__pictures_of_equal_name_in_two_folders(shared: Path, tmp_path: Path) -> None:
+def test_evaluate__images_of_equal_name_in_two_folders(shared: Path, tmp_path: Path) -> None:
     teacher = shared / "weights" / "yolov8n-coco.pt"
     same = {i: i for i in range(5)}
     flat = _sample(shared, tmp_path / "flat", list(HIGHWAY), same)
     nested = _sample(shared, tmp_path / "nested", list(HIGHWAY), same, nested=True)
     (one,), (other,) = (evaluate([teacher], data, imgsz=160, device="cpu") for data in (flat, nested))
     assert one.AP > 0.2
-    assert pytest.approx(one.AP, abs=0.01) == other.AP  # batches differ, and with them the padding of some pictures
+    assert pytest.approx(one.AP, abs=0.01) == other.AP  # batches differ, and with them the padding of some images
 
 
 def test_evaluate__leaves_no_files_beside_the_weights(
@@ -160,8 +160,8 @@ def test_evaluate__kitti_by_the_original_labels(weights: Path, tmp_path: Path, m
     train, val = kitti.ids(tmp_path / "t", "000050"), kitti.ids(tmp_path / "v", *list(frames)[:50])
     data = prepare(source, tmp_path / "out", split=f"{train},{val}").path
 
-    def detect(yolo: Any, path: Path, pictures: list[str], **_: Any) -> Detections:
-        return [(picture, 0, [20.0, 10.0, 80.0, 50.0], 0.9) for picture in pictures]
+    def detect(yolo: Any, path: Path, images: list[str], **_: Any) -> Detections:
+        return [(image, 0, [20.0, 10.0, 80.0, 50.0], 0.9) for image in images]
 
     monkeypatch.setattr(models, "detect", detect)
     monkeypatch.setattr(models, "latency", lambda *_: 1.0)
@@ -183,7 +183,7 @@ def test_evaluate__refuses_before_it_starts(data: Path, weights: Path, tmp_path:
     with pytest.raises(UserError, match="no metric 'R12'; known: R40, R11"):
         evaluate([weights], data, protocol="kitti", metric="R12")
     with pytest.raises(
-        DataError, match=r"only a set prepared by 'yolokd data kitti SRC OUT' has; the pictures in '.*val'"
+        DataError, match=r"only a set prepared by 'yolokd data kitti SRC OUT' has; the images in '.*val'"
     ):
         evaluate([weights], data, protocol="kitti")
     with pytest.raises(DataError, match="has no split 'test'; it has: train, val"):
@@ -214,7 +214,7 @@ def test_evaluate__failure_of_ultralytics_is_a_failed_run(
         evaluate([weights], data)
 
 
-def test_evaluate__picture_that_ultralytics_would_skip(weights: Path, tmp_path: Path) -> None:
+def test_evaluate__image_that_ultralytics_would_skip(weights: Path, tmp_path: Path) -> None:
     data = tiny.data_set(tmp_path)
     Image.new("RGB", (8, 8)).save(tmp_path / "images" / "val" / "000003.png")  # it wants 10 pixels
     (score,) = evaluate(weights, data, device="cpu")

@@ -28,12 +28,12 @@ def test_evaluate__leaves_out_what_cannot_be_read_and_says_so(tmp_path: Path, we
     for kind, suffix in (("images", "png"), ("labels", "txt")):
         (tmp_path / "fewer" / kind / "val" / f"000003.{suffix}").unlink()
     (tmp_path / "images" / "val" / "000003.png").write_text("<html>")
-    photo = tmp_path / "images" / "val" / "tail.jpg"
+    image = tmp_path / "images" / "val" / "tail.jpg"
     from PIL import Image
 
     for folder in (tmp_path, tmp_path / "fewer"):
         Image.new("RGB", (64, 48)).save(folder / "images" / "val" / "tail.jpg")
-    photo.write_bytes(photo.read_bytes() + b"\0\0")
+    image.write_bytes(image.read_bytes() + b"\0\0")
     before = contents(tmp_path)
     other = shutil.copy(weights, tmp_path.parent / "b.pt")
     first, second = evaluate([weights, other], data)

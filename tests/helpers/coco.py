@@ -1,4 +1,4 @@
-"""A small COCO 2017 in its own layout: random boxes, crowds, masks, a few categories and pictures without traffic."""
+"""A small COCO 2017 in its own layout: random boxes, crowds, masks, a few categories and images without traffic."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ TRIGGERS = {2, 3, 4, 6, 7, 8, 10, 11, 13}  # as published
 KEPT = [1, 2, 3, 4, 6, 7, 8, 10, 11, 13, 14, 17, 18]
 
 
-def instances(pictures: int, *, seed: int) -> dict[str, Any]:
+def instances(count: int, *, seed: int) -> dict[str, Any]:
     """Return the contents of an instances file, in COCO's order of keys."""
     rng = np.random.default_rng(seed)
-    ids = rng.choice(999_999, pictures, replace=False).tolist()
+    ids = rng.choice(999_999, count, replace=False).tolist()
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number in ids:
@@ -62,10 +62,10 @@ def instances(pictures: int, *, seed: int) -> dict[str, Any]:
 
 
 def write(folder: Path, *, train: int = 30, val: int = 20) -> Path:
-    """Write annotations and pictures below `folder` and return it."""
+    """Write annotations and images below `folder` and return it."""
     (folder / "annotations").mkdir(parents=True)
-    for seed, (split, pictures) in enumerate({"train": train, "val": val}.items()):
-        content = instances(pictures, seed=seed)
+    for seed, (split, images) in enumerate({"train": train, "val": val}.items()):
+        content = instances(images, seed=seed)
         save(folder, split, content)
         (folder / f"{split}2017").mkdir()
         for image in content["images"]:

@@ -18,21 +18,21 @@ CLASSES = 3
 
 
 def make_data(folder: Path, *, train: int = 16, val: int = 8) -> Path:
-    """Pictures of coloured rectangles on grey, one colour per class, with exact labels."""
+    """Images of colored rectangles on gray, one color per class, with exact labels."""
     rng = np.random.default_rng(0)
     for split, count in (("train", train), ("val", val)):
         (folder / "images" / split).mkdir(parents=True)
         (folder / "labels" / split).mkdir(parents=True)
         for index in range(count):
-            picture = np.full((64, 64, 3), 100, np.uint8)
+            image = np.full((64, 64, 3), 100, np.uint8)
             lines = []
             for _ in range(2):
                 kind = int(rng.integers(CLASSES))
                 w, h = (int(v) for v in rng.integers(14, 30, 2))
                 x, y = int(rng.integers(0, 64 - w)), int(rng.integers(0, 64 - h))
-                picture[y : y + h, x : x + w] = np.eye(3, dtype=np.uint8)[kind] * 255
+                image[y : y + h, x : x + w] = np.eye(3, dtype=np.uint8)[kind] * 255
                 lines.append(f"{kind} {(x + w / 2) / 64} {(y + h / 2) / 64} {w / 64} {h / 64}")
-            cv2.imwrite(str(folder / "images" / split / f"{index:03d}.png"), picture)
+            cv2.imwrite(str(folder / "images" / split / f"{index:03d}.png"), image)
             (folder / "labels" / split / f"{index:03d}.txt").write_text("\n".join(lines))
     description = folder / "data.yaml"
     names = {i: f"class{i}" for i in range(CLASSES)}

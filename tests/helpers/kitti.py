@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-SIZE = (200, 80)  # width and height of the pictures
+SIZE = (200, 80)  # width and height of the images
 
 
 def line(kind: str, box: tuple[float, float, float, float], *, truncation: float = 0.0, occlusion: int = 0) -> str:
@@ -21,13 +21,13 @@ DONT_CARE = "DontCare -1 -1 -10 150.00 10.00 160.00 20.00 -1 -1 -1 -1000 -1000 -
 
 
 def source(root: Path, frames: dict[str, str], *, suffix: str = ".png") -> Path:
-    """Write pictures of noise and the given labels; return the root."""
+    """Write images of noise and the given labels; return the root."""
     rng = np.random.default_rng(0)
     for folder in ("image_2", "label_2"):
         (root / "training" / folder).mkdir(parents=True, exist_ok=True)
     for frame, labels in frames.items():
-        picture = rng.integers(0, 255, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
-        cv2.imwrite(str(root / "training" / "image_2" / f"{frame}{suffix}"), picture)
+        image = rng.integers(0, 255, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
+        cv2.imwrite(str(root / "training" / "image_2" / f"{frame}{suffix}"), image)
         (root / "training" / "label_2" / f"{frame}.txt").write_text(labels)
     return root
 

@@ -1,4 +1,4 @@
-"""Tiny detectors that respond to their pictures, which freshly drawn weights hardly do."""
+"""Tiny detectors that respond to their images, which freshly drawn weights hardly do."""
 
 from __future__ import annotations
 

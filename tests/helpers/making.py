@@ -18,7 +18,7 @@ from yolokd.backend.dataset import resolve
 from yolokd.comparison.spec import Comparison, Student
 from yolokd.data.check import fingerprint
 from yolokd.evaluation.coco import score
-from yolokd.evaluation.ground_truth import coco_ground_truth, list_pictures
+from yolokd.evaluation.ground_truth import coco_ground_truth, list_images
 from yolokd.evaluation.models import Examined, ModelScore
 from yolokd.recipe import load_recipe
 
@@ -61,7 +61,7 @@ def make_run(
         "teacher": None if teacher is None else str(teacher),
         "teacher_sha256": None if teacher is None else sha256(teacher),
         "student": "student.yaml",
-        "student_initialisation": "from scratch",
+        "student_initialization": "from scratch",
         "data": str(data),
         "data_fingerprint": print_of(data) if digest is None else digest,
         "seed": seed,
@@ -101,7 +101,7 @@ def two_arms(folder: Path, data: Path, teacher: Path, oracle: Oracle) -> list[Pa
 
 
 class Oracle:
-    """Finds a share of the objects, in the order of the pictures, and one thing that is not there in each picture.
+    """Finds a share of the objects, in the order of the images, and one thing that is not there in each image.
 
     Attributes:
         shares: Name of a run's folder (or of a checkpoint outside) → share of the objects; 0.5 for others.
@@ -109,9 +109,9 @@ class Oracle:
     """
 
     def __init__(self, data: Path) -> None:
-        self.pictures = list_pictures([data.parent / "images" / "val"])
+        self.images = list_images([data.parent / "images" / "val"])
         self.names = dict(enumerate(yaml.safe_load(data.read_text())["names"].values()))
-        self.truth = coco_ground_truth(self.pictures, self.names)
+        self.truth = coco_ground_truth(self.images, self.names)
         self.shares: dict[str, float] = {}
         self.asked: list[str] = []
 
@@ -128,7 +128,7 @@ class Oracle:
         ]
         found += [
             {"image_id": n, "category_id": 0, "bbox": [0.0, 0.0, 3.0, 3.0], "score": 0.05 + 0.001 * n}
-            for n in range(len(self.pictures))
+            for n in range(len(self.images))
         ]
         scores = score(self.truth, found)
         metrics: dict[str, Any] = {

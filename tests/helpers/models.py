@@ -70,15 +70,15 @@ def save(model: DetectionModel, path: Path, **extra: Any) -> Path:
 
 
 def batch(size: int = 2, *, imgsz: int = 64, classes: int = 3, seed: int = 0) -> dict[str, Any]:
-    """A batch as the trainer hands it to the model, with two objects in each picture."""
+    """A batch as the trainer hands it to the model, with two objects in each image."""
     generator = torch.Generator().manual_seed(seed)
     index = torch.arange(size).repeat_interleave(2).float()
-    centres = torch.rand(2 * size, 2, generator=generator) * 0.4 + 0.3
+    centers = torch.rand(2 * size, 2, generator=generator) * 0.4 + 0.3
     sizes = torch.rand(2 * size, 2, generator=generator) * 0.3 + 0.2
     return {
         "img": torch.rand(size, 3, imgsz, imgsz, generator=generator),
         "batch_idx": index,
         "cls": torch.randint(0, classes, (2 * size, 1), generator=generator).float(),
-        "bboxes": torch.cat((centres, sizes), 1),
-        "im_file": [f"picture{i}.jpg" for i in range(size)],
+        "bboxes": torch.cat((centers, sizes), 1),
+        "im_file": [f"image{i}.jpg" for i in range(size)],
     }

@@ -13,7 +13,7 @@ from tests.helpers.steps import GRID, STUDENT_CHANNELS, TEACHER_CHANNELS, make_s
 from yolokd.losses.base import Branch, Head, Loss, Step
 
 LEVELS = tuple(GRID.shapes)
-SIZE = (64, 96)  # of the pictures, in pixels
+SIZE = (64, 96)  # of the images, in pixels
 BOXES = (
     torch.tensor([[3.0, 5.0, 41.0, 30.0], [20.0, 10.0, 95.0, 63.0]], dtype=torch.float64),
     torch.zeros(0, 4, dtype=torch.float64),
@@ -26,7 +26,7 @@ def config(**values: Any) -> Any:
 
 
 def step_with_boxes(**options: Any) -> Step:
-    """Return the shared step with one picture that has objects and one that has none."""
+    """Return the shared step with one image that has objects and one that has none."""
     return replace(make_step(**options), boxes_xyxy_px=BOXES)
 
 

@@ -81,7 +81,7 @@ def tables(page: Node) -> list[list[list[str]]]:
 
 
 def decoded(address: str) -> bytes:
-    """The content of a picture that is part of the page."""
+    """The content of an image that is part of the page."""
     kind, _, content = address.partition(";base64,")
     assert kind in {"data:image/svg+xml", "data:image/jpeg"}, kind
     return base64.b64decode(content, validate=True)

@@ -90,8 +90,8 @@ def moves(values: Tensor, x: Tensor) -> bool:
     return found is not None and bool(found.any())
 
 
-def pictures(step: Step, part: slice) -> Step:
-    """Return the step of some pictures of the batch, with leaves of its own; masses of soft labels stay."""
+def images(step: Step, part: slice) -> Step:
+    """Return the step of some images of the batch, with leaves of its own; masses of soft labels stay."""
 
     def leaf(x: Tensor) -> Tensor:
         return x.detach()[part].clone().requires_grad_()

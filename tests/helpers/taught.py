@@ -21,42 +21,42 @@ def options(alpha: float = 0.1, scope: str = "instance", normalize: str = "raw")
     return SimpleNamespace(alpha=alpha, scope=scope, normalize=normalize)
 
 
-def labelled(*pictures: list[tuple[int, float, float, float, float]], classes: int = 3) -> dict[str, Any]:
-    """A batch from (class, x1, y1, x2, y2) in pixels, a list per picture."""
-    rows = torch.tensor([[i, *box] for i, boxes in enumerate(pictures) for box in boxes]).view(-1, 6)
+def labeled(*images: list[tuple[int, float, float, float, float]], classes: int = 3) -> dict[str, Any]:
+    """A batch from (class, x1, y1, x2, y2) in pixels, a list per image."""
+    rows = torch.tensor([[i, *box] for i, boxes in enumerate(images) for box in boxes]).view(-1, 6)
     corners = rows[:, 2:] / SIZE
     return {
-        "img": torch.zeros(len(pictures), 3, SIZE, SIZE),
+        "img": torch.zeros(len(images), 3, SIZE, SIZE),
         "batch_idx": rows[:, 0],
         "cls": rows[:, 1:2],
         "bboxes": torch.cat(((corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]), 1),
-        "im_file": [f"picture{i}.jpg" for i in range(len(pictures))],
+        "im_file": [f"image{i}.jpg" for i in range(len(images))],
     }
 
 
-def crowded(pictures: int = 3, objects: int = 5, *, classes: int = 3, seed: int = 0) -> dict[str, Any]:
-    """A batch of random objects that overlap; the second picture has none."""
+def crowded(images: int = 3, objects: int = 5, *, classes: int = 3, seed: int = 0) -> dict[str, Any]:
+    """A batch of random objects that overlap; the second image has none."""
     generator = torch.Generator().manual_seed(seed)
     scenes: list[list[tuple[int, float, float, float, float]]] = []
-    for picture in range(pictures):
+    for image in range(images):
         scenes.append([])
-        for _ in range(0 if picture == 1 else objects):
+        for _ in range(0 if image == 1 else objects):
             x, y, w, h = (torch.rand(4, generator=generator) * torch.tensor([40.0, 40, 30, 30])).tolist()
             kind = int(torch.randint(classes, (), generator=generator))
             scenes[-1].append((kind, x, y, min(x + w + 6, SIZE), min(y + h + 6, SIZE)))
-    return labelled(*scenes)
+    return labeled(*scenes)
 
 
 def boxes_of(batch: dict[str, Any]) -> list[Tensor]:
-    """The boxes of each picture, (N, 4) xyxy in pixels."""
-    centre, half = batch["bboxes"][:, :2] * SIZE, batch["bboxes"][:, 2:] * SIZE / 2
-    boxes = torch.cat((centre - half, centre + half), 1)
-    return [boxes[batch["batch_idx"] == picture] for picture in range(len(batch["img"]))]
+    """The boxes of each image, (N, 4) xyxy in pixels."""
+    center, half = batch["bboxes"][:, :2] * SIZE, batch["bboxes"][:, 2:] * SIZE / 2
+    boxes = torch.cat((center - half, center + half), 1)
+    return [boxes[batch["batch_idx"] == image] for image in range(len(batch["img"]))]
 
 
 def encode(boxes: Tensor, bins: int) -> Tensor:
     """Raw head outputs (B, 4·R, A) that decode to about these boxes, (B, A, 4) xyxy in pixels; exactly if R is 1."""
-    points, strides = GRID.centres(boxes.device)
+    points, strides = GRID.centers(boxes.device)
     distances = torch.cat((points - boxes[..., :2], boxes[..., 2:] - points), -1) / strides
     if bins == 1:
         return distances.transpose(1, 2)
@@ -70,7 +70,7 @@ def taught(
 ) -> dict[str, Any]:
     """What a teacher says that finds the object nearest to each anchor, to about `noise` pixels, with random scores."""
     generator = torch.Generator().manual_seed(seed)
-    points, _ = GRID.centres(torch.device("cpu"))
+    points, _ = GRID.centers(torch.device("cpu"))
     everywhere = []
     for boxes in boxes_of(batch):
         if len(boxes) == 0:
@@ -106,9 +106,9 @@ def stock(raw: dict[str, Any], batch: dict[str, Any], *, bins: int = 16, classes
     return loss, seen[0]
 
 
-def only(batch: dict[str, Any], raw: dict[str, Any], picture: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One picture of a batch, and what the teacher says about it."""
-    rows = batch["batch_idx"] == picture
-    part = {"img": batch["img"][picture : picture + 1], "batch_idx": torch.zeros(int(rows.sum()))}
+def only(batch: dict[str, Any], raw: dict[str, Any], image: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One image of a batch, and what the teacher says about it."""
+    rows = batch["batch_idx"] == image
+    part = {"img": batch["img"][image : image + 1], "batch_idx": torch.zeros(int(rows.sum()))}
     part.update({key: batch[key][rows] for key in ("cls", "bboxes")})
-    return part, {key: value[picture : picture + 1] for key, value in raw.items()}
+    return part, {key: value[image : image + 1] for key, value in raw.items()}

@@ -1,4 +1,4 @@
-"""Pictures without labels, for tests."""
+"""Images without labels, for tests."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 
-def joined(labelled: Mapping[str, Any], extra: int, seed: int = 5) -> dict[str, Any]:
-    """The batch with as many unlabelled pictures, as the trainer hands it to the model."""
-    images = torch.rand(extra, *labelled["img"].shape[1:], generator=torch.Generator().manual_seed(seed))
-    return {**labelled, "unlabeled": images, "unlabeled_file": [f"extra{i}.jpg" for i in range(extra)]}
+def joined(labeled: Mapping[str, Any], extra: int, seed: int = 5) -> dict[str, Any]:
+    """The batch with as many unlabeled images, as the trainer hands it to the model."""
+    images = torch.rand(extra, *labeled["img"].shape[1:], generator=torch.Generator().manual_seed(seed))
+    return {**labeled, "unlabeled": images, "unlabeled_file": [f"extra{i}.jpg" for i in range(extra)]}
 
 
-def make_pictures(folder: Path, count: int = 10) -> Path:
+def make_images(folder: Path, count: int = 10) -> Path:
     """Noise, half of it in a folder below."""
     rng = np.random.default_rng(1)
     (folder / "deep").mkdir(parents=True)

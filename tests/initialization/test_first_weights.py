@@ -14,11 +14,11 @@ from torch import Tensor
 
 from tests.helpers.fixtures import Pair
 from tests.helpers.models import detector, save
-from tests.helpers.unlabeled import make_pictures
+from tests.helpers.unlabeled import make_images
 from yolokd.backend.checkpoints import load_detector
 from yolokd.backend.classes import match_classes
 from yolokd.errors import RunError, UserError
-from yolokd.initialization.weight_selection import UnfitTeacherError, inherit
+from yolokd.initialization.weight_selection import UnfitTeacherError, select_weights
 from yolokd.training.plan import from_yaml, make_plan
 from yolokd.training.run import resolve_recipe, resume, start
 from yolokd.training.trainer import DistillTrainer
@@ -49,12 +49,12 @@ def test_init__teacher_gives_a_fitted_part_of_its_weights(tiny_pair: Pair, monke
     fitted = before_training(tiny_pair, monkeypatch, "student.init=teacher")
     student, teacher = from_yaml(tiny_pair.student, 3), load_detector(tiny_pair.teacher)
     student.names = dict(teacher.names)
-    inherit(student, teacher, match_classes(student.names, teacher.names, {}))
+    select_weights(student, teacher, match_classes(student.names, teacher.names, {}))
     selected = {key: value.clone() for key, value in student.state_dict().items()}
     student.load_state_dict(fitted)
     read = np.asarray(cv2.imread(str(tiny_pair.data.parent / "images/train/000.png")))
-    picture = torch.from_numpy(read[..., ::-1].copy())
-    pixels = picture.permute(2, 0, 1)[None].float() / 255
+    image = torch.from_numpy(read[..., ::-1].copy())
+    pixels = image.permute(2, 0, 1)[None].float() / 255
     ours, theirs = (model.float().eval().model[0](pixels) for model in (student, teacher))
     torch.testing.assert_close(ours, theirs[:, ::2], rtol=0.05, atol=0.05)  # nothing is missing at the first layer
     assert not torch.allclose(fitted[LAYER], random[LAYER])
@@ -72,9 +72,9 @@ def test_init__a_trained_student_keeps_its_weights(
 ) -> None:
     pair = replace(tiny_pair, student=save(detector("v8", seed=5), tmp_path / "trained.pt"))
     plan = pair.plan(overrides=["student.init=teacher"])
-    assert plan.inherited is None
+    assert plan.selected is None
     assert any("keeps them; student.init is not used, and for such" in note for note in plan.notes)
-    unlabeled = pair.plan(overrides=["student.init=teacher", f"train.unlabeled={make_pictures(tmp_path / 'free', 2)}"])
+    unlabeled = pair.plan(overrides=["student.init=teacher", f"train.unlabeled={make_images(tmp_path / 'free', 2)}"])
     assert any(note.endswith("keeps them; student.init is not used") for note in unlabeled.notes)
     kept = before_training(pair, monkeypatch, "student.init=teacher")
     torch.testing.assert_close(kept[LAYER], load_detector(pair.student).float().state_dict()[LAYER])
@@ -95,7 +95,7 @@ def test_init__another_family_is_refused_and_auto_goes_on(
 def test_init__is_recorded(tiny_pair: Pair) -> None:
     run = start(tiny_pair.plan(overrides=["student.init=auto"], epochs=1))
     provenance = json.loads((run / "provenance.json").read_text())
-    assert provenance["student_initialisation"].startswith("a part of the teacher's weights")
+    assert provenance["student_initialization"].startswith("a part of the teacher's weights")
 
 
 def test_init__without_losses_begins_alike(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_init__without_losses_trains_as_plain_training_does(tiny_pair: Pair) -> 
     assert "kd_" not in (run / "results.csv").read_text()
     provenance = json.loads((run / "provenance.json").read_text())
     assert provenance["teacher"] == str(tiny_pair.teacher)
-    assert provenance["student_initialisation"].startswith("a part of the teacher's weights")
+    assert provenance["student_initialization"].startswith("a part of the teacher's weights")
 
 
 def test_init__without_losses_goes_on_where_it_stopped(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,10 @@ from ultralytics.nn.tasks import DetectionModel
 from tests.helpers.models import detector
 from yolokd.backend.classes import match_classes
 from yolokd.initialization.reconstruction import POSITIONS, positions, reconstruct
-from yolokd.initialization.weight_selection import inherit
+from yolokd.initialization.weight_selection import select_weights
 
 
-def pictures(count: int = 3) -> list[Tensor]:
+def images(count: int = 3) -> list[Tensor]:
     generator = torch.Generator().manual_seed(7)
     coarse = torch.rand(count, 4, 3, 8, 8, generator=generator)
     return [F.interpolate(batch, size=64, mode="bilinear") for batch in coarse]
@@ -28,14 +28,14 @@ def pair(family: str = "v8", *, width: float = 0.25) -> tuple[DetectionModel, De
 
 
 def selected(student: DetectionModel, teacher: DetectionModel) -> object:
-    return inherit(student, teacher, match_classes(student.names, teacher.names, {})).rows
+    return select_weights(student, teacher, match_classes(student.names, teacher.names, {})).rows
 
 
-def raw_scores(model: DetectionModel, picture: Tensor) -> Tensor:
+def raw_scores(model: DetectionModel, image: Tensor) -> Tensor:
     model.eval()
     model.model[-1].training = True
     with torch.no_grad():
-        raw = model(picture)
+        raw = model(image)
     scores: Tensor = raw.get("one2many", raw)["scores"]
     return scores
 
@@ -52,16 +52,16 @@ def test_positions__all_of_a_small_map_and_a_sample_of_a_large_one() -> None:
 def test_reconstruct__an_equal_student_stays_what_it_is(family: str) -> None:
     student, teacher = pair(family, width=0.125)
     rows = selected(student, teacher)
-    reconstruct(student, teacher, rows, pictures())  # type: ignore[arg-type]
-    ours, theirs = (raw_scores(model, pictures()[0]) for model in (student, teacher))
+    reconstruct(student, teacher, rows, images())  # type: ignore[arg-type]
+    ours, theirs = (raw_scores(model, images()[0]) for model in (student, teacher))
     torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05)  # but for the ridge
 
 
 def test_reconstruct__first_layer_equals_numpy() -> None:
-    """Layer 0 sees the picture itself, so that half the channels are matched exactly; layer 1 is a real fit."""
+    """Layer 0 sees the image itself, so that half the channels are matched exactly; layer 1 is a real fit."""
     student, teacher = pair()
     rows = selected(student, teacher)
-    batches = pictures()
+    batches = images()
     reconstruct(student, teacher, rows, batches)  # type: ignore[arg-type]
     with torch.no_grad():
         x = torch.cat([student.eval().model[0](batch) for batch in batches])
@@ -78,10 +78,10 @@ def test_reconstruct__first_layer_equals_numpy() -> None:
     assert expected <= reached < 1.01 * expected + 1e-6
 
 
-def test_reconstruct__normalisation_gives_the_same_in_training() -> None:
+def test_reconstruct__normalization_gives_the_same_in_training() -> None:
     student, teacher = pair()
     rows = selected(student, teacher)
-    batch = pictures(1)
+    batch = images(1)
     reconstruct(student, teacher, rows, batch)  # type: ignore[arg-type]
     layer = student.model[9].cv1  # 2 × 2 cells: every position is looked at
     x = batch[0]
@@ -96,18 +96,18 @@ def test_reconstruct__normalisation_gives_the_same_in_training() -> None:
 def test_reconstruct__narrow_student_comes_nearer_to_the_teacher() -> None:
     student, teacher = pair()
     rows = selected(student, teacher)
-    picture = pictures()[1]
-    wanted = raw_scores(teacher, picture)
-    before = (raw_scores(student, picture) - wanted).square().mean()
-    reconstruct(student, teacher, rows, pictures(6))  # type: ignore[arg-type]
-    assert (raw_scores(student, picture) - wanted).square().mean() < 0.7 * before
+    image = images()[1]
+    wanted = raw_scores(teacher, image)
+    before = (raw_scores(student, image) - wanted).square().mean()
+    reconstruct(student, teacher, rows, images(6))  # type: ignore[arg-type]
+    assert (raw_scores(student, image) - wanted).square().mean() < 0.7 * before
 
 
 def test_reconstruct__leaves_teacher_modes_and_hooks() -> None:
     student, teacher = pair("26")
     student.train()
     kept = deepcopy(teacher.state_dict())
-    reconstruct(student, teacher, selected(student, teacher), pictures(1))  # type: ignore[arg-type]
+    reconstruct(student, teacher, selected(student, teacher), images(1))  # type: ignore[arg-type]
     assert all(torch.equal(kept[key], value) for key, value in teacher.state_dict().items())
     assert student.training
     assert student.model[3].training

@@ -12,7 +12,7 @@ from ultralytics.nn.tasks import DetectionModel
 from tests.helpers.models import FAMILIES, config, detector
 from yolokd.backend.classes import match_classes
 from yolokd.errors import PairError
-from yolokd.initialization.weight_selection import inherit, spaced
+from yolokd.initialization.weight_selection import select_weights, spaced
 
 
 def same_classes(model: DetectionModel) -> object:
@@ -28,20 +28,20 @@ def test_spaced__floor_of_equal_steps() -> None:
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_inherit__equal_shapes_give_an_equal_model(family: str) -> None:
     student, teacher = detector(family, seed=1), detector(family, seed=2)
-    picture = torch.rand(1, 3, 64, 64)
-    before = student.eval()(picture)[0]
-    taken = inherit(student, teacher, match_classes(student.names, teacher.names, {}))
-    torch.testing.assert_close(student.eval()(picture)[0], teacher.eval()(picture)[0], rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(before, student(picture)[0])
+    image = torch.rand(1, 3, 64, 64)
+    before = student.eval()(image)[0]
+    taken = select_weights(student, teacher, match_classes(student.names, teacher.names, {}))
+    torch.testing.assert_close(student.eval()(image)[0], teacher.eval()(image)[0], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(before, student(image)[0])
     assert 0.9 < taken.share <= 1
 
 
 def test_inherit__every_second_channel_wherever_it_comes_from() -> None:
     """The expected places are written out for the concatenations of YOLOv8: pieces keep every second channel."""
     student, teacher = detector("v8", width=0.125), detector("v8", width=0.25, seed=3)
-    inherit(student, teacher, match_classes(student.names, teacher.names, {}))
+    select_weights(student, teacher, match_classes(student.names, teacher.names, {}))
     own, other = dict(student.named_parameters()), dict(teacher.named_parameters())
-    torch.testing.assert_close(own["model.0.conv.weight"], other["model.0.conv.weight"][::2])  # all three colours
+    torch.testing.assert_close(own["model.0.conv.weight"], other["model.0.conv.weight"][::2])  # all three colors
     for name in ("model.2.cv1", "model.2.m.0.cv1", "model.4.cv2", "model.9.cv2", "model.12.cv1", "model.21.cv1"):
         expected = other[f"{name}.conv.weight"][::2, ::2]
         torch.testing.assert_close(own[f"{name}.conv.weight"], expected)
@@ -64,7 +64,7 @@ def test_inherit__unequal_ratios_follow_the_pieces_of_a_concatenation() -> None:
     student, teacher = (DetectionModel(c, nc=3, verbose=False) for c in (thin, wide))
     for model in (student, teacher):
         model.names = {0: "a", 1: "b", 2: "c"}
-    inherit(student, teacher, match_classes(student.names, teacher.names, {}))
+    select_weights(student, teacher, match_classes(student.names, teacher.names, {}))
     ours, theirs = student.model[12].cv1.conv.weight, teacher.model[12].cv1.conv.weight  # of p5 upsampled and p4
     p5 = student.model[9].cv2.conv.out_channels, teacher.model[9].cv2.conv.out_channels
     p4 = student.model[6].cv2.conv.out_channels, teacher.model[6].cv2.conv.out_channels
@@ -78,7 +78,7 @@ def test_inherit__a_shallower_student_takes_the_first_blocks() -> None:
     deep["scales"] = {"n": [1.0, 0.25, 1024]}
     student, teacher = detector("v8"), DetectionModel(deep, nc=3, verbose=False)
     teacher.names = student.names
-    inherit(student, teacher, match_classes(student.names, teacher.names, {}))
+    select_weights(student, teacher, match_classes(student.names, teacher.names, {}))
     ours, theirs = student.model[4], teacher.model[4]
     torch.testing.assert_close(ours.m[1].cv1.conv.weight, theirs.m[1].cv1.conv.weight[::2, ::2])
     pieces = 2 + len(ours.m)  # of the concatenation that cv2 reads: two halves and the first blocks
@@ -90,7 +90,7 @@ def test_inherit__class_rows_go_by_name() -> None:
     student.names = {0: "bus", 1: "tram", 2: "car"}
     teacher.names = {0: "car", 1: "dog", 2: "bus", 3: "cat"}
     before = deepcopy(student.model[-1].cv3[0][-1])
-    inherit(student, teacher, match_classes(student.names, teacher.names, {}))
+    select_weights(student, teacher, match_classes(student.names, teacher.names, {}))
     ours, theirs = student.model[-1].cv3[0][-1], teacher.model[-1].cv3[0][-1]
     torch.testing.assert_close(ours.weight[[0, 2]], theirs.weight[[2, 0]])
     torch.testing.assert_close(ours.bias[[0, 2]], theirs.bias[[2, 0]])
@@ -100,7 +100,7 @@ def test_inherit__class_rows_go_by_name() -> None:
 def test_inherit__leaves_the_models_as_they_work() -> None:
     student, teacher = detector("11"), detector("11", width=0.25, seed=5)
     kept = deepcopy(teacher)
-    inherit(student, teacher, match_classes(student.names, teacher.names, {}))
+    select_weights(student, teacher, match_classes(student.names, teacher.names, {}))
     assert all("forward" not in vars(m) for model in (student, teacher) for m in model.modules())
     assert all(
         torch.equal(a, b) for a, b in zip(kept.state_dict().values(), teacher.state_dict().values(), strict=True)
@@ -112,12 +112,12 @@ def test_inherit__leaves_the_models_as_they_work() -> None:
 
 def test_inherit__another_family_is_refused() -> None:
     with pytest.raises(PairError, match=r"layer 2 is C2f in the student and C3k2 in the teacher"):
-        inherit(detector("v8"), detector("11"), same_classes(detector("v8")))  # type: ignore[arg-type]
+        select_weights(detector("v8"), detector("11"), same_classes(detector("v8")))  # type: ignore[arg-type]
 
 
 def test_inherit__a_narrower_teacher_has_nothing_to_give() -> None:
     student, teacher = detector("v8", width=0.25), detector("v8", width=0.125)
     before = student.model[2].cv1.conv.weight.clone()
-    taken = inherit(student, teacher, match_classes(student.names, teacher.names, {}))
+    taken = select_weights(student, teacher, match_classes(student.names, teacher.names, {}))
     assert torch.equal(student.model[2].cv1.conv.weight, before)
     assert taken.share < 0.2  # what is as wide in both: parts of the head

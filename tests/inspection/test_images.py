@@ -1,4 +1,4 @@
-"""Photos and their labels, against Ultralytics' own data set."""
+"""Images and their labels, against Ultralytics' own data set."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ from ultralytics.utils import IterableSimpleNamespace
 from tests.helpers.models import training_args
 from tests.helpers.tiny import data_set
 from yolokd.errors import DataError, UserError
-from yolokd.inspection.images import LIMIT, find_photos, read_labels, read_photo, shrink
+from yolokd.inspection.images import LIMIT, find_images, read_labeled_image, read_labels, shrink
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Landscape and portrait pictures with labels."""
-    return data_set(tmp_path_factory.mktemp("photos"), pictures=4).parent / "images" / "val"
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Landscape and portrait images with labels."""
+    return data_set(tmp_path_factory.mktemp("images"), images=4).parent / "images" / "val"
 
 
-def test_read_photo__equals_a_sample_of_ultralytics(pictures: Path) -> None:
+def test_read_photo__equals_a_sample_of_ultralytics(images: Path) -> None:
     hyp: IterableSimpleNamespace = training_args()
     names = {0: "car", 1: "person", 2: "truck"}
     dataset = YOLODataset(
-        img_path=str(pictures), imgsz=96, augment=False, rect=False, hyp=hyp, data={"names": names, "channels": 3}
+        img_path=str(images), imgsz=96, augment=False, rect=False, hyp=hyp, data={"names": names, "channels": 3}
     )
     for index, file in enumerate(dataset.im_files):
         sample = dataset[index]
-        photo = read_photo(Path(file), 96, 3)
-        assert photo.labels is not None
-        torch.testing.assert_close(photo.square[0], sample["img"].float() / 255)
-        torch.testing.assert_close(photo.labels[:, 1:], sample["bboxes"], rtol=0, atol=1e-5)
-        assert photo.labels[:, :1].tolist() == sample["cls"].tolist()
+        image = read_labeled_image(Path(file), 96, 3)
+        assert image.labels is not None
+        torch.testing.assert_close(image.square[0], sample["img"].float() / 255)
+        torch.testing.assert_close(image.labels[:, 1:], sample["bboxes"], rtol=0, atol=1e-5)
+        assert image.labels[:, :1].tolist() == sample["cls"].tolist()
 
 
-def test_read_photo__area_is_where_the_picture_lies(pictures: Path, tmp_path: Path) -> None:
+def test_read_photo__area_is_where_the_image_lies(images: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "wide.png"), np.full((30, 120, 3), 250, np.uint8))
-    photo = read_photo(tmp_path / "wide.png", 64, 3)
-    assert photo.area == (0, 24, 64, 40)
-    bright = (photo.square[0, 0] > 0.9).nonzero()
+    image = read_labeled_image(tmp_path / "wide.png", 64, 3)
+    assert image.area == (0, 24, 64, 40)
+    bright = (image.square[0, 0] > 0.9).nonzero()
     assert (bright.min(0).values.tolist(), bright.max(0).values.tolist()) == ([24, 0], [39, 63])
-    assert photo.labels is None
-    assert len(photo.batch(torch.device("cpu"))["cls"]) == 0
+    assert image.labels is None
+    assert len(image.batch(torch.device("cpu"))["cls"]) == 0
 
 
-def test_read_photo__what_is_no_picture(tmp_path: Path) -> None:
-    for name, content in (("text.jpg", b"not a picture"), ("empty.png", b"")):
+def test_read_photo__what_is_no_image(tmp_path: Path) -> None:
+    for name, content in (("text.jpg", b"not an image"), ("empty.png", b"")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=f"{name}' cannot be read as an image"):
-            read_photo(tmp_path / name, 64, 3)
+            read_labeled_image(tmp_path / name, 64, 3)
 
 
 def test_read_labels__boxes_polygons_repeats_and_nothing(tmp_path: Path) -> None:
@@ -85,28 +85,28 @@ def test_read_labels__not_text(tmp_path: Path) -> None:
         read_labels(tmp_path / "labels.txt", 3)
 
 
-def test_find_photos__files_and_folders(pictures: Path, tmp_path: Path) -> None:
-    one = pictures / "000002.png"
-    found, notes = find_photos([str(one), pictures])
-    assert found == [one, *sorted(pictures.iterdir())]
+def test_find_photos__files_and_folders(images: Path, tmp_path: Path) -> None:
+    one = images / "000002.png"
+    found, notes = find_images([str(one), images])
+    assert found == [one, *sorted(images.iterdir())]
     assert notes == []
     for number in range(LIMIT + 3):
         (tmp_path / f"{number:02}.jpg").touch()
-    found, notes = find_photos([tmp_path])
+    found, notes = find_images([tmp_path])
     assert [path.name for path in found] == [f"{number:02}.jpg" for number in range(LIMIT)]
-    assert notes == [f"'{tmp_path}' holds {LIMIT + 3} pictures: the first {LIMIT} are taken, name others singly"]
+    assert notes == [f"'{tmp_path}' holds {LIMIT + 3} images: the first {LIMIT} are taken, name others singly"]
 
 
 def test_find_photos__nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no picture or folder 'gone\.jpg'"):
-        find_photos(["gone.jpg"])
-    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(UserError, match=r"no image or folder 'gone\.jpg'"):
+        find_images(["gone.jpg"])
+    (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(UserError, match="no images in the folder"):
-        find_photos([tmp_path])
+        find_images([tmp_path])
 
 
 def test_shrink__only_what_is_too_large() -> None:
-    picture = np.arange(40 * 90 * 3, dtype=np.uint8).reshape(40, 90, 3)
-    assert shrink(picture, 90).tolist() == picture.tolist()
-    assert shrink(picture, 45).shape == (20, 45, 3)
+    image = np.arange(40 * 90 * 3, dtype=np.uint8).reshape(40, 90, 3)
+    assert shrink(image, 90).tolist() == image.tolist()
+    assert shrink(image, 45).shape == (20, 45, 3)
     assert shrink(np.zeros((1, 500, 3), np.uint8), 50).shape == (1, 50, 3)

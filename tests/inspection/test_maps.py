@@ -17,8 +17,8 @@ from tests.helpers.lively import lively
 from tests.helpers.models import detector, save
 from yolokd.distillation.adversarial import frozen_statistics
 from yolokd.errors import PairError, UserError, WeightsError
-from yolokd.inspection.images import Photo, read_photo
-from yolokd.inspection.maps import Inspector, over_picture
+from yolokd.inspection.images import LabeledImage, read_labeled_image
+from yolokd.inspection.maps import Inspector, over_image
 from yolokd.inspection.setup import open_pair
 from yolokd.training.run import resolve_recipe
 
@@ -36,13 +36,13 @@ def student_pt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def picture(tiny_data: Path) -> Path:
+def image_file(tiny_data: Path) -> Path:
     return tiny_data.parent / "images" / "val" / "000.png"
 
 
 @pytest.fixture(scope="module")
-def photo(picture: Path) -> Photo:
-    return read_photo(picture, 64, 3)
+def image(image_file: Path) -> LabeledImage:
+    return read_labeled_image(image_file, 64, 3)
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +56,12 @@ def opened(
     return open_pair(teacher, student, resolve_recipe(recipe, overrides), **options)
 
 
-def test_inspect__maps_add_up_to_what_training_logs(everything: Inspector, photo: Photo) -> None:
-    view = everything.inspect(photo)
+def test_inspect__maps_add_up_to_what_training_logs(everything: Inspector, image: LabeledImage) -> None:
+    view = everything.inspect(image)
     pair = everything.pair
     pair.train()
     with frozen_statistics(pair.student_model):
-        _, items = pair.loss(photo.batch(torch.device("cpu")))
+        _, items = pair.loss(image.batch(torch.device("cpu")))
     assert pair.distillation is not None
     pair.distillation.step = 0  # for the other tests
     assert [term.name for term in view.terms] == list(everything.recipe.terms())
@@ -78,18 +78,18 @@ def test_inspect__maps_add_up_to_what_training_logs(everything: Inspector, photo
         }
 
 
-def test_inspect__changes_nothing_and_repeats(everything: Inspector, photo: Photo) -> None:
+def test_inspect__changes_nothing_and_repeats(everything: Inspector, image: LabeledImage) -> None:
     before = copy.deepcopy(everything.pair.state_dict())
-    first, second = everything.inspect(photo), everything.inspect(photo)
+    first, second = everything.inspect(image), everything.inspect(image)
     assert all(torch.equal(value, before[name]) for name, value in everything.pair.state_dict().items())
     assert [term.value for term in first.terms] == pytest.approx([term.value for term in second.terms], rel=1e-6)
 
 
-def test_inspect__weights_of_aid(everything: Inspector, photo: Photo) -> None:
-    view = everything.inspect(photo)
+def test_inspect__weights_of_aid(everything: Inspector, image: LabeledImage) -> None:
+    view = everything.inspect(image)
     assert view.weights is not None
-    assert photo.labels is not None
-    assert len(view.weights.instances) == len(photo.labels) == 2
+    assert image.labels is not None
+    assert len(view.weights.instances) == len(image.labels) == 2
     everywhere = np.concatenate([values.ravel() for values in view.weights.levels.values()])
     assert 0 <= everywhere.min() <= everywhere.max() <= 1
     for weight in view.weights.instances:
@@ -97,18 +97,22 @@ def test_inspect__weights_of_aid(everything: Inspector, photo: Photo) -> None:
         assert np.isclose(everywhere, weight).any()
 
 
-def test_inspect__twin_stays_within_eps_and_raises_the_loss(everything: Inspector, photo: Photo) -> None:
-    twin = everything.inspect(photo).twin
-    assert twin is not None
-    assert 0 < np.abs(twin.difference).max() <= twin.eps + 1e-4
-    assert twin.loss[1] > twin.loss[0]
-    clean = (photo.square[0].permute(1, 2, 0) * 255).numpy()
-    np.testing.assert_allclose(twin.picture, clean + twin.difference, atol=0.51)
+def test_inspect__twin_stays_within_eps_and_raises_the_loss(everything: Inspector, image: LabeledImage) -> None:
+    example = everything.inspect(image).example
+    assert example is not None
+    assert 0 < np.abs(example.difference).max() <= example.eps + 1e-4
+    assert example.loss[1] > example.loss[0]
+    clean = (image.square[0].permute(1, 2, 0) * 255).numpy()
+    np.testing.assert_allclose(example.image, clean + example.difference, atol=0.51)
 
 
-def test_inspect__detections_are_those_of_ultralytics(everything: Inspector, student_pt: Path, picture: Path) -> None:
-    view = everything.inspect(read_photo(picture, 64, 3))
-    result = YOLO(str(student_pt)).predict(str(picture), imgsz=64, conf=0.25, iou=0.7, device="cpu", verbose=False)[0]
+def test_inspect__detections_are_those_of_ultralytics(
+    everything: Inspector, student_pt: Path, image_file: Path
+) -> None:
+    view = everything.inspect(read_labeled_image(image_file, 64, 3))
+    result = YOLO(str(student_pt)).predict(str(image_file), imgsz=64, conf=0.25, iou=0.7, device="cpu", verbose=False)[
+        0
+    ]
     assert len(result.boxes) > 3
     np.testing.assert_allclose(view.student.xyxy_px.clip(0, 64), result.boxes.xyxy.numpy(), atol=0.05)
     np.testing.assert_allclose(view.student.scores, result.boxes.conf.numpy(), atol=1e-4)
@@ -117,33 +121,33 @@ def test_inspect__detections_are_those_of_ultralytics(everything: Inspector, stu
 
 def test_inspect__without_labels(everything: Inspector, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "bare.png"), np.full((40, 64, 3), 90, np.uint8))
-    view = everything.inspect(read_photo(tmp_path / "bare.png", 64, 3))
+    view = everything.inspect(read_labeled_image(tmp_path / "bare.png", 64, 3))
     assert view.truth is None
     assert view.weights is not None
     assert view.weights.instances == ()
     assert all(np.isfinite(term.value) for term in view.terms)
 
 
-def test_inspect__a_term_without_a_place_is_a_number(teacher_pt: Path, student_pt: Path, photo: Photo) -> None:
-    terms = {term.name: term for term in opened(teacher_pt, student_pt, "fgd").inspect(photo).terms}
+def test_inspect__a_term_without_a_place_is_a_number(teacher_pt: Path, student_pt: Path, image: LabeledImage) -> None:
+    terms = {term.name: term for term in opened(teacher_pt, student_pt, "fgd").inspect(image).terms}
     assert terms["fgd"].levels is not None
     assert terms["fgd_channel"].levels is None
     assert terms["fgd_channel"].value > 0
 
 
 def test_inspect__automatic_gains_stay_auto_and_zero_gains_are_left_out(
-    teacher_pt: Path, student_pt: Path, photo: Photo
+    teacher_pt: Path, student_pt: Path, image: LabeledImage
 ) -> None:
     changes = ("losses.ssim.gain=auto", "losses.bckd.box=0", "train.device=cpu")
-    view = opened(teacher_pt, student_pt, "bckd_ssim", changes).inspect(photo)
+    view = opened(teacher_pt, student_pt, "bckd_ssim", changes).inspect(image)
     assert {term.name: term.gain for term in view.terms} == {"bckd_cls": 8.0, "ssim": "auto"}
     assert view.weights is None
-    assert view.twin is None
+    assert view.example is None
     assert view.frequencies is None
 
 
-def test_inspect__frequencies_are_zero_where_nothing_is_added(everything: Inspector, photo: Photo) -> None:
-    frequencies = everything.inspect(photo, fourier=True).frequencies
+def test_inspect__frequencies_are_zero_where_nothing_is_added(everything: Inspector, image: LabeledImage) -> None:
+    frequencies = everything.inspect(image, fourier=True).frequencies
     assert frequencies is not None
     assert frequencies.rise.shape == (15, 15)
     assert frequencies.rise.min() > -1e-6
@@ -152,21 +156,21 @@ def test_inspect__frequencies_are_zero_where_nothing_is_added(everything: Inspec
 
 
 @pytest.mark.parametrize(("student", "teacher"), [("26", "v8"), ("v10", "v10")])
-def test_inspect__families_with_two_heads(student: str, teacher: str, tmp_path: Path, photo: Photo) -> None:
+def test_inspect__families_with_two_heads(student: str, teacher: str, tmp_path: Path, image: LabeledImage) -> None:
     one = save(detector(teacher, width=0.25, seed=1), tmp_path / "teacher.pt")
     other = save(detector(student), tmp_path / "student.pt")
-    view = opened(one, other, "everything", FIXED).inspect(photo)
+    view = opened(one, other, "everything", FIXED).inspect(image)
     assert all(term.value > 0 for term in view.terms)
 
 
-def test_over_picture__cells_cover_their_pixels_and_levels_add_up() -> None:
+def test_over_image__cells_cover_their_pixels_and_levels_add_up() -> None:
     levels = {"p3": np.array([[1.0, 2], [3, 4]]), "p4": np.array([[10.0]])}
     expected = [[11, 11, 12, 12], [11, 11, 12, 12], [13, 13, 14, 14], [13, 13, 14, 14]]
-    assert over_picture(levels, 4).tolist() == expected
+    assert over_image(levels, 4).tolist() == expected
 
 
 def test_trained__parts_come_from_an_unfinished_run_and_only_those_that_fit(
-    teacher_pt: Path, student_pt: Path, tmp_path: Path, photo: Photo
+    teacher_pt: Path, student_pt: Path, tmp_path: Path, image: LabeledImage
 ) -> None:
     running = opened(teacher_pt, student_pt, "everything", FIXED)
     with torch.no_grad():
@@ -176,16 +180,16 @@ def test_trained__parts_come_from_an_unfinished_run_and_only_those_that_fit(
     torch.save({"model": None, "ema": copy.deepcopy(running.pair), "train_args": {"imgsz": 64}, "epoch": 3}, path)
     inspector = opened(teacher_pt, path, "everything", FIXED)
     assert {"ssim", "samkd", "ikd"} <= inspector.trained
-    expected = {term.name: term.value for term in running.inspect(photo).terms}
-    found = inspector.inspect(photo).terms
+    expected = {term.name: term.value for term in running.inspect(image).terms}
+    found = inspector.inspect(image).terms
     assert {term.name: term.value for term in found} == pytest.approx(expected, rel=1e-4)
     assert all(term.trained for term in found)
     wider = save(detector("v8", width=0.375, seed=1), tmp_path / "wider.pt")
     assert opened(wider, path, "everything", FIXED).trained.isdisjoint({"ssim", "samkd", "ikd"})
 
 
-def test_trained__adapters_of_a_finished_student_are_not(everything: Inspector, photo: Photo) -> None:
-    untrained = [term.name for term in everything.inspect(photo).terms if not term.trained]
+def test_trained__adapters_of_a_finished_student_are_not(everything: Inspector, image: LabeledImage) -> None:
+    untrained = [term.name for term in everything.inspect(image).terms if not term.trained]
     assert untrained == ["ssim", "samkd", "ikd"]
 
 
@@ -206,13 +210,13 @@ def test_open_pair__a_student_from_scratch_takes_names_from_the_data(
 
 
 def test_open_pair__names_of_the_data_show_in_the_teachers_detections(
-    tmp_path: Path, student_pt: Path, photo: Photo
+    tmp_path: Path, student_pt: Path, image: LabeledImage
 ) -> None:
     model = detector("v8", width=0.25, classes=4, seed=1)
     model.names = {0: "other", 1: "Class0", 2: "class1", 3: "class2"}
     for branch in model.model[-1].cv3:
         branch[-1].bias.data += torch.tensor([0.0, 8, 0, 0])
-    view = opened(save(model, tmp_path / "teacher.pt"), student_pt, "bckd").inspect(photo)
+    view = opened(save(model, tmp_path / "teacher.pt"), student_pt, "bckd").inspect(image)
     assert set(view.teacher.names) == {"class0"}
 
 
@@ -236,7 +240,7 @@ def test_open_pair__mistakes(teacher_pt: Path, student_pt: Path, tmp_path: Path,
     single = save(detector("26", seed=2), tmp_path / "single.pt")
     with pytest.raises(PairError, match="reg_max"):
         opened(teacher_pt, single, "ld")
-    grey = detector("v8", seed=2)
-    grey.yaml["channels"] = 1
-    with pytest.raises(PairError, match="student takes pictures of 1 channels"):
-        opened(teacher_pt, save(grey, tmp_path / "grey.pt"), "ssim")
+    gray = detector("v8", seed=2)
+    gray.yaml["channels"] = 1
+    with pytest.raises(PairError, match="student takes images of 1 channels"):
+        opened(teacher_pt, save(gray, tmp_path / "gray.pt"), "ssim")

@@ -13,9 +13,9 @@ import torch
 
 from yolokd.inspection import plot as inspection_plot
 from yolokd.inspection.fourier import HeatMap
-from yolokd.inspection.images import Photo
-from yolokd.inspection.maps import Boxes, Inspection, InstanceWeights, Levels, Term, TwinView
-from yolokd.inspection.panels import COLOURS, amount, colours_of, foot_lines, padding, panels_of
+from yolokd.inspection.images import LabeledImage
+from yolokd.inspection.maps import AdversarialView, Boxes, Inspection, InstanceWeights, Levels, Term
+from yolokd.inspection.panels import COLORS, amount, colors_of, foot_lines, padding, panels_of
 from yolokd.inspection.plot import COLUMN, DPI, MARGIN, draw, shortened, wrapped
 
 SIDE = 64
@@ -26,10 +26,10 @@ def levels(value: float = 1.0) -> Levels:
     return {name: value * rng.random((SIDE // s, SIDE // s)) for name, s in (("p3", 8), ("p4", 16), ("p5", 32))}
 
 
-def photo(area: tuple[int, int, int, int] = (0, 8, 64, 56)) -> Photo:
+def image(area: tuple[int, int, int, int] = (0, 8, 64, 56)) -> LabeledImage:
     x1, y1, x2, y2 = area
     shown = np.random.default_rng(1).integers(0, 255, (4 * (y2 - y1), 4 * (x2 - x1), 3), dtype=np.uint8)
-    return Photo(Path("street $x$_1.jpg"), shown, torch.rand(1, 3, SIDE, SIDE), area, None)
+    return LabeledImage(Path("street $x$_1.jpg"), shown, torch.rand(1, 3, SIDE, SIDE), area, None)
 
 
 def found(*names: str, scores: bool = True) -> Boxes:
@@ -43,42 +43,44 @@ def term(name: str = "ssim", **changes: Any) -> Term:
 
 @pytest.fixture
 def view() -> Inspection:
-    twin = TwinView(np.full((SIDE, SIDE, 3), 3.0), 8, (1.0, 2.5), found("car"), np.zeros((SIDE, SIDE, 3), np.uint8))
+    example = AdversarialView(
+        np.full((SIDE, SIDE, 3), 3.0), 8, (1.0, 2.5), found("car"), np.zeros((SIDE, SIDE, 3), np.uint8)
+    )
     return Inspection(
-        photo=photo(),
+        image=image(),
         truth=found("car", "person", scores=False),
         teacher=found("car"),
         student=found("_odd $name$"),
         terms=(term(), term("bckd_cls"), term("fgd_channel", levels=None)),
         weights=InstanceWeights(levels(0.9), (0.5, 0.9), "instance", 0.1),
-        twin=twin,
+        example=example,
         frequencies=HeatMap(np.arange(225.0).reshape(15, 15), 1 / 16, 8 / 255),
     )
 
 
 def test_draw__a_png_of_the_expected_size_that_is_not_blank(view: Inspection, tmp_path: Path) -> None:
     draw(view, tmp_path / "a.png", heading=["recipe x", "teacher y"], notes=["a note"])
-    picture = cv2.imread(str(tmp_path / "a.png"))
-    assert picture is not None
-    assert picture.shape[1] == round((4 * COLUMN + MARGIN) * DPI)
-    assert len(np.unique(picture.reshape(-1, 3).astype(int) @ [1 << 16, 1 << 8, 1])) > 1000
+    image = cv2.imread(str(tmp_path / "a.png"))
+    assert image is not None
+    assert image.shape[1] == round((4 * COLUMN + MARGIN) * DPI)
+    assert len(np.unique(image.reshape(-1, 3).astype(int) @ [1 << 16, 1 << 8, 1])) > 1000
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 @pytest.mark.parametrize("area", [(0, 31, 64, 33), (31, 0, 33, 64), (0, 0, 64, 64)])
 def test_draw__any_shape_of_photo(view: Inspection, tmp_path: Path, area: tuple[int, int, int, int]) -> None:
-    draw(replace(view, photo=photo(area)), tmp_path / "a.png", heading=["recipe"])
+    draw(replace(view, image=image(area)), tmp_path / "a.png", heading=["recipe"])
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
 def test_draw__an_empty_map_and_no_boxes_at_all(view: Inspection, tmp_path: Path) -> None:
     nothing = {name: np.zeros_like(values) for name, values in levels().items()}
-    bare = replace(view, truth=None, teacher=found(), student=found(), terms=(term(levels=nothing),), twin=None)
+    bare = replace(view, truth=None, teacher=found(), student=found(), terms=(term(levels=nothing),), example=None)
     draw(bare, tmp_path / "a.png", heading=["recipe"])
     assert (tmp_path / "a.png").is_file()
 
 
-def test_draw__a_picture_that_fails_leaves_nothing(
+def test_draw__an_image_that_fails_leaves_nothing(
     view: Inspection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: Path, target: Path) -> None:
@@ -115,31 +117,31 @@ def test_draw__text_stays_within_the_sheet_and_panels_apart(
 def test_panels_of__one_for_each_thing_that_has_a_place(view: Inspection) -> None:
     titles = [panel.title for panel in panels_of(view)]
     assert titles == [
-        "Photo and ground truth",
+        "Image and ground truth",
         "Teacher detects",
         "Student detects",
         "kd_ssim",
         "kd_bckd_cls",
         "AID: trust in the teacher",
         "IKD: adversarial difference",
-        "IKD: the teacher on the twin",
+        "IKD: the teacher on the adversarial example",
         "Teacher's sensitivity to frequencies",
     ]
-    assert len(list(panels_of(replace(view, weights=None, twin=None, frequencies=None)))) == 5
+    assert len(list(panels_of(replace(view, weights=None, example=None, frequencies=None)))) == 5
 
 
 def test_panels_of__state_eps_weights_and_effect(view: Inspection) -> None:
     text = {panel.title: " ".join(panel.lines) for panel in panels_of(view)}
     assert "eps = 8 of 255" in text["IKD: adversarial difference"]
     assert "16 × magnified" in text["IKD: adversarial difference"]
-    assert "1 → 2.5" in text["IKD: the teacher on the twin"]
+    assert "1 → 2.5" in text["IKD: the teacher on the adversarial example"]
     assert "least first: 0.50, 0.90" in text["AID: trust in the teacher"]
-    assert "2 labelled objects" in text["Photo and ground truth"]
+    assert "2 labeled objects" in text["Image and ground truth"]
 
 
 def test_foot_lines__numbers_and_warnings(view: Inspection) -> None:
     lines = " ".join(foot_lines(view))
-    assert "kd_fgd_channel has no place in the picture: total 2 × gain 0.5 = 1" in lines
+    assert "kd_fgd_channel has no place in the image: total 2 × gain 0.5 = 1" in lines
     assert "no label file" not in lines
     assert "Untrained" not in lines
     raw = " ".join(foot_lines(replace(view, truth=None, terms=(term(trained=False), term("bckd_cls")))))
@@ -152,17 +154,17 @@ def test_amount__of_automatic_gains_comes_before_them() -> None:
     assert amount(term(gain="auto")) == "total 2, before its gain, which is auto"
 
 
-def test_padding__is_the_share_of_the_term_not_of_the_colour() -> None:
+def test_padding__is_the_share_of_the_term_not_of_the_color() -> None:
     fine, coarse = np.zeros((8, 8)), np.zeros((2, 2))
     fine[0, 0], coarse[1, 1] = 1.0, 3.0  # the first in the padding, the second half in it
     area = (0, 8, 64, 48)
-    assert padding({"p3": fine, "p5": coarse}, photo(area)) == "; 62% of it in the padding"
-    assert padding({"p3": fine}, photo((0, 0, 64, 64))) == ""
-    assert padding({"p3": np.zeros((8, 8))}, photo(area)) == ""
+    assert padding({"p3": fine, "p5": coarse}, image(area)) == "; 62% of it in the padding"
+    assert padding({"p3": fine}, image((0, 0, 64, 64))) == ""
+    assert padding({"p3": np.zeros((8, 8))}, image(area)) == ""
 
 
-def test_colours_of__one_per_class_on_all_panels(view: Inspection) -> None:
-    assert colours_of(view) == dict(zip(("_odd $name$", "car", "person"), COLOURS, strict=False))
+def test_colors_of__one_per_class_on_all_panels(view: Inspection) -> None:
+    assert colors_of(view) == dict(zip(("_odd $name$", "car", "person"), COLORS, strict=False))
 
 
 def test_wrapped_and_shortened() -> None:

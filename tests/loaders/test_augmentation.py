@@ -35,14 +35,14 @@ PLAIN = {
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels of the file
 
 
-def write(folder: Path, pictures: Sequence[tuple[Any, Sequence[Box]]]) -> Path:
-    """Write pictures with boxes, the first of class 0, others of class 1, and return the folder of the pictures."""
+def write(folder: Path, entries: Sequence[tuple[Any, Sequence[Box]]]) -> Path:
+    """Write images with boxes, the first of class 0, others of class 1, and return the folder of the images."""
     images, labels = folder / "images", folder / "labels"
     images.mkdir(parents=True)
     labels.mkdir()
-    for number, (picture, boxes) in enumerate(pictures):
-        height, width = picture.shape[:2]
-        cv2.imwrite(str(images / f"{number:02d}.png"), picture)
+    for number, (pixels, boxes) in enumerate(entries):
+        height, width = pixels.shape[:2]
+        cv2.imwrite(str(images / f"{number:02d}.png"), pixels)
         lines = [
             f"{min(place, 1)} {(x + w / 2) / width:.6f} {(y + h / 2) / height:.6f} {w / width:.6f} {h / height:.6f}"
             for place, (x, y, w, h) in enumerate(boxes)
@@ -67,11 +67,11 @@ def load(
     batch: int = 2,
     **changes: Any,
 ) -> Any:
-    """The training loader of these pictures, made as the trainer makes it, then augmented."""
+    """The training loader of these images, made as the trainer makes it, then augmented."""
     loader = plain(images, workers=workers, batch=batch, **changes)
     config = SimpleNamespace(noise=noise, crop=crop, until=until)
     loader.epoch = 0
-    augment_loader(loader, config, seed=seed, course=lambda: (loader.epoch, epochs))
+    augment_loader(loader, config, seed=seed, current_epoch=lambda: (loader.epoch, epochs))
     return loader
 
 
@@ -91,18 +91,18 @@ def changed(dataset: Any, index: int, epoch: int = 0) -> dict[str, Any]:
 
 @pytest.fixture
 def objects(tmp_path: Path) -> Path:
-    """Six pictures of different shapes: a small rectangle in a corner and a large one anywhere, one channel each."""
+    """Six images of different shapes: a small rectangle in a corner and a large one anywhere, one channel each."""
     rng = np.random.default_rng(3)
-    pictures = []
+    images = []
     for _ in range(6):
         height, width = (int(v) for v in rng.integers(90, 160, 2))
-        picture, boxes = flat(height, width, 0), []
+        pixels, boxes = flat(height, width, 0), []
         for channel, (side, part) in enumerate(((10, 10), (40, 1))):
             x, y = (int(rng.integers((length - side) // part)) for length in (width, height))
-            picture[y : y + side, x : x + side, channel] = 255
+            pixels[y : y + side, x : x + side, channel] = 255
             boxes.append((x, y, side, side))
-        pictures.append((picture, boxes))
-    return write(tmp_path / "objects", pictures)
+        images.append((pixels, boxes))
+    return write(tmp_path / "objects", images)
 
 
 # The rule
@@ -153,8 +153,8 @@ def test_rule__noise_comes_at_its_rate(tmp_path: Path) -> None:
 def test_noise__goes_onto_the_file_and_the_result_is_resized_as_the_loader_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, height: int, width: int
 ) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    images = write(tmp_path / "data", [(picture, [(5.0, 5.0, 9.0, 9.0)])] * 2)
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    images = write(tmp_path / "data", [(pixels, [(5.0, 5.0, 9.0, 9.0)])] * 2)
     seen = []
 
     def unchanged(image: Any, rng: Any) -> Any:
@@ -164,7 +164,7 @@ def test_noise__goes_onto_the_file_and_the_result_is_resized_as_the_loader_does(
     monkeypatch.setattr(augmentation, "noisy", unchanged)
     dataset = load(images, noise=1.0).dataset
     clean, label = changed(dataset, 0, epoch=-1), changed(dataset, 0)
-    assert np.array_equal(seen[0], picture)
+    assert np.array_equal(seen[0], pixels)
     assert np.array_equal(label["img"], clean["img"])
 
 
@@ -229,7 +229,7 @@ def extent(channel: Any) -> Any:
     return None if len(rows) == 0 else np.array((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
 
 
-def test_crop__equals_a_slow_cut_of_the_loaders_picture(objects: Path) -> None:
+def test_crop__equals_a_slow_cut_of_the_loaders_image(objects: Path) -> None:
     dataset = load(objects, imgsz=96).dataset
     for index in range(6):
         clean = changed(dataset, index, epoch=-1)
@@ -248,12 +248,12 @@ def test_crop__equals_a_slow_cut_of_the_loaders_picture(objects: Path) -> None:
 
 
 def test_random_window__is_the_one_that_random_crop_takes() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     boxes = np.array([[3.0, 4.0, 20.0, 30.0], [60.0, 40.0, 70.0, 50.0]])
     for seed in range(20):
         (x1, y1, x2, y2), kept = random_window((50, 70), boxes, np.random.default_rng(seed), low=0.5)
-        expected, _, indices = random_crop(picture, boxes, np.random.default_rng(seed), low=0.5)
-        assert np.array_equal(picture[y1:y2, x1:x2], expected)
+        expected, _, indices = random_crop(pixels, boxes, np.random.default_rng(seed), low=0.5)
+        assert np.array_equal(pixels[y1:y2, x1:x2], expected)
         assert np.array_equal(kept, indices)
 
 
@@ -288,7 +288,7 @@ def samples(loader: Any, epochs: int, *, first: int = 0) -> Iterator[tuple[int, 
                 yield epoch, Path(file).name, hashlib.sha256(content).hexdigest()
 
 
-def test_loader__draws_by_seed_epoch_and_picture_with_any_number_of_workers(objects: Path) -> None:
+def test_loader__draws_by_seed_epoch_and_image_with_any_number_of_workers(objects: Path) -> None:
     digests = {}
     for name, workers, seed in (("alone", 0, 0), ("again", 0, 0), ("workers", 2, 0), ("seed", 0, 1)):
         loader = load(objects, workers=workers, seed=seed)
@@ -343,15 +343,15 @@ def test_loader__mosaic_partners_are_changed_as_well(tmp_path: Path) -> None:
     images = write(tmp_path / "data", [(flat(64, 64), [(5.0, 5.0, 20.0, 20.0)])] * 8)
     loader = load(images, noise=1.0, mosaic=1.0)
     for batch in loader:
-        for picture in batch["img"].float():
-            inside = picture[picture != 114]  # the mosaic's padding
+        for pixels in batch["img"].float():
+            inside = pixels[pixels != 114]  # the mosaic's padding
             assert float((inside == 100).float().mean()) < 0.1
     off = load(images, noise=1.0, until=0.0, mosaic=1.0)
     assert set(next(iter(off))["img"].unique().tolist()) <= {*range(100, 115)}
 
 
 @pytest.mark.parametrize("crop", [0.8, 1.0])
-def test_cached_pictures__stay_as_they_are_and_give_the_same(objects: Path, crop: float) -> None:
+def test_cached_images__stay_as_they_are_and_give_the_same(objects: Path, crop: float) -> None:
     cached, read = (load(objects, cache=cache, crop=crop).dataset for cache in ("ram", None))
     before = [cached.ims[index].copy() for index in range(6)]
     for epoch in range(3):
@@ -360,7 +360,7 @@ def test_cached_pictures__stay_as_they_are_and_give_the_same(objects: Path, crop
             label["img"][:] = 0  # what later transforms may do
             assert not np.shares_memory(label["img"], cached.ims[index])
             assert np.array_equal(changed(cached, index, epoch)["img"], changed(read, index, epoch)["img"])
-    assert all(np.array_equal(cached.ims[index], picture) for index, picture in enumerate(before))
+    assert all(np.array_equal(cached.ims[index], pixels) for index, pixels in enumerate(before))
 
 
 def test_pickle__a_worker_that_is_spawned_draws_the_same(objects: Path) -> None:
@@ -372,7 +372,7 @@ def test_pickle__a_worker_that_is_spawned_draws_the_same(objects: Path) -> None:
         assert np.array_equal(changed(copy, index, 1)["img"], changed(dataset, index, 1)["img"])
 
 
-def test_samples__after_the_share_of_the_epochs_the_picture_is_as_it_is(objects: Path) -> None:
+def test_samples__after_the_share_of_the_epochs_the_image_is_as_it_is(objects: Path) -> None:
     dataset, reference = load(objects, until=0.5).dataset, plain(objects).dataset
     assert torch.equal(dataset[Key(2, epoch=2, epochs=4)]["img"], reference[2]["img"])
     assert not torch.equal(dataset[Key(2, epoch=1, epochs=4)]["img"], reference[2]["img"])

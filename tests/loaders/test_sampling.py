@@ -1,4 +1,4 @@
-"""Paired runs: the same batches for one seed, whatever else differs. Compared by digests of pictures and labels."""
+"""Paired runs: the same batches for one seed, whatever else differs. Compared by digests of images and labels."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from tests.helpers.models import training_args
 from yolokd.errors import UserError
 from yolokd.loaders.augmentation import SampleSpecific, augment_loader
 from yolokd.loaders.epoch_sampler import EpochSet, Key
-from yolokd.loaders.sampling import pair_loader
+from yolokd.loaders.sampling import sample_deterministically
 from yolokd.training.run import resume, start
 from yolokd.training.trainer import DistillTrainer
 
 MIXED = {"mosaic": 0.8, "mixup": 0.3, "cutmix": 0.3, "degrees": 10.0, "flipud": 0.3, "bgr": 0.3}
 EPOCHS = 3
-KEYS = [Key(picture, epoch, EPOCHS) for epoch in range(2) for picture in range(16)]
-Shown = tuple[str, str]  # name and digest of a picture as it is trained on
+KEYS = [Key(image, epoch, EPOCHS) for epoch in range(2) for image in range(16)]
+Shown = tuple[str, str]  # name and digest of an image as it is trained on
 Epoch = list[list[Shown]]  # by batch
 
 
 def shown(batch: dict[str, Any]) -> list[Shown]:
-    """Names and digests of a batch's pictures with their labels."""
+    """Names and digests of a batch's images with their labels."""
     found = []
     for number, file in enumerate(batch["im_file"]):
         mine = batch["batch_idx"] == number
@@ -60,7 +60,7 @@ def unpaired(data: Path, *, workers: int = 0, rank: int = -1, shuffle: bool = Tr
 def paired(data: Path, *, seed: int = 0, **options: Any) -> Any:
     loader = unpaired(data, **options)
     loader.epoch = 0
-    pair_loader(loader, seed=seed, course=lambda: (loader.epoch, EPOCHS))
+    sample_deterministically(loader, seed=seed, current_epoch=lambda: (loader.epoch, EPOCHS))
     return loader
 
 
@@ -73,12 +73,12 @@ def run_through(loader: Any, epochs: Sequence[int] = range(EPOCHS)) -> list[Epoc
     return seen
 
 
-def pictures(epoch: Epoch) -> list[Shown]:
+def images(epoch: Epoch) -> list[Shown]:
     return list(chain.from_iterable(epoch))
 
 
 def names(epoch: Epoch) -> list[str]:
-    return [name for name, _ in pictures(epoch)]
+    return [name for name, _ in images(epoch)]
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_pair_loader__another_order_and_augmentation_for_every_epoch_and_seed(
     assert all(sorted(names(epoch)) == sorted(names(epochs[0])) for epoch in epochs)
     assert len(set(names(epochs[0]))) == 16
     assert len({tuple(names(epoch)) for epoch in epochs}) == 6
-    assert len({digest for epoch in epochs for _, digest in pictures(epoch)}) == 6 * 16
+    assert len({digest for epoch in epochs for _, digest in images(epoch)}) == 6 * 16
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -191,9 +191,9 @@ def test_pair_loader__ikd_draws_from_a_stream_of_its_own(tmp_path: Path, first: 
 
     def load(crop: float) -> Any:
         loader, config = unpaired(data, cutmix=0.0), SimpleNamespace(noise=0.0, crop=crop, until=1.0)
-        steps: list[Any] = [partial(augment_loader, config=config), pair_loader]
+        steps: list[Any] = [partial(augment_loader, config=config), sample_deterministically]
         for step in steps if first == "ikd" else reversed(steps):
-            step(loader, seed=0, course=lambda: (0, EPOCHS))
+            step(loader, seed=0, current_epoch=lambda: (0, EPOCHS))
         return loader.dataset
 
     plain, whole, cut = paired(data, cutmix=0.0).dataset, load(1.0), load(0.5)
@@ -221,7 +221,7 @@ def test_pair_loader__across_devices_each_rank_takes_its_share_of_one_order(
         ranks.append(epochs)
     for one, other, alone in zip(*ranks, reference, strict=True):
         assert len(one) == len(other) == 2
-        assert sorted(pictures(one) + pictures(other)) == sorted(pictures(alone))
+        assert sorted(images(one) + images(other)) == sorted(images(alone))
     assert len({tuple(names(epoch)) for epoch in ranks[0]}) == EPOCHS
 
 
@@ -286,13 +286,13 @@ def test_start__paired_arms_see_the_same(pair: Pair, baseline: dict[int, Epoch])
     assert trained(pair, "baseline", "train.seed=1") != baseline
 
 
-def test_start__ikd_changes_pictures_and_nothing_else(pair: Pair, baseline: dict[int, Epoch]) -> None:
+def test_start__ikd_changes_images_and_nothing_else(pair: Pair, baseline: dict[int, Epoch]) -> None:
     ikd = ("augment.ikd.adversarial=null", "augment.ikd.until=0.67")
     off = trained(pair, "ikd", *ikd, "augment.ikd.noise=0", "augment.ikd.crop=1")
     assert off == baseline
     on = trained(pair, "ikd", *ikd, "augment.ikd.noise=1", "train.workers=2")
     assert [names(epoch) for epoch in on.values()] == [names(epoch) for epoch in baseline.values()]
-    assert not set(pictures(on[0] + on[1])) & set(pictures(baseline[0] + baseline[1]))
+    assert not set(images(on[0] + on[1])) & set(images(baseline[0] + baseline[1]))
     assert on[2] == baseline[2]  # past its share of the epochs
 
 
@@ -309,7 +309,7 @@ def test_start__a_batch_that_is_halved_for_memory_keeps_the_order(pair: Pair, ba
     halved = watched(lambda: start(plan, paired=True), fail_at=0, error=RuntimeError("out of memory"))
     for epoch, batches in baseline.items():
         assert [len(batch) for batch in halved[epoch]] == [4] * 4
-        assert pictures(halved[epoch]) == pictures(batches)
+        assert images(halved[epoch]) == images(batches)
 
 
 def test_start__paired_runs_have_one_size(pair: Pair) -> None:

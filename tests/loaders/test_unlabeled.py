@@ -1,4 +1,4 @@
-"""Unlabelled pictures: which are found, what they change in a step, and what they must not change."""
+"""Unlabeled images: which are found, what they change in a step, and what they must not change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ultralytics.utils.patches import imread
 
 from tests.distillation.test_model import pair, pair_of
 from tests.helpers.models import DUAL, batch, detector
-from tests.helpers.unlabeled import joined, make_pictures
+from tests.helpers.unlabeled import joined, make_images
 from yolokd.distillation.model import TeacherStudent
 from yolokd.errors import DataError, UserError
 from yolokd.loaders.unlabeled import check_unlabeled, files_of, find_unlabeled, with_absolute_paths
@@ -26,11 +26,11 @@ def recipe(source: Path | str, **train: Any) -> Recipe:
     return Recipe.from_dict({"losses": {"bckd": {}}, "train": {"unlabeled": str(source), **train}})
 
 
-# The pictures
+# The images
 
 
 def test_find_unlabeled__a_folder_with_those_below_or_a_list(tmp_path: Path) -> None:
-    free = make_pictures(tmp_path / "free", 4)
+    free = make_images(tmp_path / "free", 4)
     found = find_unlabeled(recipe(free))
     assert found is not None
     assert [Path(file).relative_to(free).as_posix() for file in found.files] == [
@@ -47,18 +47,18 @@ def test_find_unlabeled__a_folder_with_those_below_or_a_list(tmp_path: Path) -> 
     ("batch_size", "share", "extra"), [(16, 0.5, 16), (16, 0.2, 4), (8, 0.75, 24), (4, 0.01, 1), (10, 0.33, 5)]
 )
 def test_per_step__makes_the_share(tmp_path: Path, batch_size: int, share: float, extra: int) -> None:
-    found = find_unlabeled(recipe(make_pictures(tmp_path / "free", 1), unlabeled_share=share))
+    found = find_unlabeled(recipe(make_images(tmp_path / "free", 1), unlabeled_share=share))
     assert found is not None
     assert found.per_step(batch_size) == extra
 
 
-def test_find_unlabeled__damaged_pictures_are_left_out_and_named(tmp_path: Path) -> None:
-    free = make_pictures(tmp_path / "free", 2)
+def test_find_unlabeled__damaged_images_are_left_out_and_named(tmp_path: Path) -> None:
+    free = make_images(tmp_path / "free", 2)
     (free / "broken.png").write_bytes((free / "free0.png").read_bytes()[:200])
-    (free / "words.jpg").write_text("no picture")
-    photo = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
-    (free / "cut.jpg").write_bytes(photo[:300])
-    (free / "long.jpg").write_bytes(photo + b"what some cameras add")
+    (free / "words.jpg").write_text("no image")
+    image = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
+    (free / "cut.jpg").write_bytes(image[:300])
+    (free / "long.jpg").write_bytes(image + b"what some cameras add")
     cv2.imwrite(str(free / "tiny.png"), np.zeros((64, 9, 3), np.uint8))
     found = find_unlabeled(recipe(free))
     assert found is not None
@@ -70,26 +70,26 @@ def test_find_unlabeled__damaged_pictures_are_left_out_and_named(tmp_path: Path)
 
 
 def test_find_unlabeled__nothing_to_find(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no unlabelled pictures at '.*missing': no such folder"):
+    with pytest.raises(DataError, match=r"no unlabeled images at '.*missing': no such folder"):
         find_unlabeled(recipe(tmp_path / "missing"))
-    with pytest.raises(DataError, match="holds no pictures"):
+    with pytest.raises(DataError, match="holds no images"):
         find_unlabeled(recipe(tmp_path))
-    (tmp_path / "words.jpg").write_text("no picture")
-    with pytest.raises(DataError, match=r"None of the 1 unlabelled pictures .*words.jpg"):
+    (tmp_path / "words.jpg").write_text("no image")
+    with pytest.raises(DataError, match=r"None of the 1 unlabeled images .*words.jpg"):
         find_unlabeled(recipe(tmp_path))
     plain = Recipe.from_dict({"losses": {}, "train": {"unlabeled": "x"}}, name="mine")
     with pytest.raises(UserError, match=r"recipe 'mine' has no losses.*'x'.*Leave --unlabeled"):
         find_unlabeled(plain)
 
 
-def test_check_unlabeled__pictures_of_a_split_that_is_scored(tmp_path: Path) -> None:
-    free = make_pictures(tmp_path / "free", 3)
+def test_check_unlabeled__images_of_a_split_that_is_scored(tmp_path: Path) -> None:
+    free = make_images(tmp_path / "free", 3)
     (tmp_path / "val").mkdir()
     (tmp_path / "val" / "other_name.png").symlink_to(free / "free2.png")
     found = find_unlabeled(recipe(free))
     assert found is not None
     for split in ("val", "test"):
-        with pytest.raises(DataError, match=f"1 of the unlabelled pictures .* {split} split: .*free2.png"):
+        with pytest.raises(DataError, match=f"1 of the unlabeled images .* {split} split: .*free2.png"):
             check_unlabeled(found, recipe(free), {split: [tmp_path / "val"]})
     assert check_unlabeled(found, recipe(free), {"train": [free]}) == []
     with pytest.raises(UserError, match=r"train\.rect"):
@@ -103,7 +103,7 @@ def test_with_absolute_paths__the_rest_stays(tmp_path: Path, monkeypatch: pytest
 
 
 def fixed(model: TeacherStudent) -> TeacherStudent:
-    """The same with BatchNorm by its running statistics, so that pictures do not see each other."""
+    """The same with BatchNorm by its running statistics, so that images do not see each other."""
     for module in model.student_model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
@@ -141,18 +141,18 @@ def logits(model: TeacherStudent, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("normalizer", ["positives", "target_scores"])
-def test_loss__bckd_is_the_mean_over_all_pictures_by_the_labelled_pictures_count(normalizer: str) -> None:
+def test_loss__bckd_is_the_mean_over_all_images_by_the_labeled_images_count(normalizer: str) -> None:
     model = fixed(pair({"bckd": {"cls": 1.0, "box": 0.0, "normalizer": normalizer}}))
     small, data = batch(2), joined(batch(2), 3)
     _, alone = model(small)
     _, together = model(data)
     with torch.no_grad():
         sums = bckd_cls_map(*logits(model, torch.cat([data["img"], data["unlabeled"]]))).sum(1)  # (5,)
-    count = float(sums[:2].sum()) / float(alone["kd_bckd_cls"])  # N of the two labelled pictures
+    count = float(sums[:2].sum()) / float(alone["kd_bckd_cls"])  # N of the two labeled images
     assert float(together["kd_bckd_cls"]) == pytest.approx(float(sums.mean()) / (count / 2), rel=1e-4)
 
 
-def test_loss__a_copy_of_the_labelled_pictures_changes_nothing() -> None:
+def test_loss__a_copy_of_the_labeled_images_changes_nothing() -> None:
     losses: dict[str, Any] = {"bckd": {}, "ssim": {}, "ultralytics": {}, "cwd": {}, "fbkd": {}}
     model = fixed(pair(losses))
     data = batch(3)
@@ -186,7 +186,7 @@ def test_loss__every_shipped_recipe_takes_them(name: str) -> None:
     loss.sum().backward()
     assert all(bool(torch.isfinite(value)) for value in items.values())
     assert model.distillation is not None
-    model.distillation.alarms.read()
+    model.distillation.anomaly_checks.read()
 
 
 @pytest.mark.parametrize("scope", ["instance", "image", "level"])
@@ -200,4 +200,4 @@ def test_loss__aid_records_them_as_background(scope: str) -> None:
     assert not seen.weights.instances.counted[2:].any()
     assert seen.weights.instances.counted[:2].any()
     assert all(len(values) == 5 for values in seen.maps.values())
-    assert files_of(data) == ["picture0.jpg", "picture1.jpg", "extra0.jpg", "extra1.jpg", "extra2.jpg"]
+    assert files_of(data) == ["image0.jpg", "image1.jpg", "extra0.jpg", "extra1.jpg", "extra2.jpg"]

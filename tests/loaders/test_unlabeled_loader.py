@@ -1,4 +1,4 @@
-"""The stream of unlabelled pictures: what it shows when, and that the labelled ones never notice it."""
+"""The stream of unlabeled images: what it shows when, and that the labeled ones never notice it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from tests.helpers.fixtures import Pair
 from tests.helpers.models import training_args
-from tests.helpers.unlabeled import make_pictures, state_of
+from tests.helpers.unlabeled import make_images, state_of
 from tests.loaders.test_sampling import MIXED, shown
 from tests.training.test_trainer import rows, stop_after
-from yolokd.data.layout import pictures
+from yolokd.data.layout import images_of
 from yolokd.errors import DataError
 from yolokd.loaders.epoch_sampler import Key
 from yolokd.loaders.sampling import UNLABELED, Pairing
@@ -34,7 +34,7 @@ Shown = tuple[list[str], Tensor]
 
 @pytest.fixture(scope="session")
 def free(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_pictures(tmp_path_factory.mktemp("free"))
+    return make_images(tmp_path_factory.mktemp("free"))
 
 
 def turns(count: int, *, epoch: int = 0, pairing: Pairing = STREAM, **options: Any) -> Turns:
@@ -45,9 +45,9 @@ def keys(source: Turns, batches: int) -> list[list[Key]]:
     return list(islice(source, batches))
 
 
-def test_turns__every_picture_once_a_turn_in_a_new_order() -> None:
+def test_turns__every_image_once_a_turn_in_a_new_order() -> None:
     flat = list(chain.from_iterable(keys(turns(6), 4)))
-    first, second = [key.picture for key in flat[:6]], [key.picture for key in flat[6:]]
+    first, second = [key.image for key in flat[:6]], [key.image for key in flat[6:]]
     assert sorted(first) == sorted(second) == list(range(6))
     assert first != second
     assert [key.turn for key in flat] == [0] * 6 + [1] * 6
@@ -66,7 +66,7 @@ def test_turns__processes_share_a_step() -> None:
     assert [[*first, *second] for first, second in zip(*shares, strict=True)] == whole
 
 
-def test_turns__fewer_pictures_than_a_step_takes() -> None:
+def test_turns__fewer_images_than_a_step_takes() -> None:
     (batch,) = keys(turns(2, batch=5), 1)
     assert [key.turn for key in batch] == [0, 0, 1, 1, 2]
 
@@ -77,7 +77,7 @@ def test_turns__depend_on_the_seed() -> None:
 
 def make_set(free: Path, *, wide: bool = True, **changes: Any) -> UnlabeledSet:
     args = training_args(**{"deterministic": False, **MIXED, **changes})
-    return build_set(pictures(free), args, DATA, Pairing(0, stream=(UNLABELED,), wide=wide), batch=3, stride=32)
+    return build_set(images_of(free), args, DATA, Pairing(0, stream=(UNLABELED,), wide=wide), batch=3, stride=32)
 
 
 def stream(free: Path, *, workers: int = 0, epoch: int = 0, **changes: Any) -> UnlabeledStream:
@@ -87,7 +87,7 @@ def stream(free: Path, *, workers: int = 0, epoch: int = 0, **changes: Any) -> U
 
 def take(source: UnlabeledStream, steps: int) -> list[Shown]:
     images = [source.images(LIKE) for _ in range(steps)]
-    return [(files, picture) for picture, files in images]
+    return [(files, image) for image, files in images]
 
 
 def same(one: list[Shown], other: list[Shown]) -> bool:
@@ -103,7 +103,7 @@ def test_images__do_not_depend_on_workers_nor_on_what_was_loaded(free: Path, cac
     assert all(images.shape == (3, 3, 64, 64) and images.dtype == torch.float32 for _, images in alone)
 
 
-def test_images__take_the_labelled_pictures_size(free: Path) -> None:
+def test_images__take_the_labeled_images_size(free: Path) -> None:
     images, _ = stream(free).images(torch.zeros(2, 3, 96, 96))
     assert images.shape == (3, 3, 96, 96)
 
@@ -121,15 +121,15 @@ def test_images__leave_the_runs_random_numbers_and_the_folder_alone(free: Path, 
     assert state_of(free) == before
 
 
-def test_images__decoded_pictures_that_lie_beside_are_neither_read_nor_deleted(tmp_path: Path) -> None:
-    free = make_pictures(tmp_path / "free", 2)
+def test_images__decoded_images_that_lie_beside_are_neither_read_nor_deleted(tmp_path: Path) -> None:
+    free = make_images(tmp_path / "free", 2)
     before = take(stream(free), 2)
     (free / "free0.npy").write_bytes(b"not an array")
     assert same(before, take(stream(free), 2))
     assert (free / "free0.npy").read_bytes() == b"not an array"
 
 
-def test_close_mosaic__shows_single_pictures_from_then_on(free: Path) -> None:
+def test_close_mosaic__shows_single_images_from_then_on(free: Path) -> None:
     off = ("mixup", "cutmix", "degrees", "translate", "scale", "bgr", "hsv_h", "hsv_s", "hsv_v")
     plain: dict[str, Any] = {"mosaic": 1.0, **dict.fromkeys(off, 0.0)}
     source = stream(free, workers=2, **plain)
@@ -137,8 +137,8 @@ def test_close_mosaic__shows_single_pictures_from_then_on(free: Path) -> None:
     source.close_mosaic(training_args(**plain))
     after = take(source, 2)
     assert [files for files, _ in after] == [files for files, _ in first]  # the same epoch again
-    grey = [(images * 255).round().eq(114).all(1).float().mean((1, 2)) for _, images in after]
-    assert all(bool((share > 0.2).all()) for share in grey)  # 48 of 64 rows are the picture's
+    gray = [(images * 255).round().eq(114).all(1).float().mean((1, 2)) for _, images in after]
+    assert all(bool((share > 0.2).all()) for share in gray)  # 48 of 64 rows are the image's
 
 
 def test_ikd__changes_them_as_long_as_it_lasts(free: Path) -> None:
@@ -155,7 +155,7 @@ Step = tuple[int, list[tuple[str, str]], list[str], Tensor]
 
 
 def watch(patch: pytest.MonkeyPatch) -> list[Step]:
-    """Record epoch, labelled pictures, and names and pixels of the unlabelled ones of each step to come."""
+    """Record epoch, labeled images, and names and pixels of the unlabeled ones of each step to come."""
     seen: list[Step] = []
     original = DistillTrainer.preprocess_batch
 
@@ -170,7 +170,7 @@ def watch(patch: pytest.MonkeyPatch) -> list[Step]:
 
 
 @pytest.mark.parametrize(("workers", "paired"), [(0, True), (2, True), (0, False)])
-def test_start__labelled_batches_are_the_same_with_and_without(
+def test_start__labeled_batches_are_the_same_with_and_without(
     tiny_pair: Pair, free: Path, monkeypatch: pytest.MonkeyPatch, workers: int, paired: bool
 ) -> None:
     before = state_of(free)
@@ -186,7 +186,7 @@ def test_start__labelled_batches_are_the_same_with_and_without(
     assert state_of(free) == before
 
 
-def test_resume__goes_on_with_the_pictures_that_were_next(
+def test_resume__goes_on_with_the_images_that_were_next(
     tiny_pair: Pair, free: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = ["train.close_mosaic=1"]
@@ -200,7 +200,7 @@ def test_resume__goes_on_with_the_pictures_that_were_next(
         stop_after(patch, 2)
         with pytest.raises(KeyboardInterrupt):
             start(plans[1], paired=True)
-    monkeypatch.chdir(free)  # the run knows where its pictures lie
+    monkeypatch.chdir(free)  # the run knows where its images lie
     with monkeypatch.context() as patch:
         rest = watch(patch)
         resume(str(plans[1].folder))
@@ -210,15 +210,15 @@ def test_resume__goes_on_with_the_pictures_that_were_next(
         assert torch.equal(step[3], expected[3])
 
 
-def test_resume__pictures_that_are_gone(tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    free = make_pictures(tmp_path / "free", 4)
+def test_resume__images_that_are_gone(tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = make_images(tmp_path / "free", 4)
     plan = tiny_pair.plan("bckd", unlabeled=str(free))
     with monkeypatch.context() as patch:
         stop_after(patch, 1)
         with pytest.raises(KeyboardInterrupt):
             start(plan)
     free.rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="no unlabelled pictures at"):
+    with pytest.raises(DataError, match="no unlabeled images at"):
         resume(str(plan.folder))
 
 
@@ -226,6 +226,6 @@ def test_start__everything_takes_them_and_says_so(tiny_pair: Pair, free: Path) -
     plan = tiny_pair.plan("everything", ["train.multi_scale=0.5"], epochs=1, unlabeled=str(free))
     run = start(plan)
     assert all(float(rows(run)[0][f"train/kd_{term}"]) > 0 for term in plan.recipe.terms())
-    assert '"pictures": 10' in (run / "provenance.json").read_text()
+    assert '"images": 10' in (run / "provenance.json").read_text()
     assert str(free) in (run / "recipe.yaml").read_text()
     assert "unlabeled" not in (run / "args.yaml").read_text().split("yolokd:")[0]

@@ -11,7 +11,7 @@ def test_aid_weight__closed_form() -> None:
     assert weights.tolist() == pytest.approx([1, 0.904837, 0.818731, 0.606531, 0.367879], abs=5e-7)
 
 
-def test_aid_weight__a_bad_teacher_halves_the_say_of_its_picture() -> None:
+def test_aid_weight__a_bad_teacher_halves_the_say_of_its_image() -> None:
     weighted = aid_weight(torch.tensor([0.0, 10.0])) * torch.tensor([2.0, 2.0])
     assert weighted.mean().item() == pytest.approx(1.367879, abs=5e-7)
 

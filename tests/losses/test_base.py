@@ -32,8 +32,8 @@ def test_grid__spread_puts_each_cell_at_its_anchor() -> None:
     assert gradient(spread, maps["p3"]).eq(1).all()
 
 
-def test_grid__centres_equal_those_of_ultralytics() -> None:
-    points, strides = GRID.centres(CPU)
+def test_grid__centers_equal_those_of_ultralytics() -> None:
+    points, strides = GRID.centers(CPU)
     features = [torch.empty(1, 1, *shape) for shape in GRID.shapes.values()]
     theirs, their_strides = make_anchors(features, torch.tensor(list(STRIDES.values())), 0.5)
     assert torch.equal(points, theirs * their_strides)
@@ -61,7 +61,7 @@ def test_head__boxes_equal_those_of_ultralytics(bins: int) -> None:
 
 def test_head__plain_distances_are_counted_in_cells() -> None:
     raw = torch.rand(1, GRID.anchors, 4)
-    points, strides = GRID.centres(CPU)
+    points, strides = GRID.centers(CPU)
     boxes = Head(torch.empty(1, GRID.anchors, 3), raw, GRID).boxes
     torch.testing.assert_close(boxes, dist2bbox(raw * strides, points, xywh=False))
 

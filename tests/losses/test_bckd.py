@@ -21,7 +21,7 @@ NONE = nn.ModuleDict()
 
 
 def logits(*values: float) -> Tensor:
-    """One picture, one anchor, a class per value."""
+    """One image, one anchor, a class per value."""
     return torch.tensor([[values]], dtype=torch.float64, requires_grad=True)
 
 

@@ -190,7 +190,7 @@ def test_fgd__both_context_blocks_are_trained() -> None:
 
 def test_fgd__a_step_without_boxes_is_refused() -> None:
     loss = fgd()
-    with pytest.raises(RunError, match="`fgd` needs the boxes of 2 pictures, got those of 0"):
+    with pytest.raises(RunError, match="`fgd` needs the boxes of 2 images, got those of 0"):
         loss.maps(replace(make_step(), boxes_xyxy_px=()), build(loss), ["fgd"])
 
 

@@ -35,7 +35,7 @@ def test_random_mask__hides_each_cell_on_its_own() -> None:
     assert set(mask.flatten().tolist()) == {0.0, 1.0}
     cells = mask.numel()
     assert abs((mask == 0).sum().item() - 0.65 * cells) < 5 * (0.65 * 0.35 * cells) ** 0.5
-    right = (mask[..., 1:] * mask[..., :-1]).mean().item()  # independent neighbours are both visible at 0.35²
+    right = (mask[..., 1:] * mask[..., :-1]).mean().item()  # independent neighbors are both visible at 0.35²
     assert abs(right - 0.35**2) < 0.005
 
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, distributed, multiprocessing
 
 from tests.helpers.pairs import BOXES, build, leaves
-from tests.helpers.steps import make_step, pictures
+from tests.helpers.steps import images, make_step
 from yolokd.losses.base import Loss, Step
 from yolokd.losses.table import LOSSES
 from yolokd.recipe import Losses
 
 RANKS, BATCH = 2, 4
-ALONE = {"pkd", "ultralytics"}  # statistics of each process's own pictures
+ALONE = {"pkd", "ultralytics"}  # statistics of each process's own images
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in LOSSES},
     "bckd by mass": ("bckd", {"normalizer": "target_scores"}),
@@ -35,7 +35,7 @@ def loss_of(variant: str) -> Loss:
 
 def whole_step() -> Step:
     step = make_step(batch=BATCH, weights=(0.8, 0.2))
-    return replace(pictures(step, slice(None)), boxes_xyxy_px=(*BOXES, BOXES[1], BOXES[0] / 2))
+    return replace(images(step, slice(None)), boxes_xyxy_px=(*BOXES, BOXES[1], BOXES[0] / 2))
 
 
 def with_mass(step: Step, mass: float) -> Step:
@@ -44,11 +44,11 @@ def with_mass(step: Step, mass: float) -> Step:
 
 def half_step(rank: int) -> Step:
     size = BATCH // RANKS
-    return with_mass(pictures(whole_step(), slice(rank * size, (rank + 1) * size)), MASSES[rank])
+    return with_mass(images(whole_step(), slice(rank * size, (rank + 1) * size)), MASSES[rank])
 
 
 def outcome(variant: str, step: Step, *, ranks: int) -> Outcome:
-    """The value of each term; gradients as Ultralytics makes them of loss × pictures × ranks, before DDP averages."""
+    """The value of each term; gradients as Ultralytics makes them of loss × images × ranks, before DDP averages."""
     loss = loss_of(variant)
     parts = build(loss)
     maps = loss.maps(step, parts, loss.terms)
@@ -80,7 +80,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Outcome]]
 
 
 def averaged(halves: list[dict[str, Outcome]], variant: str) -> Outcome:
-    """The two halves as DDP puts them together: values and gradients of parts averaged, those of pictures joined."""
+    """The two halves as DDP puts them together: values and gradients of parts averaged, those of images joined."""
     pairs = {key: [half[variant][key] for half in halves] for key in halves[0][variant]}
     return {
         key: torch.cat(both) / RANKS if key.startswith("leaf") else torch.stack(both).mean(0)

@@ -76,13 +76,13 @@ def test_ssim_map__inverted_checkerboard_is_all_structure() -> None:
 
 def test_ssim_map__faint_checkerboard_loses_luminance_and_contrast() -> None:
     board = checkerboard()
-    centre = ssim_map(board, board / 2)[0, 0, 12, 12].item()
-    assert centre == pytest.approx(0.800064 * 0.800574, abs=1e-5)
-    assert centre == pytest.approx(0.640511, abs=5e-6)
+    center = ssim_map(board, board / 2)[0, 0, 12, 12].item()
+    assert center == pytest.approx(0.800064 * 0.800574, abs=1e-5)
+    assert center == pytest.approx(0.640511, abs=5e-6)
 
 
 @pytest.mark.parametrize("normalize", ["image", "channel", "level"])
-def test_ssim_loss_map__normalised_features_are_blind_to_scale_and_offset(normalize: Any) -> None:
+def test_ssim_loss_map__normalized_features_are_blind_to_scale_and_offset(normalize: Any) -> None:
     x = uniform(2, 3, 16, 16)
     torch.testing.assert_close(
         ssim_loss_map(5 * x - 2, x, normalize=normalize), torch.zeros(2, 16, 16).double(), rtol=0, atol=1e-6
@@ -239,7 +239,7 @@ def test_ssim_loss_map__stays_in_range_far_outside_of_it() -> None:
 
 
 @pytest.mark.parametrize("normalize", SCOPES)
-def test_ssim_loss_map__is_the_same_however_many_pictures_go_at_a_time(
+def test_ssim_loss_map__is_the_same_however_many_images_go_at_a_time(
     normalize: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     student, teacher, weight = uniform(5, 3, 13, 14), uniform(5, 3, 13, 14), uniform(5, 13, 14)

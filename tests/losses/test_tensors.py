@@ -105,11 +105,11 @@ def test_mean_over_ranks__two_processes_agree_on_the_mean(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "pictures, values, sizes", [(5, 2**18, [1] * 5), (5, 2**17, [2, 2, 1]), (3, 2**18 + 1, [1, 1, 1]), (2, 0, [2])]
+    "images, values, sizes", [(5, 2**18, [1] * 5), (5, 2**17, [2, 2, 1]), (3, 2**18 + 1, [1, 1, 1]), (2, 0, [2])]
 )
-def test_portions__cover_each_picture_once(pictures: int, values: int, sizes: list[int]) -> None:
-    x = torch.empty(pictures, values, device="cpu") if values else torch.empty(pictures, 0)
-    rows = torch.arange(pictures)
+def test_portions__cover_each_image_once(images: int, values: int, sizes: list[int]) -> None:
+    x = torch.empty(images, values, device="cpu") if values else torch.empty(images, 0)
+    rows = torch.arange(images)
     assert [len(rows[part]) for part in portions(x)] == sizes
     assert torch.equal(torch.cat([rows[part] for part in portions(x)]), rows)
 

@@ -89,7 +89,7 @@ def test_train__keys_that_yolokd_owns_are_refused_with_the_reason(key: str, reas
     ("key", "value", "reason"),
     [
         ("compile", True, "is refused by Ultralytics while distilling; leave it out, or write losses: {}"),
-        ("quantize", 8, "would quantise the teacher as well; leave it out, or write losses: {}"),
+        ("quantize", 8, "would quantize the teacher as well; leave it out, or write losses: {}"),
     ],
 )
 def test_train__compile_and_quantize_are_refused_with_losses_only(key: str, value: Any, reason: str) -> None:
@@ -177,4 +177,4 @@ def test_train__yolokds_own_keys_stand_beside_them() -> None:
         with pytest.raises(RecipeError, match=rf"train\.{wrong.partition('=')[0]}: must be"):
             load_recipe("bckd", [f"train.{wrong}"])
     with pytest.raises(RecipeError, match="did you mean unlabeled_share"):
-        load_recipe("bckd", ["train.unlabelled_share=0.5"])
+        load_recipe("bckd", ["train.unlabeled_share=0.5"])

@@ -272,9 +272,9 @@ def test_schedule_of__a_loss_may_have_its_own() -> None:
     }
 
 
-@pytest.mark.parametrize(("common", "twin", "end"), [(1.0, 0.67, 0.67), (0.5, 0.67, 0.5), (0.5, 1.0, 0.5)])
-def test_schedule_of__the_twin_ends_with_whichever_comes_first(common: float, twin: float, end: float) -> None:
-    data = {"losses": {}, "augment": {"ikd": {"until": twin}}, "schedule": {"until": common, "shape": "linear"}}
+@pytest.mark.parametrize(("common", "example", "end"), [(1.0, 0.67, 0.67), (0.5, 0.67, 0.5), (0.5, 1.0, 0.5)])
+def test_schedule_of__the_twin_ends_with_whichever_comes_first(common: float, example: float, end: float) -> None:
+    data = {"losses": {}, "augment": {"ikd": {"until": example}}, "schedule": {"until": common, "shape": "linear"}}
     assert Recipe.from_dict(data).schedule_of("ikd") == Schedule(until=end, shape="linear")
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from tests.helpers import tiny
 from tests.helpers.making import NAMES, Oracle, checkpoint, two_arms
-from yolokd.report import charts, gallery, scoring
+from yolokd.report import charts, examples, scoring
 
 
 @pytest.fixture(scope="session")
 def odd_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.data_set(tmp_path_factory.mktemp("odd"), names=NAMES, pictures=8, seed=3)
+    return tiny.data_set(tmp_path_factory.mktemp("odd"), names=NAMES, images=8, seed=3)
 
 
 @pytest.fixture
@@ -38,6 +38,6 @@ def runs(tmp_path: Path, odd_data: Path, teacher: Path, oracle: Oracle) -> list[
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Charts and photos that take no time."""
+    """Charts and images that take no time."""
     monkeypatch.setattr(charts, "_svg", lambda *_: b"<svg/>")
-    monkeypatch.setattr(gallery, "draw", lambda *_: b"jpeg")
+    monkeypatch.setattr(examples, "draw", lambda *_: b"jpeg")

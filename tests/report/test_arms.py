@@ -12,13 +12,13 @@ from yolokd.comparison.results import results
 from yolokd.comparison.spec import read
 from yolokd.report.arms import Arms, budget, gather
 from yolokd.report.runs import read_run
-from yolokd.report.scoring import Scores, open_pictures, score_study
+from yolokd.report.scoring import Scores, open_images, score_study
 from yolokd.report.study import open_study
 
 
 def arms_of(folders: list[Path], data: Path, cache: Path) -> tuple[Arms, Scores]:
     study = open_study(folders)
-    scores = score_study(study, open_pictures(str(data)), cache, progress=lambda name, share: None)
+    scores = score_study(study, open_images(str(data)), cache, progress=lambda name, share: None)
     return gather(study, scores), scores
 
 

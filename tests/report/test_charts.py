@@ -86,28 +86,28 @@ def test_make__a_longer_legend_takes_nothing_from_the_chart() -> None:
     assert height(8) > height(1) + 70
 
 
-def luminance(colour: str) -> float:
+def luminance(color: str) -> float:
     """Relative luminance by WCAG 2.2."""
-    parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+    parts = [int(color[n : n + 2], 16) / 255 for n in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 def test_themes__stand_out_from_the_page(theme: object) -> None:
-    def contrast(colour: str) -> float:
-        high, low = sorted((luminance(colour), luminance(theme.paper)), reverse=True)  # type: ignore[attr-defined]
+    def contrast(color: str) -> float:
+        high, low = sorted((luminance(color), luminance(theme.paper)), reverse=True)  # type: ignore[attr-defined]
         return (high + 0.05) / (low + 0.05)
 
-    for colour in theme.series:  # type: ignore[attr-defined]
-        assert contrast(colour) >= 3
-    for colour in (theme.ink, theme.muted):  # type: ignore[attr-defined]
-        assert contrast(colour) >= 4.5
+    for color in theme.series:  # type: ignore[attr-defined]
+        assert contrast(color) >= 3
+    for color in (theme.ink, theme.muted):  # type: ignore[attr-defined]
+        assert contrast(color) >= 4.5
 
 
 def test_look__recipes_beyond_the_palette_still_differ() -> None:
     looks = [Look(number=n) for n in range(12)]
-    assert len({(look.colour(LIGHT), look.marker, look.dashes) for look in looks}) == 12
+    assert len({(look.color(LIGHT), look.marker, look.dashes) for look in looks}) == 12
 
 
 def test_shortened__keeps_both_ends() -> None:

@@ -12,11 +12,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision.ops import box_convert, box_iou
 
-from yolokd.report.matching import IOU, USUAL_THRESHOLD, Tally, best_threshold, in_crowds, iou, match
+from yolokd.report.matching import IOU, USUAL_THRESHOLD, LossAccumulator, best_threshold, in_crowds, iou, match
 
 
 def things(rng: np.random.Generator, count: int, *, scores: bool) -> list[dict[str, Any]]:
-    """Boxes crowded into three pictures and two classes, with equal scores among them."""
+    """Boxes crowded into three images and two classes, with equal scores among them."""
     made = []
     for _ in range(count):
         box = [*rng.uniform(0, 20, 2), *rng.uniform(8, 20, 2)]
@@ -32,7 +32,7 @@ def overlap(box: Any, other: Any) -> float:
 
 
 def slow_match(objects: list[Any], detections: list[Any]) -> tuple[set[int], set[int]]:
-    """One detection after the other over all pictures, with no arrays and no groups."""
+    """One detection after the other over all images, with no arrays and no groups."""
     right, taken = set(), set()
     for place in sorted(range(len(detections)), key=lambda n: -detections[n]["score"]):
         found = detections[place]
@@ -134,8 +134,8 @@ def test_best_threshold__without_any_hit_is_the_usual_one() -> None:
 
 
 def test_tally__counts() -> None:
-    tally = Tally(objects=4, right=3, false=2)
-    assert tally.missed == 1
-    assert tally.f1 == pytest.approx(6 / 9)
-    assert Tally(0, 0, 0).f1 == 1.0
-    assert Tally(0, 0, 1).f1 == 0.0
+    accumulator = LossAccumulator(objects=4, right=3, false=2)
+    assert accumulator.missed == 1
+    assert accumulator.f1 == pytest.approx(6 / 9)
+    assert LossAccumulator(0, 0, 0).f1 == 1.0
+    assert LossAccumulator(0, 0, 1).f1 == 0.0

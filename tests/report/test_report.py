@@ -24,8 +24,8 @@ Pages = tuple[Node, Node, Path]
 def report(folders: list[Path], tmp_path: Path, *, data: str | None = None) -> Pages:
     """Write a report; return its HTML, its Markdown and where it lies."""
     html = write(folders, tmp_path / "r.html", data=data)
-    page, twin = html.read_text(encoding="utf-8"), html.with_suffix(".md").read_text(encoding="utf-8")
-    return read_html(page), read_markdown(twin), html
+    page, example = html.read_text(encoding="utf-8"), html.with_suffix(".md").read_text(encoding="utf-8")
+    return read_html(page), read_markdown(example), html
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +44,18 @@ def headings(page: Node) -> list[str]:
 
 
 def test_write__both_pages_say_the_same(drawn: Pages) -> None:
-    page, twin, _ = drawn
-    parts = ["Comparison", "Accuracy", "Accuracy and cost", "Training", "Pictures", "How this was measured", "Runs"]
-    assert headings(page) == headings(twin) == parts
-    assert tables(page) == [table for table in tables(twin) if table[0][0] != "ground truth"]
+    page, example, _ = drawn
+    parts = ["Comparison", "Accuracy", "Accuracy and cost", "Training", "Images", "How this was measured", "Runs"]
+    assert headings(page) == headings(example) == parts
+    assert tables(page) == [table for table in tables(example) if table[0][0] != "ground truth"]
     (statement,) = page.all("ul", "statements")
-    assert statement.text in " ".join(twin.text.split())
-    assert [n.attributes["alt"] for n in page.all("img")] == [n.attributes["alt"] for n in twin.all("img")]
+    assert statement.text in " ".join(example.text.split())
+    assert [n.attributes["alt"] for n in page.all("img")] == [n.attributes["alt"] for n in example.all("img")]
     titles = [n.text for n in page.all("figcaption")]
     for title in ("Difference to plain training", "AP by class", "AP against latency", "Box loss"):
         assert title in titles
-        assert title in twin.text
-    assert {"bckd: distillation terms", "bckd: pull of each term", "bckd: share of each term"} <= set(titles)
+        assert title in example.text
+    assert {"bckd: distillation terms", "bckd: gradient ratio of each term", "bckd: share of each term"} <= set(titles)
 
 
 def test_write__needs_no_network_and_runs_nothing(drawn: Pages) -> None:
@@ -76,30 +76,30 @@ def test_write__needs_no_network_and_runs_nothing(drawn: Pages) -> None:
 
 
 def test_write__names_that_want_to_be_markup_stay_text(drawn: Pages) -> None:
-    page, twin, html = drawn
+    page, example, html = drawn
     assert "<script" not in html.read_text(encoding="utf-8")
     assert [row[0] for row in tables(page)[1]] == ["class", *NAMES]
-    assert [row[0] for row in tables(twin)[1]] == ["class", *NAMES]
-    assert twin.all("script") == twin.all("em") == []
+    assert [row[0] for row in tables(example)[1]] == ["class", *NAMES]
+    assert example.all("script") == example.all("em") == []
     for file in html.with_name("r_files").glob("*.svg"):
         assert "<script" not in file.read_text(encoding="utf-8")
 
 
 def test_write__charts_for_light_and_dark_pages(drawn: Pages) -> None:
     page, _, html = drawn
-    pictures = page.all("picture")
-    assert len(pictures) >= 12
+    elements = page.all("image")
+    assert len(elements) >= 12
     files = [file.read_bytes() for file in html.with_name("r_files").glob("*.svg")]
-    for picture in pictures:
-        (source,), (image,) = picture.all("source"), picture.all("img")
+    for element in elements:
+        (source,), (image,) = element.all("source"), element.all("img")
         assert source.attributes["media"] == "(prefers-color-scheme: dark)"
         light, dark = decoded(image.attributes["src"]), decoded(source.attributes["srcset"])
         assert light != dark
         assert light in files
 
 
-def test_write__pictures_side_by_side(drawn: Pages) -> None:
-    page, twin, html = drawn
+def test_write__images_side_by_side(drawn: Pages) -> None:
+    page, example, html = drawn
     rows = page.all("article")
     assert 1 <= len(rows) <= 6
     for row in rows:
@@ -110,7 +110,7 @@ def test_write__pictures_side_by_side(drawn: Pages) -> None:
         assert len(sizes) == 1
         assert max(sizes.pop()) == 560
     assert "baseline, seed 0 and bckd, seed 0 differ most in F1" in page.text
-    for node in twin.all("img"):
+    for node in example.all("img"):
         assert (html.parent / node.attributes["src"]).is_file()
 
 
@@ -137,11 +137,11 @@ def test_write__a_comparison(tmp_path: Path, odd_data: Path, teacher: Path, orac
     assert table[4][5:7] == ["[−39.3, +24.3]", "undecided"]
     kinds = [node.attributes["class"] for node in page.all("ul", "statements")[0].all("li")]
     assert kinds == ["gain", "undecided"]
-    (alarms,) = page.all("div", "alarms")
-    assert "Not started yet: student/ssim-1." in alarms.text
-    assert "student/ssim-1 is not finished; its log ends with: Error: disk full" in alarms.text
-    assert "student/bckd-0 scores" in alarms.text  # the oracle does not know what the comparison found
-    assert "in the comparison; its table keeps the latter" in alarms.text
+    (anomaly_checks,) = page.all("div", "alarms")
+    assert "Not started yet: student/ssim-1." in anomaly_checks.text
+    assert "student/ssim-1 is not finished; its log ends with: Error: disk full" in anomaly_checks.text
+    assert "student/bckd-0 scores" in anomaly_checks.text  # the oracle does not know what the comparison found
+    assert "in the comparison; its table keeps the latter" in anomaly_checks.text
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -152,10 +152,10 @@ def test_write__data_that_are_gone_leave_the_curves(
     folder = make_comparison(tmp_path / "c", gone, teacher, {"baseline": (0.2, 0.3), "bckd": (0.3, 0.4)})
     page, _, _ = report([folder], tmp_path)
     assert headings(page) == ["Before you read on", "Comparison", "Training", "How this was measured", "Runs"]
-    assert "Nothing was scored and there are no pictures here, since the data are not to be had" in page.text
+    assert "Nothing was scored and there are no images here, since the data are not to be had" in page.text
     assert tables(page)[0][3][4:6] == ["+10.0", "[+10.0, +10.0]"]
     page, _, _ = report([folder], tmp_path, data=str(odd_data))
-    assert "Pictures" in headings(page)
+    assert "Images" in headings(page)
     assert "(another fingerprint)" in page.text
     with pytest.raises(DataError, match="no data YAML"):
         write([folder], tmp_path / "r.html", data="nowhere.yaml")
@@ -174,7 +174,7 @@ def test_write__damaged_and_unfinished_runs_are_shown_as_such(
     odd = make_run(tmp_path / "odd", odd_data, "cwd", teacher=teacher, columns=bad)
     (runs[1] / "weights" / "last.pt").unlink()
     page, _, _ = report([*runs, half, odd], tmp_path)
-    (alarms,) = page.all("div", "alarms")
+    (anomaly_checks,) = page.all("div", "alarms")
     for words in (
         "plain-1 has no weights/last.pt that can be read, so it is not scored.",
         "half is unfinished, 3 of 3 epochs; its score stands with the runs and counts in no mean.",
@@ -182,7 +182,7 @@ def test_write__damaged_and_unfinished_runs_are_shown_as_such(
         "odd: train/kd_bckd_cls is 0 in every epoch: the term taught nothing.",
         "odd: kd_bckd_cls pulled up to 40 times as hard at the neck as the detection loss.",
     ):
-        assert words in alarms.text
+        assert words in anomaly_checks.text
     states = {row[0]: row for row in tables(page)[-1]}
     assert states["half"][3] == "unfinished, 3 of 3 epochs"
     assert states["plain-1"][3:] == ["without weights, 3 of 3 epochs", "–", "–"]
@@ -254,14 +254,14 @@ def test_write__a_disk_that_refuses_is_the_users_to_mend(
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_write__pictures_that_vanish_are_an_error_of_the_data(
+def test_write__images_that_vanish_are_an_error_of_the_data(
     runs: list[Path], tmp_path: Path, odd_data: Path, oracle: Oracle
 ) -> None:
     data = shutil.copytree(odd_data.parent, tmp_path / "copy") / "data.yaml"
     data.write_text(data.read_text().replace(str(odd_data.parent), str(data.parent)))
     write(runs, tmp_path / "r.html", data=str(data))
-    for picture in (data.parent / "images" / "val").iterdir():
-        picture.write_bytes(picture.read_bytes()[:60])  # the header is there, the rest is not
+    for image in (data.parent / "images" / "val").iterdir():
+        image.write_bytes(image.read_bytes()[:60])  # the header is there, the rest is not
     with pytest.raises(DataError, match="cannot be read"):
         write(runs, tmp_path / "r.html", data=str(data))
 

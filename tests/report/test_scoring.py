@@ -10,13 +10,13 @@ from tests.helpers import tiny
 from tests.helpers.making import NAMES, Oracle, checkpoint, make_run
 from yolokd.errors import DataError, RunError, UserError
 from yolokd.report import scoring
-from yolokd.report.scoring import Scores, open_pictures, score_study
+from yolokd.report.scoring import Scores, open_images, score_study
 from yolokd.report.study import open_study
 
 
 def scores_of(folders: list[Path], data: Path, cache: Path, **options: str) -> Scores:
     study = open_study(folders)
-    return score_study(study, open_pictures(str(data)), cache, progress=lambda name, share: None, **options)
+    return score_study(study, open_images(str(data)), cache, progress=lambda name, share: None, **options)
 
 
 def test_score_study__every_model_once_and_then_never_again(
@@ -52,27 +52,27 @@ def test_score_study__other_labels_or_a_damaged_file_are_scored_anew(
 
 def test_score__only_what_counts_is_kept(runs: list[Path], odd_data: Path, tmp_path: Path, oracle: Oracle) -> None:
     found = scores_of(runs, odd_data, tmp_path / "cache").runs["plain-0"]
-    pictures = open_pictures(str(odd_data))
-    hits = round(0.3 * len(pictures.objects))
+    images = open_images(str(odd_data))
+    hits = round(0.3 * len(images.objects))
     assert len(found.boxes) == hits  # the false ones have lower scores
     assert all(box["right"] for box in found.boxes)
     assert found.threshold == pytest.approx(0.9 - 0.001 * (hits - 1))
 
 
-def test_open_pictures__crowds_stand_apart(odd_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = open_pictures(str(odd_data))
+def test_open_images__crowds_stand_apart(odd_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = open_images(str(odd_data))
     assert (plain.crowds, list(plain.names.values())) == ((), list(NAMES))
     truth = [{"image_id": 0, "category_id": 0, "bbox": [0, 0, 9, 9], "iscrowd": flag} for flag in (0, 1)]
     monkeypatch.setattr(scoring, "ground_truth", lambda *_, left_out: {"annotations": truth})
-    apart = open_pictures(str(odd_data))
+    apart = open_images(str(odd_data))
     assert (apart.objects, apart.crowds) == ((truth[0],), (truth[1],))
     assert apart.fingerprint != plain.fingerprint
     assert apart.whole == plain.whole
 
 
-def test_open_pictures__data_that_are_gone(tmp_path: Path) -> None:
+def test_open_images__data_that_are_gone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no data YAML"):
-        open_pictures(str(tmp_path / "gone.yaml"))
+        open_images(str(tmp_path / "gone.yaml"))
 
 
 def test_score_study__a_model_that_fails_is_a_note(
@@ -101,11 +101,11 @@ def test_find_teachers__moved_gone_or_changed(runs: list[Path], odd_data: Path, 
 
 
 def test_score__with_a_real_network(tmp_path: Path) -> None:
-    data = tiny.data_set(tmp_path / "data", names=("class0", "class1", "class2"), pictures=2)
+    data = tiny.data_set(tmp_path / "data", names=("class0", "class1", "class2"), images=2)
     run = make_run(tmp_path / "run", data)
-    study, pictures = open_study([run]), open_pictures(str(data))
+    study, images = open_study([run]), open_images(str(data))
     heard: list[tuple[str, float]] = []
-    found = score_study(study, pictures, tmp_path / "c", device="cpu", progress=lambda *step: heard.append(step))
+    found = score_study(study, images, tmp_path / "c", device="cpu", progress=lambda *step: heard.append(step))
     assert heard == [("run", 1.0)]
     assert found.notes == ()
     score = found.runs["run"].score

@@ -82,6 +82,6 @@ def test_epoch_curve__runs_of_different_length_and_values_that_are_missing() -> 
 
 def test_latency__equal_networks_share_the_median() -> None:
     small = Series("a", Look(), [finding(latency_ms=2.0), finding(latency_ms=9.0)], {})
-    twin = Series("b", Look(), [finding(latency_ms=3.0)], {})
+    example = Series("b", Look(), [finding(latency_ms=3.0)], {})
     large = Series("c", Look(), [finding(latency_ms=40.0, parameters=900)], {})
-    assert [latency(one, [small, twin, large]) for one in (small, twin, large)] == [3.0, 3.0, 40.0]
+    assert [latency(one, [small, example, large]) for one in (small, example, large)] == [3.0, 3.0, 40.0]

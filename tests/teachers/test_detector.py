@@ -34,7 +34,7 @@ def test_teacher__equals_the_unfolded_model(family: str) -> None:
         torch.testing.assert_close(output.features[level], feature, rtol=1e-4, atol=1e-4)
 
 
-def test_teacher__no_normalisation_is_left() -> None:
+def test_teacher__no_normalization_is_left() -> None:
     teacher = Teacher(detector("v8"))
     assert not [m for m in teacher.modules() if isinstance(m, nn.BatchNorm2d)]
 

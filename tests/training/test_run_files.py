@@ -1,4 +1,4 @@
-"""The files of a run: csv repair, the results picture, model descriptions of odd sizes."""
+"""The files of a run: csv repair, the results image, model descriptions of odd sizes."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def test_cut_results__a_missing_file_is_fine(tmp_path: Path) -> None:
 
 def test_plot_results__draws_one_panel_per_loss_term_and_metric(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "1,1,2,3,4,0,5", "2,1,1.5,2,3,0,6")
-    picture = cv2.imread(str(plot_results(path)))
-    assert picture is not None
-    height, width = picture.shape[:2]
+    image = cv2.imread(str(plot_results(path)))
+    assert image is not None
+    height, width = image.shape[:2]
     assert width > height > 100
-    assert picture[:, : width // 4].min() < 100  # the first panel is drawn
-    assert picture[:, -width // 5 :].min() == 255  # there are three panels for four places
+    assert image[:, : width // 4].min() < 100  # the first panel is drawn
+    assert image[:, -width // 5 :].min() == 255  # there are three panels for four places
 
 
 @pytest.mark.parametrize(("width", "channels"), [(0.125, 128), (0.25, 256)])

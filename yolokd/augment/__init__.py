@@ -1,1 +1,1 @@
-"""Augmentation that serves the distillation: IKD's changes to pictures by the size of their objects, and its attack."""
+"""Augmentation that serves the distillation: IKD's changes to images by the size of their objects, and its attack."""

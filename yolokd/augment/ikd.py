@@ -1,9 +1,9 @@
-"""IKD: pictures that suit the distillation, by the size of their objects, and adversarial twins of the batch.
+"""IKD: images that suit the distillation, by the size of their objects, and adversarial examples of the batch.
 
 Source: Liang et al., "Exploring Inconsistent Knowledge Distillation for Object Detection with Data Augmentation",
 ACM MM 2023, and the authors' code (JWLiang007/IKD).
 Differs: noise is rounded, not truncated, to 8 bits, so that it does not darken; a crop without objects is drawn again
-on the same picture. The attack leaves a zero gradient at zero instead of dividing by it, works on the plain range
+on the same image. The attack leaves a zero gradient at zero instead of dividing by it, works on the plain range
 [0, 1], and does without random resizing, which would move the objects away from their labels.
 """
 
@@ -20,18 +20,18 @@ from torch import Tensor
 from yolokd.errors import ShapeError
 from yolokd.losses.tensors import widen, without_autocast
 
-SMALL_AREA = 32 * 32  # square pixels of the original picture; below it an object is small
-DRAWS = 50  # of a crop, before the picture is left whole
+SMALL_AREA = 32 * 32  # square pixels of the original image; below it an object is small
+DRAWS = 50  # of a crop, before the image is left whole
 
 Image = npt.NDArray[np.uint8]
 Boxes = npt.NDArray[np.floating[Any]]
 
 
 def sample_rule(boxes_wh: npt.ArrayLike | Tensor) -> Literal["noise", "crop"]:
-    """Return what suits a picture: "noise" if all of its objects are small, also if it has none, else "crop".
+    """Return what suits an image: "noise" if all of its objects are small, also if it has none, else "crop".
 
     Args:
-        boxes_wh: (N, 2), widths and heights in pixels of the original picture. Small is an area below 32² = 1024,
+        boxes_wh: (N, 2), widths and heights in pixels of the original image. Small is an area below 32² = 1024,
             not rounded.
 
     Raises:
@@ -44,7 +44,7 @@ def sample_rule(boxes_wh: npt.ArrayLike | Tensor) -> Literal["noise", "crop"]:
 
 
 def noisy(image: Image, rng: np.random.Generator, *, sigma: float = 0.08) -> Image:
-    """Return a copy of the picture with Gaussian noise, clipped to its range; the picture itself stays as it is.
+    """Return a copy of the image with Gaussian noise, clipped to its range; the image itself stays as it is.
 
     Args:
         image: (H, W, C) or any other shape, 0 to 255.
@@ -62,9 +62,9 @@ def random_crop(
 ) -> tuple[Image, Boxes, npt.NDArray[np.intp]]:
     """Cut a random window that still shows an object.
 
-    Height and width of the window are independent shares of the picture's, uniform between `low` and 1 and rounded to
+    Height and width of the window are independent shares of the image's, uniform between `low` and 1 and rounded to
     pixels; it lies anywhere, evenly. A box survives if any of it, however thin, lies in the window, and is clipped to
-    it. If there are boxes and none survives, the window is drawn again, up to 50 times, after which the picture stays
+    it. If there are boxes and none survives, the window is drawn again, up to 50 times, after which the image stays
     whole.
 
     Args:
@@ -139,12 +139,12 @@ def adversarial(
         raise ShapeError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}")
     clean = widen(images.detach())
     lowest, highest = (clean - eps / 255).clamp(min=0), (clean + eps / 255).clamp(max=1)
-    twin, running = clean.clamp(lowest, highest), torch.zeros_like(clean)
+    example, running = clean.clamp(lowest, highest), torch.zeros_like(clean)
     for _ in range(steps):
         with torch.enable_grad():
-            free = twin.detach().requires_grad_()
+            free = example.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(loss_fn(free).sum(), free)
         norm = gradient.abs().sum((1, 2, 3), keepdim=True)
         running = momentum * running + gradient / norm.where(norm > 0, 1.0)
-        twin = (twin + step / 255 * running.sign()).clamp(lowest, highest)
-    return twin
+        example = (example + step / 255 * running.sign()).clamp(lowest, highest)
+    return example

@@ -119,7 +119,7 @@ def as_detector(model: torch.nn.Module, what: str) -> DetectionModel:
         if is_supported_head(head):
             return model
         raise WeightsError(
-            f"'{what}' ends in a {type(head).__name__} head; yolokd distils YOLO detectors (heads Detect, v10Detect)."
+            f"'{what}' ends in a {type(head).__name__} head; yolokd distills YOLO detectors (heads Detect, v10Detect)."
         )
     task = getattr(model, "task", None)
     kind = type(model).__name__ + (f", task {task}" if isinstance(task, str) else "")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from yolokd.errors import UserError
-from yolokd.recipe.classes import fold, partners
+from yolokd.recipe.classes import fold, teacher_of
 
 
 def in_other_order(own: Mapping[int, str], data: Mapping[int, str]) -> bool:
@@ -39,7 +39,7 @@ def keep_apart(model: Any, weights: Any, names: Mapping[int, str]) -> None:
     if all(len({*map(fold, side.values())}) == len(side) for side in (own, names)):
         return
     try:
-        pairs = partners(own, names, {})
+        pairs = teacher_of(own, names, {})
     except UserError:  # what is ambiguous is not taken over by name; equal names are
         places = {name: index for index, name in names.items()}
         pairs = {index: places[name] for index, name in own.items() if name in places}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from yolokd.errors import PairError, RecipeError
-from yolokd.recipe.classes import ITEM, SHIPPED, ClassMap, find_name, fold, joined_partners, partners, unmatched
+from yolokd.recipe.classes import ITEM, SHIPPED, ClassMap, find_name, fold, joined_teacher_of, teacher_of, unmatched
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ClassMatch:
 
 
 def match_classes(data: Mapping[int, str], teacher: Mapping[int, str], classes: ClassMap) -> ClassMatch:
-    """Match the teacher's classes to the data's by name, as `yolokd.recipe.classes.partners` does.
+    """Match the teacher's classes to the data's by name, as `yolokd.recipe.classes.teacher_of` does.
 
     Args:
         data: Names of the data set, which are the student's.
@@ -78,7 +78,7 @@ def match_classes(data: Mapping[int, str], teacher: Mapping[int, str], classes: 
     if not isinstance(classes, str):
         _check(classes, data, teacher)
     same: dict[int, list[int]] = {}
-    for index, target in partners(teacher, data, classes).items():
+    for index, target in teacher_of(teacher, data, classes).items():
         same.setdefault(target, []).append(index)
     for target, several in same.items():
         several.sort(
@@ -111,7 +111,7 @@ def match_task(data: Mapping[int, str], teacher: Mapping[int, str], classes: Cla
         return match_classes(data, teacher, classes)
     if not isinstance(classes, str):
         _check(classes, {**data, -1: ITEM}, teacher)
-    to_item = {teacher[index]: ITEM for index in joined_partners(teacher, data, classes)}
+    to_item = {teacher[index]: ITEM for index in joined_teacher_of(teacher, data, classes)}
     return match_classes({0: ITEM}, teacher, to_item)
 
 
@@ -124,7 +124,7 @@ def require_classes(match: ClassMatch, *, allow_partial: bool, teacher: str, dat
     if match.student and (allow_partial or set(match.missing) <= set(match.excused)):
         return
     known = f"{len(match.student)} of the data's {len(match.rows)} classes"
-    partial = " or distil only the common ones with --allow-partial" if match.student else ""
+    partial = " or distill only the common ones with --allow-partial" if match.student else ""
     raise PairError(
         f"The teacher knows {known} by name, and the recipe has losses on class scores:\n{match.table()}\n"
         f"Map names in the recipe (teacher.classes: {{teacher's name: data's name}}){_advice(match)}{partial}. Or "

@@ -25,7 +25,7 @@ class Dataset:
 
     yaml_path: Path
     names: dict[int, str]
-    splits: dict[str, list[Path]]  # split → folders of pictures or lists of them
+    splits: dict[str, list[Path]]  # split → folders of images or lists of them
     channels: int = 3
     keypoints: Keypoints = NO_KEYPOINTS  # of a row of labels; detection drops them
 
@@ -37,7 +37,7 @@ def resolve(data: str) -> Dataset:
         data: `streets`, the path of a data YAML (or of a folder that holds one), or a name that Ultralytics packages.
 
     Raises:
-        DataError: Missing, malformed, without pictures, or it would execute a script of its own, be it for the download
+        DataError: Missing, malformed, without images, or it would execute a script of its own, be it for the download
             or in a label cache.
     """
     path = locate(data)

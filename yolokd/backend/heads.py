@@ -47,8 +47,8 @@ def read_head(model: DetectionModel, what: str) -> HeadInfo:
     strides = [int(s) for s in head.stride.tolist()]
     if strides != list(LEVEL_OF_STRIDE):
         raise PairError(
-            f"{what} has detection levels of strides {', '.join(map(str, strides))}; yolokd distils heads with strides "
-            f"8, 16, 32 (p3, p4, p5). P2 and P6 variants and two-level models are not supported."
+            f"{what} has detection levels of strides {', '.join(map(str, strides))}; yolokd distills heads with "
+            f"strides 8, 16, 32 (p3, p4, p5). P2 and P6 variants and two-level models are not supported."
         )
     if head.cv2 is None:
         raise PairError(f"{what} was fused for inference and lost its one-to-many branch; give the unfused checkpoint.")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def plot_results(csv: Path) -> Path:
-    """Draw the columns of results.csv, one panel each, and return the picture's path.
+    """Draw the columns of results.csv, one panel each, and return the image's path.
 
     Training and validation losses share a panel; distillation terms (`kd_…`) stand between losses and metrics.
     """
@@ -39,6 +39,6 @@ def plot_results(csv: Path) -> Path:
             axes.legend(fontsize=7)
         if place > len(panels) - across:
             axes.set_xlabel("epoch", fontsize=8)
-    picture = csv.with_suffix(".png")
-    figure.savefig(picture, dpi=130)
-    return picture
+    image = csv.with_suffix(".png")
+    figure.savefig(image, dpi=130)
+    return image

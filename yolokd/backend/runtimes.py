@@ -56,7 +56,7 @@ def open_run(path: Path, format: str) -> Run:
 
 
 def first(output: Any) -> Tensor:
-    """The decoded output of the first picture."""
+    """The decoded output of the first image."""
     tensor: Tensor = output[0] if isinstance(output, (list, tuple)) else output
     return tensor[0].float().cpu()
 
@@ -88,10 +88,10 @@ def latencies(paths: Sequence[Path], imgsz: int, device: str, *, nms_free: bool,
 
     target = torch.device(device)
     networks = [AutoBackend(str(p), device=target, verbose=False, end2end=nms_free).eval() for p in paths]
-    picture = torch.rand(1, channels, imgsz, imgsz, device=target)
+    image = torch.rand(1, channels, imgsz, imgsz, device=target)
 
     def run(network: Any) -> None:
-        network(picture)
+        network(image)
         if target.type == "cuda":
             torch.cuda.synchronize(target)
 

@@ -2,7 +2,7 @@
 
 A step here is the forward pass, the losses and the backward pass of one batch that lies ready. What follows every few
 batches, the optimizer with its clipping and the moving average, is left out on all sides, and so is the loading of
-pictures. Everything is timed in alternation within one process; see `yolokd.bench.timer`.
+images. Everything is timed in alternation within one process; see `yolokd.bench.timer`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from yolokd.backend.api import DistillationModel
 from yolokd.bench.models import OBJECTS, Models, Setting, make_batch, make_student
 from yolokd.bench.results import Conditions, Report, cost_of
-from yolokd.bench.steps import Subject, occupied, timed, training
-from yolokd.bench.timer import Clock, in_turn
+from yolokd.bench.steps import RecipeSteps, occupied, timed, training
+from yolokd.bench.timer import Timer, in_turn
 from yolokd.errors import RunError, YolokdError
 from yolokd.recipe import Recipe
 from yolokd.training.run_files import versions
@@ -61,23 +61,23 @@ def _bench(
     report: Callable[[float], None],
 ) -> Report:
     batch = make_batch(models, setting)
-    subjects = [Subject(models, setting, recipe, batch) for recipe in recipes]
+    steps_of = [RecipeSteps(models, setting, recipe, batch) for recipe in recipes]
     student = make_student(models, setting)
     built_in = setting.place(DistillationModel(setting.place(models.teacher), make_student(models, setting))).train()
     plain, other = training(student, setting, batch), training(built_in, setting, batch)
 
-    def untouched_teacher(clock: Clock) -> None:
-        with clock("unfused"), torch.no_grad(), setting.autocast():
+    def untouched_teacher(timer: Timer) -> None:
+        with timer("unfused"), torch.no_grad(), setting.autocast():
             built_in.teacher_model(batch["img"])
 
     arms = [timed("plain", plain, student), timed("built-in", other, built_in), untouched_teacher]
-    arms += {subject.teacher: subject.teach for subject in subjects}.values()
-    arms += [arm for subject in subjects for arm in subject.arms()]
+    arms += {steps.teacher: steps.teach for steps in steps_of}.values()
+    arms += [arm for steps in steps_of for arm in steps.arms()]
     times = in_turn(arms, setting.device, rounds=rounds, warm_up=warm_up, report=report).times
     memory = {
         "plain": occupied(plain, student, setting),
         "built-in": occupied(other, built_in, setting),
-        **{subject.name: subject.occupied() for subject in subjects},
+        **{steps.name: steps.occupied() for steps in steps_of},
     }
     conditions = Conditions(
         *models.specs,
@@ -97,7 +97,7 @@ def _bench(
         plain=cost_of(times["plain"]),
         unfused=cost_of(times["unfused"]),
         built_in=cost_of(times["built-in"]),
-        recipes=tuple(subject.cost(times, memory[subject.name]) for subject in subjects),
+        recipes=tuple(steps.cost(times, memory[steps.name]) for steps in steps_of),
         memory_plain=memory["plain"],
         memory_built_in=memory["built-in"],
     )

@@ -1,4 +1,4 @@
-"""What `bench` times: a pair of detectors, a batch of random pictures and boxes, and the setting of a training step."""
+"""What `bench` times: a pair of detectors, a batch of random images and boxes, and the setting of a training step."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from yolokd.backend.checkpoints import Spec, find, is_yaml, load_detector
 from yolokd.backend.classes import match_classes
 from yolokd.backend.heads import read_head
 from yolokd.distillation.model import TeacherStudent
-from yolokd.distillation.state import make_teacher, wire
+from yolokd.distillation.state import build_distillation, make_teacher
 from yolokd.errors import PairError, UserError
 from yolokd.losses.base import requirements
 from yolokd.recipe import Recipe
 from yolokd.training.plan import active_losses, check_device, check_pair, from_yaml
 
-OBJECTS = 8  # per picture; COCO has 7.3 on average
+OBJECTS = 8  # per image; COCO has 7.3 on average
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def read_setting(recipes: Sequence[Recipe]) -> Setting:
     """Return the setting that all recipes share.
 
     Raises:
-        UserError: They differ in it, the batch is not a number of pictures, or the device cannot be used.
+        UserError: They differ in it, the batch is not a number of images, or the device cannot be used.
     """
 
     def shared(key: str, default: Any) -> Any:
@@ -82,7 +82,7 @@ def read_setting(recipes: Sequence[Recipe]) -> Setting:
 
     batch, device, amp, side = shared("batch", 16), shared("device", None), shared("amp", True), shared("imgsz", 640)
     if not isinstance(batch, int) or batch < 1:
-        raise UserError(f"bench needs a number of pictures per step, not {batch}: give --batch.")
+        raise UserError(f"bench needs a number of images per step, not {batch}: give --batch.")
     check_device(device)
     chosen = select_device(device or "", verbose=False)
     half = torch.bfloat16 if amp == "bf16" else amp not in {False, "fp32"}
@@ -96,7 +96,7 @@ def open_models(teacher: Spec, student: Spec, *, seed: int = 0) -> Models:
 
     Raises:
         WeightsError: A checkpoint or description that is missing or no detector.
-        PairError: The two take pictures of different channels, or have levels that cannot be distilled.
+        PairError: The two take images of different channels, or have levels that cannot be distilled.
     """
     specs = {"teacher": teacher, "student": student}
     models = {who: load_detector(find(spec)) for who, spec in specs.items() if not is_yaml(spec)}
@@ -115,13 +115,13 @@ def open_models(teacher: Spec, student: Spec, *, seed: int = 0) -> Models:
             parameter.requires_grad_(".dfl" not in name)  # as Ultralytics' trainer does
     channels = [model.yaml.get("channels", 3) for model in models.values()]
     if len(set(channels)) > 1:
-        raise PairError(f"Teacher and student take pictures of different channels: {channels[0]} and {channels[1]}.")
+        raise PairError(f"Teacher and student take images of different channels: {channels[0]} and {channels[1]}.")
     return Models(models["teacher"], models["student"], (str(teacher), str(student)), scratch)
 
 
 @torch.no_grad()
 def settle(model: DetectionModel) -> None:
-    """Give a model with random weights activations of an ordinary size, by normalising with statistics of noise.
+    """Give a model with random weights activations of an ordinary size, by normalizing with statistics of noise.
 
     Without them they shrink from layer to layer to numbers that a processor computes with more slowly.
     """
@@ -184,6 +184,6 @@ def make_pair(models: Models, setting: Setting, recipe: Recipe) -> TeacherStuden
     teacher = make_teacher(recipe, deepcopy(models.teacher), setting.device, half=bool(setting.amp))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        pair = TeacherStudent(make_student(models, setting), teacher, wire(recipe, match))
+        pair = TeacherStudent(make_student(models, setting), teacher, build_distillation(recipe, match))
     placed: TeacherStudent = setting.place(pair).train()
     return placed

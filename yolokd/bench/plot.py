@@ -1,4 +1,4 @@
-"""The picture of `bench`: one bar per way to train, stacked from its parts."""
+"""The image of `bench`: one bar per way to train, stacked from its parts."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Segment:
 
     name: str
     milliseconds: float
-    colour: str
+    color: str
     hatch: str = ""
 
 
 def draw(report: Report, path: Path) -> None:
-    """Write the picture, complete or not at all.
+    """Write the image, complete or not at all.
 
     Raises:
         OSError: The file cannot be written.
@@ -64,11 +64,11 @@ def _draw_bar(axes: Any, row: int, segments: list[Segment], widest: float) -> No
     left = 0.0
     for segment in segments:
         label = None if segment.hatch else segment.name
-        style: dict[str, Any] = {"color": segment.colour, "edgecolor": "white", "hatch": segment.hatch, "label": label}
+        style: dict[str, Any] = {"color": segment.color, "edgecolor": "white", "hatch": segment.hatch, "label": label}
         axes.barh(row, segment.milliseconds, left=left, height=0.7, linewidth=0.5, **style)
         if segment.milliseconds > LABEL * widest:
             middle = left + segment.milliseconds / 2
-            box = {"facecolor": segment.colour, "edgecolor": "none", "pad": 1.5}
+            box = {"facecolor": segment.color, "edgecolor": "none", "pad": 1.5}
             style = {"ha": "center", "va": "center", "fontsize": 8, "color": "white", "bbox": box}
             axes.text(middle, row, f"{segment.milliseconds:.0f}", **style)
         left += segment.milliseconds
@@ -89,10 +89,10 @@ def bars_of(report: Report) -> Iterator[tuple[str, list[Segment], float]]:
     """Yield name, segments and floor (0: none) of each bar; a bar is as long as the measured step."""
     plain = Segment("student's step", report.plain.wall.median, PLAIN)
     yield "plain training", [plain], 0.0
-    colours = dict(zip(dict.fromkeys(part.name for r in report.recipes for part in r.parts), PARTS * 2, strict=False))
+    colors = dict(zip(dict.fromkeys(part.name for r in report.recipes for part in r.parts), PARTS * 2, strict=False))
     for recipe in report.recipes:
         teacher = Segment("teacher's pass", recipe.teacher.wall.median, TEACHER)
-        parts = list(_parts(recipe, colours))
+        parts = list(_parts(recipe, colors))
         rest = [Segment("everything else", max(report.rest(recipe, "wall"), 0.0), REST)]
         yield (
             recipe.name,
@@ -105,14 +105,14 @@ def bars_of(report: Report) -> Iterator[tuple[str, list[Segment], float]]:
     yield "built-in distiller", _fitted([plain, unfused, *rest], step), 0.0
 
 
-def _parts(recipe: RecipeCost, colours: dict[str, str]) -> Iterator[Segment]:
+def _parts(recipe: RecipeCost, colors: dict[str, str]) -> Iterator[Segment]:
     for part in recipe.parts:
-        yield Segment(part.name, part.share * part.forward.wall.median, colours[part.name])
+        yield Segment(part.name, part.share * part.forward.wall.median, colors[part.name])
         if part.backward is not None:
-            yield Segment(part.name, part.share * part.backward.wall.median, colours[part.name], "////")
+            yield Segment(part.name, part.share * part.backward.wall.median, colors[part.name], "////")
 
 
 def _fitted(segments: list[Segment], step: float) -> list[Segment]:
     """Shrink the parts where together they ran faster than each by itself."""
     factor = min(1.0, step / sum(segment.milliseconds for segment in segments))
-    return [Segment(s.name, s.milliseconds * factor, s.colour, s.hatch) for s in segments]
+    return [Segment(s.name, s.milliseconds * factor, s.color, s.hatch) for s in segments]

@@ -50,7 +50,7 @@ def cost_of(times: Sequence[Time]) -> Cost:
 class Part:
     """One part of a recipe's cost, measured by itself."""
 
-    name: str  # of a loss, or "aid" (weights), or "ikd" (twins)
+    name: str  # of a loss, or "aid" (weights), or "ikd" (adversarial examples)
     share: float  # of the steps that have it
     forward: Cost
     backward: Cost | None  # None for weights, which have no gradient
@@ -85,7 +85,7 @@ class Conditions:
     imgsz: int
     batch: int
     precision: str  # of the student's step
-    objects: int  # per picture
+    objects: int  # per image
     rounds: int
     versions: dict[str, str]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from yolokd.bench.models import Models, Setting, make_pair
 from yolokd.bench.results import Part, RecipeCost, cost_of
-from yolokd.bench.timer import Arm, Clock, Time, held_bytes, peak_bytes
+from yolokd.bench.timer import Arm, Time, Timer, held_bytes, peak_bytes
 from yolokd.distillation.adversarial import Examples
 from yolokd.distillation.balance import Balance
 from yolokd.distillation.state import Distillation, reduce_map
@@ -35,9 +35,9 @@ def training(model: Any, setting: Setting, batch: dict[str, Any]) -> Callable[[]
 def timed(name: str, step: Callable[[], None], model: nn.Module) -> Arm:
     """Return an arm that times a step, which starts without gradients."""
 
-    def run(clock: Clock) -> None:
+    def run(timer: Timer) -> None:
         model.zero_grad(set_to_none=True)
-        with clock(name):
+        with timer(name):
             step()
 
     return run
@@ -51,10 +51,10 @@ def occupied(step: Callable[[], None], model: nn.Module, setting: Setting) -> in
     return peak
 
 
-class Subject:
+class RecipeSteps:
     """A recipe under test.
 
-    Its steps are of several kinds: ordinary ones; those on which the pull of the terms is measured, every
+    Its steps are of several kinds: ordinary ones; those on which the gradient ratios of the terms are measured, every
     `balance.every` steps; those with adversarial examples. The cost of a step is the mean over them as they come.
     """
 
@@ -85,9 +85,9 @@ class Subject:
         self.teacher = "/".join(("teacher", *needs, "" if taught is None or taught.raw is None else "head"))
         self.seen = self._look()
 
-    def teach(self, clock: Clock) -> None:
+    def teach(self, timer: Timer) -> None:
         """Time the teacher's pass, under a name that is the same for recipes that need the same of it."""
-        with clock(self.teacher):
+        with timer(self.teacher):
             self.pair.teach(self.batch["img"], self.active)
 
     def arms(self) -> list[Arm]:
@@ -144,9 +144,9 @@ class Subject:
     def _step(self, kind: str) -> Arm:
         arm = timed(self._key("step", kind), self.run, self.pair)
 
-        def run(clock: Clock) -> None:
+        def run(timer: Timer) -> None:
             self._prepare(kind)
-            arm(clock)
+            arm(timer)
 
         return run
 
@@ -154,37 +154,37 @@ class Subject:
         parts: Any = self.pair.projector
         terms = [term for term in loss.terms if term in self.active]
 
-        def run(clock: Clock) -> None:
+        def run(timer: Timer) -> None:
             step = with_leaves(self.seen)
             self.pair.zero_grad(set_to_none=True)
-            with clock(self._key(name, "forward")):
+            with timer(self._key(name, "forward")):
                 maps = loss.maps(step, parts[name], terms)
                 value = torch.stack([reduce_map(values, step.grid).sum() for values in maps.values()]).sum()
-            with clock(self._key(name, "backward")):
+            with timer(self._key(name, "backward")):
                 value.backward()
 
         return run
 
-    def _weigh(self, clock: Clock) -> None:
+    def _weigh(self, timer: Timer) -> None:
         assert self.wired.weighting is not None
         taught = self.pair.teach(self.batch["img"], self.active)
         assert taught is not None
-        with clock(self._key("aid", "forward")):
+        with timer(self._key("aid", "forward")):
             self.wired.weighting(taught.raw or {}, self.batch, self.seen.grid)
 
-    def _adversarial(self, clock: Clock) -> None:
+    def _adversarial(self, timer: Timer) -> None:
         attack, pair = self.wired.attack, self.pair
         assert attack is not None
         losses = self.wired.losses_of(self.active)
         pair.zero_grad(set_to_none=True)
-        with clock(self._key("ikd", "forward")), self.setting.autocast():
+        with timer(self._key("ikd", "forward")), self.setting.autocast():
             images = attack.make(pair.teacher_model, self.batch, 0)
             assert images is not None
             examples = Examples(images, pair.student_model, pair.teacher_model)
             parts: Any = pair.projector["ikd"]
             (values,) = losses["ikd"].maps(replace(self.seen, adversarial=examples), parts, ("ikd",)).values()
             value = reduce_map(values, self.seen.grid).sum()
-        with clock(self._key("ikd", "backward")):
+        with timer(self._key("ikd", "backward")):
             value.backward()
 
     def _look(self) -> Step:

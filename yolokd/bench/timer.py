@@ -25,7 +25,7 @@ class Time:
     cpu: float  # processor time of all threads of this process; on a GPU the host's share of the work
 
 
-class Clock:
+class Timer:
     """Collects times by name. On a GPU it waits for the device before and after what it times.
 
     Attributes:
@@ -54,7 +54,7 @@ class Clock:
             torch.mps.synchronize()
 
 
-Arm = Callable[[Clock], None]  # does one thing, once, and times those parts of it that count
+Arm = Callable[[Timer], None]  # does one thing, once, and times those parts of it that count
 
 
 def in_turn(
@@ -64,7 +64,7 @@ def in_turn(
     rounds: int,
     warm_up: int,
     report: Callable[[float], None] = lambda share: None,
-) -> Clock:
+) -> Timer:
     """Run every arm once per round, each round in another order, and return what was timed after the warm-up.
 
     Args:
@@ -76,15 +76,15 @@ def in_turn(
             bar would count as processor time.
     """
     order, shuffle = list(arms), random.Random(0).shuffle
-    clock = Clock(device)
+    timer = Timer(device)
     for number in range(warm_up + rounds):
         if number == warm_up:
-            clock = Clock(device)
+            timer = Timer(device)
         shuffle(order)
         for place, arm in enumerate(order, start=1):
-            arm(clock)
+            arm(timer)
             report((number + place / len(order)) / (warm_up + rounds))
-    return clock
+    return timer
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from yolokd.cli.compare import words_of
+from yolokd.cli.compare import split_list
 from yolokd.cli.evaluate import write_json
 from yolokd.errors import UserError
 from yolokd.outputs import check_file, write_file
@@ -37,7 +37,7 @@ def bench(
     imgsz: Annotated[
         int | None, typer.Option(min=32, max=16384, help="Side of the input in pixels; default: the recipe's.")
     ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Pictures per step; default: the recipe's.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per step; default: the recipe's.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, mps or a GPU (0).")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often everything is timed.")] = 15,
     set_: Annotated[
@@ -53,8 +53,8 @@ def bench(
 ) -> None:
     """Time a training step under a recipe and its parts, plain training, and the built-in distiller.
 
-    Pictures and boxes are random; no data are needed. A step is forward pass, losses and backward pass; optimizer,
-    clipping, moving average and the loading of pictures are left out everywhere. Floor: plain step + teacher's pass.
+    Images and boxes are random; no data are needed. A step is forward pass, losses and backward pass; optimizer,
+    clipping, moving average and the loading of images are left out everywhere. Floor: plain step + teacher's pass.
     """
     for option, value in (("--teacher", teacher), ("--student", student), ("--recipe", recipe)):
         if value is None:
@@ -62,7 +62,7 @@ def bench(
     check_file(json_file, "--json")
     check_file(plot, "--plot")
     if plot is not None and Path(plot).suffix.lower() != ".png":
-        raise UserError(f"--plot writes a PNG picture; the name '{plot}' must end in .png.")
+        raise UserError(f"--plot writes a PNG image; the name '{plot}' must end in .png.")
     os.environ.setdefault("YOLO_VERBOSE", "false")
     from yolokd.bench.measure import bench as run
     from yolokd.bench.models import open_models, read_setting
@@ -71,7 +71,7 @@ def bench(
     setting = read_setting(recipes)
     models = open_models(str(teacher), str(student))
     with _Progress() as progress:
-        report = run(models, setting, recipes, rounds=rounds, report=progress.hear)
+        report = run(models, setting, recipes, rounds=rounds, report=progress.on_event)
     if json_file != "-":
         show(Console(), report)
     if json_file is not None:
@@ -95,7 +95,7 @@ class _Progress:
         if self.bar.live.is_started:
             self.bar.stop()
 
-    def hear(self, share: float) -> None:
+    def on_event(self, share: float) -> None:
         """Show the share that is done."""
         if not self.bar.live.is_started:
             self.bar.start()
@@ -109,7 +109,7 @@ def load_recipes(
     from yolokd.comparison.checks import load_alike
     from yolokd.training.run import resolve_recipe
 
-    words = words_of(names, "--recipe")
+    words = split_list(names, "--recipe")
     options = {"imgsz": imgsz, "batch": batch, "device": device}
     if len(words) == 1:
         return [resolve_recipe(words[0], overrides, **options)]
@@ -189,7 +189,7 @@ def _notes(report: Report) -> list[str]:
         ]
         notes.append(f"By processor time, which other programs disturb less: {'; '.join(by_cpu)}.")
     notes.append(
-        f"Random pictures with {here.objects} boxes each; without optimizer, clipping, moving average and loading. "
+        f"Random images with {here.objects} boxes each; without optimizer, clipping, moving average and loading. "
         "Parts are timed by themselves. MiB: weights and buffers, and the most that tensors take in a step."
     )
     return notes

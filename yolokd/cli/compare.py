@@ -33,14 +33,14 @@ def compare(
     teacher: Annotated[str | None, typer.Option(help="Trained detector to learn from: a .pt or a name.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, with commas between; each is a pair with the baseline.")] = "0,1,2",
     data: Annotated[str | None, typer.Option(help="Data YAML, a name that Ultralytics packages, or 'streets'.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures, for every run.")] = None,
-    imgsz: Annotated[int | None, typer.Option(help="Side of the input picture in pixels, for every run.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Pictures per step, for every run.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images, for every run.")] = None,
+    imgsz: Annotated[int | None, typer.Option(help="Side of the input image in pixels, for every run.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images per step, for every run.")] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, mps or a GPU (0); with several (0,1) a run on each at once.")
     ] = None,
     unlabeled: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Pictures without labels, for every recipe that has losses.")
+        str | None, typer.Option(metavar="DIR", help="Images without labels, for every recipe that has losses.")
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -59,7 +59,7 @@ def compare(
         ),
     ] = False,
     allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Distil the common classes where the teacher lacks some.")
+        bool, typer.Option("--allow-partial", help="Distill the common classes where the teacher lacks some.")
     ] = False,
     trust_checkpoint: Annotated[
         bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
@@ -71,15 +71,15 @@ def compare(
     added to it later.
     """
     os.environ.setdefault("YOLO_VERBOSE", "false")
-    names, numbers = words_of(recipes, "--recipes"), _seeds(seeds)
+    names, numbers = split_list(recipes, "--recipes"), _seeds(seeds)
     check_file(json_file, "--json")
-    places: list[str | None] = [*words_of(device, "--device")] if device is not None else [None]
+    places: list[str | None] = [*split_list(device, "--device")] if device is not None else [None]
     from yolokd.comparison.checks import load_recipes, plan_comparison
-    from yolokd.comparison.executor import carry_out
+    from yolokd.comparison.executor import execute
     from yolokd.comparison.results import results
     from yolokd.comparison.spec import BASELINE, opened
 
-    told = Console(stderr=True)
+    notified = Console(stderr=True)
     options = {"data": data, "epochs": epochs, "imgsz": imgsz, "batch": batch, "unlabeled": unlabeled}
     loaded = load_recipes(names, set_ or [], **options)
     with image_bar() as progress:
@@ -94,12 +94,12 @@ def compare(
             progress=progress,
         )
     if len(loaded) > len(names):
-        told.print(Text(f"note: '{BASELINE}' was added, since every difference is taken to it", style="yellow"))
+        notified.print(Text(f"note: '{BASELINE}' was added, since every difference is taken to it", style="yellow"))
     with opened(asked) as comparison:
         for note in comparison.notes:
-            told.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
-        with _Progress(comparison, told) as bars:
-            failures = carry_out(comparison, places, keep_epochs=keep_epochs, report=bars.hear)
+            notified.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+        with _Progress(comparison, notified) as bars:
+            failures = execute(comparison, places, keep_epochs=keep_epochs, report=bars.on_event)
         found = results(comparison)
         if json_file != "-":
             show_results(Console(), comparison, found)
@@ -109,7 +109,7 @@ def compare(
         raise RunError(_failed(failures, comparison))
 
 
-def words_of(text: str, option: str) -> list[str]:
+def split_list(text: str, option: str) -> list[str]:
     """Return the words of an option that takes several, with commas between; `UserError` if one is empty."""
     words = [word.strip() for word in text.split(",")]
     if not all(words):
@@ -118,7 +118,7 @@ def words_of(text: str, option: str) -> list[str]:
 
 
 def _seeds(text: str) -> list[int]:
-    words = words_of(text, "--seeds")
+    words = split_list(text, "--seeds")
     if wrong := [word for word in words if not (word.isascii() and word.isdigit() and len(word) < 20)]:
         raise UserError(f"--seeds expects whole numbers from 0 with commas between, such as 0,1,2, got '{wrong[0]}'.")
     if large := [word for word in words if int(word) > LARGEST_SEED]:
@@ -151,7 +151,7 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self.bars.stop()
 
-    def hear(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Show an event."""
         if event.kind == "started":
             self.tasks[event.name] = self.bars.add_task(event.name, total=self.epochs), time.monotonic()

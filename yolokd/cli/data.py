@@ -21,8 +21,8 @@ NOTES_SHOWN = 10
 @app.command()
 def streets(
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
-    train: Annotated[int, typer.Option(min=1, help="Number of pictures to learn from.")] = 600,
-    val: Annotated[int, typer.Option(min=1, help="Number of pictures to be tested on.")] = 150,
+    train: Annotated[int, typer.Option(min=1, help="Number of images to learn from.")] = 600,
+    val: Annotated[int, typer.Option(min=1, help="Number of images to be tested on.")] = 150,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed of the scenes.")] = 0,
 ) -> None:
     """Draw Streets, the built-in synthetic traffic scenes, for trying things out."""
@@ -39,9 +39,7 @@ def streets(
             seed=seed,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    Console().print(
-        f"{train} + {val} pictures; train with --data {path}", markup=False, highlight=False, soft_wrap=True
-    )
+    Console().print(f"{train} + {val} images; train with --data {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -67,7 +65,7 @@ def kitti(
         bool, typer.Option("--follow-links", help="Follow links that lead out of SRC. Only where you trust them.")
     ] = False,
 ) -> None:
-    """Prepare the KITTI object benchmark: YOLO labels, links to the pictures and to the original labels."""
+    """Prepare the KITTI object benchmark: YOLO labels, links to the images and to the original labels."""
     from rich.console import Console
 
     from yolokd.data.kitti import prepare
@@ -103,7 +101,7 @@ def coco_traffic(
     src: Annotated[Path, typer.Argument(help="Folder that holds COCO 2017's annotations, train2017 and val2017.")],
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
 ) -> None:
-    """Prepare COCO-traffic: the pictures of COCO 2017 with vehicles, lights or signs, and their 13 classes."""
+    """Prepare COCO-traffic: the images of COCO 2017 with vehicles, lights or signs, and their 13 classes."""
     from rich.console import Console
 
     from yolokd.data.coco_traffic import prepare
@@ -165,7 +163,7 @@ def _progress() -> Progress:
 
 
 def _table(report: DataReport) -> Table:
-    """Counts of pictures and objects, one column per split."""
+    """Counts of images and objects, one column per split."""
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
@@ -175,9 +173,9 @@ def _table(report: DataReport) -> Table:
         table.add_column(escape(name), justify="right")
     splits = report.splits.values()
     rows = {
-        "pictures": [split.pictures for split in splits],
+        "images": [split.images for split in splits],
         **({"left out": [split.left_out for split in splits]} if any(split.left_out for split in splits) else {}),
-        "with objects": [split.labelled for split in splits],
+        "with objects": [split.labeled for split in splits],
         "background": [split.background for split in splits],
         "objects": [split.objects.total() for split in splits],
     }

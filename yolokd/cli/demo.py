@@ -32,7 +32,7 @@ TEACHER_WIDTH, STUDENT_WIDTH = 0.25, 0.125  # 0.25 is yolov8n
 
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder for everything that the demo makes.")] = Path("demo"),
-    pictures: Annotated[int, typer.Option(min=4, help="Images to train on.")] = 600,
+    images: Annotated[int, typer.Option("--pictures", min=4, help="Images to train on.")] = 600,
     teacher_epochs: Annotated[int, typer.Option(min=1, help="Epochs of the teacher.")] = 16,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of each student.")] = 10,
 ) -> None:
@@ -55,9 +55,9 @@ def demo(
     from yolokd.training.plan import make_plan
     from yolokd.training.run import resolve_recipe, start
 
-    held_out = max(1, pictures // 4)
-    say(f"Drawing {pictures} + {held_out} synthetic street scenes")
-    data = build(out / "streets", train=pictures, val=held_out)
+    held_out = max(1, images // 4)
+    say(f"Drawing {images} + {held_out} synthetic street scenes")
+    data = build(out / "streets", train=images, val=held_out)
     large = write_yolov8(out / "models" / "large.yaml", width=TEACHER_WIDTH)
     small = write_yolov8(out / "models" / "small.yaml", width=STUDENT_WIDTH)
 

@@ -27,7 +27,7 @@ def export(
         int | None, typer.Option(min=1, max=16384, help="Side of the input in pixels; default: as trained.")
     ] = None,
     check: Annotated[
-        str | None, typer.Option(help="What to compare on: a data set (AP as well), a folder or a picture.")
+        str | None, typer.Option(help="What to compare on: a data set (AP as well), a folder or an image.")
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Export in float16.")] = False,
     int8: Annotated[
@@ -89,7 +89,7 @@ def describe(report: ExportReport) -> list[str]:
     if parity is not None and report.precision != "int8":  # 8 bits move places where there is nothing at will
         lines.append(
             f"raw outputs: boxes differ by at most {parity.box_px:.2g} px, scores by {parity.score:.2g}, "
-            f"on {parity.pictures} pictures"
+            f"on {parity.images} images"
         )
     if parity is not None and parity.agreement is not None:
         lines.append(f"detections: {parity.paired} of {parity.detections} agree ({parity.agreement:.1%})")

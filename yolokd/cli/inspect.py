@@ -1,4 +1,4 @@
-"""`yolokd inspect`: draw what a recipe's losses see in photos."""
+"""`yolokd inspect`: draw what a recipe's losses see in images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from yolokd.errors import RunError, UserError
 
 
 def inspect(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of them.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images, or folders of them.")],
     teacher: Annotated[str | None, typer.Option(help="Trained detector to learn from: a .pt or a name.")] = None,
     student: Annotated[
         str | None, typer.Option(help="The small model: a .pt, also of an unfinished run, a name, or a YAML.")
@@ -40,7 +40,7 @@ def inspect(
         bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
     ] = False,
 ) -> None:
-    """Draw, over each photo, where each loss of a recipe finds the student wrong: one PNG per photo."""
+    """Draw, over each image, where each loss of a recipe finds the student wrong: one PNG per image."""
     for option, value in (("--teacher", teacher), ("--student", student), ("--recipe", recipe)):
         if value is None:
             raise UserError(f"Give {option}: inspect compares a student with a teacher under a recipe.")
@@ -50,33 +50,33 @@ def inspect(
     from yolokd.backend.dataset import resolve
     from yolokd.backend.opening import short_names
     from yolokd.data.labels import NO_KEYPOINTS
-    from yolokd.inspection.images import find_photos, read_photo
+    from yolokd.inspection.images import find_images, read_labeled_image
     from yolokd.inspection.plot import draw
     from yolokd.inspection.setup import open_pair
     from yolokd.outputs import open_folder
     from yolokd.training.run import resolve_recipe
 
     console = Console()
-    paths, notes = find_photos(images)
+    paths, notes = find_images(images)
     resolved = resolve_recipe(str(recipe), set_ or [], imgsz=imgsz, device=device)
     inspector = open_pair(str(teacher), str(student), resolved, data=data, imgsz=imgsz, allow_partial=allow_partial)
     keypoints = resolve(data).keypoints if data is not None else NO_KEYPOINTS
     size, classes, joined = inspector.imgsz, len(inspector.names), inspector.joined
-    photos = [read_photo(path, size, classes, keypoints, joined=joined) for path in paths]
+    opened = [read_labeled_image(path, size, classes, keypoints, joined=joined) for path in paths]
     figures = open_folder(out.expanduser(), paths, what="figures")
     for note in (*notes, *inspector.notes):
         console.print(Text(note, style="yellow"), soft_wrap=True)
     names = short_names([Path(str(teacher)), Path(str(student))])
     heading = [f"recipe: {resolved.name}, input: {inspector.imgsz} px", f"teacher: {names[0]}, student: {names[1]}"]
-    for photo in photos:
+    for image in opened:
         try:
-            with console.status(Text(f"Looking at {photo.path.name}")), tempfile.TemporaryDirectory() as temporary:
-                view = inspector.inspect(photo, fourier=fourier)
+            with console.status(Text(f"Looking at {image.path.name}")), tempfile.TemporaryDirectory() as temporary:
+                view = inspector.inspect(image, fourier=fourier)
                 draw(view, Path(temporary) / "figure.png", heading=heading, notes=inspector.notes)
-                figure = figures.take(Path(temporary) / "figure.png", photo.path.stem, ".png")
+                figure = figures.take(Path(temporary) / "figure.png", image.path.stem, ".png")
         except OSError as error:
             raise UserError(f"The figures cannot be written to '{figures.folder}': {error}") from error
         except RuntimeError as error:  # whatever a device or its memory may do
-            raise RunError(f"Looking at '{photo.path}' failed: {str(error).strip()}") from error
+            raise RunError(f"Looking at '{image.path}' failed: {str(error).strip()}") from error
         values = ", ".join(f"kd_{term.name} {term.value:.4g}" for term in view.terms)
         console.print(Text(f"{figure}: {values}"), soft_wrap=True)

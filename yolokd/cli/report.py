@@ -25,7 +25,7 @@ def report(
         bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
     ] = False,
 ) -> None:
-    """Write one page on runs: what they gained, curves, costs, and pictures on which they differ.
+    """Write one page on runs: what they gained, curves, costs, and images on which they differ.
 
     The page is a single HTML file that needs no network; the same lies beside it as Markdown.
     """

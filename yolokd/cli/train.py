@@ -29,8 +29,8 @@ def train(
         str | None, typer.Option(help="Name of a shipped recipe, or a YAML file; 'best' if left out.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="Data YAML, a name that Ultralytics packages, or 'streets'.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.")] = None,
-    imgsz: Annotated[int | None, typer.Option(help="Side of the input picture in pixels, a multiple of 32.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    imgsz: Annotated[int | None, typer.Option(help="Side of the input image in pixels, a multiple of 32.")] = None,
     batch: Annotated[
         float | None,
         typer.Option(help="Images per step; -1, or a share of the memory such as 0.7, finds what fits a GPU."),
@@ -38,7 +38,7 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu, mps, a GPU (0) or several (0,1).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights and augmentation, 0 to 4294967295.")] = None,
     unlabeled: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Pictures without labels, which take part in the distillation.")
+        str | None, typer.Option(metavar="DIR", help="Images without labels, which take part in the distillation.")
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a recipe key; repeatable.")
@@ -46,7 +46,7 @@ def train(
     name: Annotated[str | None, typer.Option(help="Name of the run's folder below runs/.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Continue an interrupted run.")] = None,
     allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Distil the common classes where the teacher lacks some.")
+        bool, typer.Option("--allow-partial", help="Distill the common classes where the teacher lacks some.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, stop.")] = False,
     trust_checkpoint: Annotated[
@@ -115,7 +115,9 @@ def _resume(
 
 
 def _done(console: Console, folder: str) -> None:
-    console.print(Text(f"\nThe run is in {folder}: weights/best.pt is the plain student, results.csv the course."))
+    console.print(
+        Text(f"\nThe run is in {folder}: weights/best.pt is the plain student, results.csv holds losses and metrics.")
+    )
 
 
 def show_plan(console: Console, plan: Plan) -> None:
@@ -132,11 +134,11 @@ def show_plan(console: Console, plan: Plan) -> None:
             _show_taps(console, plan, plan.teacher)
             _show_terms(console, plan)
         _show_classes(console, plan)
-    counts = ", ".join(f"{split.pictures} {name}" for name, split in plan.report.splits.items())
-    console.print(Text(f"data      {plan.data.yaml_path}: {counts} pictures, {len(plan.data.names)} classes"))
+    counts = ", ".join(f"{split.images} {name}" for name, split in plan.report.splits.items())
+    console.print(Text(f"data      {plan.data.yaml_path}: {counts} images, {len(plan.data.names)} classes"))
     if plan.unlabeled is not None:
-        what = f"{len(plan.unlabeled.files)} pictures, {plan.unlabeled.share:.0%} of what a step sees"
-        console.print(Text(f"unlabelled {plan.unlabeled.source}: {what}"))
+        what = f"{len(plan.unlabeled.files)} images, {plan.unlabeled.share:.0%} of what a step sees"
+        console.print(Text(f"unlabeled {plan.unlabeled.source}: {what}"))
     console.print(Text(f"size      {plan.imgsz} px, {plan.recipe.train.get('epochs', 100)} epochs"))
     console.print(Text(f"cost      about {plan.cost:.2f} × plain training per step (by floating-point operations)"))
     console.print(Text(f"folder    {plan.folder}"))

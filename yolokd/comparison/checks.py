@@ -57,7 +57,7 @@ def load_recipes(names: Sequence[str | Path], overrides: Sequence[str] = (), **o
     if all(recipe.name != BASELINE for recipe in recipes):
         plain = {"losses": {}, "train": recipes[0].train, "teacher": recipes[0].teacher.model_dump()}
         recipes.append(Recipe.from_dict(plain, name=BASELINE))
-    recipes = [with_absolute_paths(recipe) if recipe.terms() else _labelled_only(recipe) for recipe in recipes]
+    recipes = [with_absolute_paths(recipe) if recipe.terms() else _labeled_only(recipe) for recipe in recipes]
     return sorted(recipes, key=lambda recipe: recipe.name != BASELINE)  # stable: the others as given
 
 
@@ -144,8 +144,8 @@ def plan_comparison(
     return comparison
 
 
-def _labelled_only(recipe: Recipe) -> Recipe:
-    """Return a recipe without losses as it trains: unlabelled pictures are for the others."""
+def _labeled_only(recipe: Recipe) -> Recipe:
+    """Return a recipe without losses as it trains: unlabeled images are for the others."""
     train = {key: value for key, value in recipe.train.items() if key not in OWN}
     return Recipe.from_dict({**recipe.to_dict(), "train": train}, name=recipe.name)
 
@@ -180,7 +180,7 @@ def _budget(recipes: Sequence[Recipe]) -> dict[str, Any]:
     if not (isinstance(budget["batch"], int) and budget["batch"] > 0):
         raise UserError(f"A comparison needs a batch size of its own, such as --batch 16, got {budget['batch']}.")
     if budget.get("multi_scale"):
-        raise UserError("train.multi_scale draws picture sizes that differ between runs; leave it out of a comparison.")
+        raise UserError("train.multi_scale draws image sizes that differ between runs; leave it out of a comparison.")
     return budget
 
 

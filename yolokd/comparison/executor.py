@@ -69,7 +69,7 @@ def launch(comparison: Comparison, name: str, device: str | None, keep_epochs: b
     return Child(words, log_file(comparison, name))
 
 
-def carry_out(
+def execute(
     comparison: Comparison,
     devices: Sequence[str | None] = (None,),
     *,

@@ -33,7 +33,7 @@ class ArmResult:
     gap_closed: Mapping[str, float]
     seconds_per_epoch: float | None
     peak_memory_bytes: int | None
-    continued: tuple[int, ...]  # seeds whose run was continued in mid-course
+    continued: tuple[int, ...]  # seeds whose run was interrupted and continued
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Comparison:
     classes: ClassMap  # the teacher's class names → the data's, or the name of a shipped map
     allow_partial: bool
     versions: Mapping[str, str]
-    unlabeled: Mapping[str, str] = field(default_factory=dict)  # sources of unlabelled pictures → digest
+    unlabeled: Mapping[str, str] = field(default_factory=dict)  # sources of unlabeled images → digest
     notes: tuple[str, ...] = field(default=(), compare=False)  # told to the user, not stored
 
     @property
@@ -181,7 +181,7 @@ def _differences(asked: Comparison, stored: Comparison) -> list[str]:
         found.append(f"--allow-partial {'on' if stored.allow_partial else 'off'}")
     for source in asked.unlabeled.keys() & stored.unlabeled.keys():
         if asked.unlabeled[source] != stored.unlabeled[source]:
-            found.append(f"other unlabelled pictures than '{source}' holds now")
+            found.append(f"other unlabeled images than '{source}' holds now")
     for name in asked.students.keys() & stored.students.keys():
         if asked.students[name].digest != stored.students[name].digest:
             found.append(f"another student '{name}'")

@@ -1,6 +1,6 @@
 """Paired comparison of training recipes over seeds: differences, their intervals, and what may be called a gain.
 
-For one seed every recipe starts from the same weights and sees the same pictures, so what counts is the difference to
+For one seed every recipe starts from the same weights and sees the same images, so what counts is the difference to
 the baseline of the same seed; its mean has a Student-t interval, since seeds are few and the spread is estimated from
 them. The distribution of t is a finite sum for whole degrees of freedom (Abramowitz and Stegun, "Handbook of
 Mathematical Functions", 26.7.3 and 26.7.4), which bisection inverts. Each interval speaks of one recipe by itself: of

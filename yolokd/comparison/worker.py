@@ -83,7 +83,7 @@ def train(comparison: Comparison, run: Run, device: str | None, *, keep_epochs: 
 
 
 def score(comparison: Comparison, run: Run, device: str | None) -> None:
-    """Score `last.pt` on val; `best.pt` is chosen on the very pictures that are scored."""
+    """Score `last.pt` on val; `best.pt` is chosen on the very images that are scored."""
     last = run.folder / "weights" / "last.pt"
     write_json(run.folder / SCORE, _scores(comparison, last, device, {}))
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from yolokd.data.description import load_yaml, refuse_script
 from yolokd.data.labels import NO_KEYPOINTS, BadRowError, Box, Keypoints, parse_row, read_rows, refuse_row
-from yolokd.data.layout import fingerprint, label_path, pictures, printable
+from yolokd.data.layout import fingerprint, images_of, label_path, printable
 from yolokd.errors import DataError
 from yolokd.images.reader import ImageCheck, check_images, left_out
 
@@ -51,8 +51,8 @@ class Problem(NamedTuple):
 class Split:
     """What one split holds."""
 
-    pictures: int = 0  # without those that are left out
-    labelled: int = 0  # images with at least one object
+    images: int = 0  # without those that are left out
+    labeled: int = 0  # images with at least one object
     background: int = 0  # images without objects: no label file, or an empty one
     left_out: int = 0  # images that cannot be used
     objects: Counter[int] = field(default_factory=Counter)  # by class
@@ -112,11 +112,11 @@ def check_labels(
     for split, paths in found.items():
         check.split = check.splits[split] = Split()
         for path in paths:
-            check.picture(path, images[path])
-        if paths and not check.split.pictures and check.split.left_out:
+            check.examine(path, images[path])
+        if paths and not check.split.images and check.split.left_out:
             what = f"none of the {len(paths)} {split} images can be used; the first is {images[paths[0]].problem}"
             check.errors.append(Problem(paths[0], 0, what, ""))
-        elif 0 < check.split.pictures == check.split.background and split != "test":
+        elif 0 < check.split.images == check.split.background and split != "test":
             what = f"none of the {len(paths)} {split} images has an object; the labels of this one belong in"
             check.errors.append(Problem(paths[0], 0, f"{what} '{printable(label_path(paths[0]))}'", ""))
     check.notes += _shared(found)
@@ -140,7 +140,7 @@ class _Check:
         """The images of all sources of a split; a source without any is an error."""
         for source in sources:
             try:
-                paths = pictures(source)
+                paths = images_of(source)
             except (OSError, ValueError) as error:  # the latter of a list that is not UTF-8
                 place = getattr(error, "filename", None) or source
                 reason = getattr(error, "strerror", None) or str(error)
@@ -154,7 +154,7 @@ class _Check:
                 self.missing.update(gone)
             yield from paths
 
-    def picture(self, path: str, image: ImageCheck) -> None:
+    def examine(self, path: str, image: ImageCheck) -> None:
         """Check one image and its labels, unless it is left out."""
         if image.fatal:
             self.errors.append(Problem(path, 0, image.problem, ""))
@@ -164,7 +164,7 @@ class _Check:
         if not image.usable:
             self.split.left_out += path not in self.missing and not image.fatal
             return
-        self.split.pictures += 1
+        self.split.images += 1
         file = label_path(path)
         try:
             rows, polygons = read_rows(file, self.keypoints)
@@ -177,7 +177,7 @@ class _Check:
         if not rows:
             self.split.background += 1
             return
-        self.split.labelled += 1
+        self.split.labeled += 1
         seen: dict[tuple[float, ...], int] = {}
         for number, columns in rows:
             try:

@@ -1,7 +1,7 @@
-"""Reading a COCO instances file entry by entry: the pictures with traffic, their boxes, and all that is wrong.
+"""Reading a COCO instances file entry by entry: the images with traffic, their boxes, and all that is wrong.
 
 What counts as traffic is the definition published with the follow-up of AID ("Gradient-Guided Knowledge Distillation
-for Object Detectors", Lan and Tian, WACV 2024): a picture with at least one annotation, crowd or not, of a trigger
+for Object Detectors", Lan and Tian, WACV 2024): an image with at least one annotation, crowd or not, of a trigger
 category; of its annotations those of 13 categories.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from yolokd.data.check import DataReport, Problem
 from yolokd.data.json_stream import entries
-from yolokd.data.layout import PICTURES
+from yolokd.data.layout import SUFFIXES
 from yolokd.errors import DataError
 
 TRIGGERS = (
@@ -28,7 +28,7 @@ PASSES = 3  # over the file: categories stand last in COCO's
 Box = tuple[float, float, float, float]  # x, y of the upper left corner, width, height, in pixels
 
 
-class Picture(NamedTuple):
+class ImageEntry(NamedTuple):
     """An entry of `images`; sides in pixels."""
 
     id: int
@@ -41,7 +41,7 @@ class Annotation(NamedTuple):
     """An entry of `annotations` of one of the 13 categories."""
 
     id: int
-    picture: int
+    image_id: int
     category: int  # COCO's id
     box: Box
     area: float  # of the mask, in square pixels
@@ -55,13 +55,13 @@ class Instances:
 
     file: Path
     categories: dict[int, str] = field(default_factory=dict)  # COCO's id → name, of all categories
-    images: dict[int, Picture] = field(default_factory=dict)  # of all pictures
-    with_traffic: set[int] = field(default_factory=set)  # ids of pictures
-    annotations: dict[int, list[Annotation]] = field(default_factory=dict)  # picture → those of the 13 categories
+    images: dict[int, ImageEntry] = field(default_factory=dict)  # of all images
+    with_traffic: set[int] = field(default_factory=set)  # ids of images
+    annotations: dict[int, list[Annotation]] = field(default_factory=dict)  # image → those of the 13 categories
 
     @property
-    def pictures(self) -> list[Picture]:
-        """The pictures with traffic, in the order of their ids."""
+    def images_with_traffic(self) -> list[ImageEntry]:
+        """The images with traffic, in the order of their ids."""
         return [self.images[number] for number in sorted(self.with_traffic)]
 
     def classes(self) -> dict[int, int]:
@@ -93,7 +93,7 @@ def read_instances(file: Path, progress: Callable[[float], None]) -> Instances:
     reader.prepare()
     reader.read("annotations", reader.annotation)
     if not reader.found.with_traffic:
-        raise DataError(f"'{file}' holds no picture with traffic: no annotation is of {', '.join(TRIGGERS)}.")
+        raise DataError(f"'{file}' holds no image with traffic: no annotation is of {', '.join(TRIGGERS)}.")
     return reader.found
 
 
@@ -136,27 +136,27 @@ class _Reader:
         """Take an entry of `images`."""
         number, file = _whole(entry, "id"), entry.get("file_name")
         if number in self.found.images:
-            raise BadEntryError("repeats the id of another picture", str(number))
+            raise BadEntryError("repeats the id of another image", str(number))
         if (
             not isinstance(file, str)
             or PurePath(file).name != file
-            or PurePath(file).suffix.lower()[1:] not in PICTURES
+            or PurePath(file).suffix.lower()[1:] not in SUFFIXES
         ):
-            raise BadEntryError("file_name must be the name of a picture, without folders", repr(file))
+            raise BadEntryError("file_name must be the name of a image_id, without folders", repr(file))
         sides = [_whole(entry, side) for side in ("width", "height")]
         if min(sides) < 1:
             raise BadEntryError("width and height must be at least 1", f"{sides[0]}×{sides[1]}")
-        self.found.images[number] = Picture(number, file, *sides)
+        self.found.images[number] = ImageEntry(number, file, *sides)
 
     def annotation(self, place: int, entry: dict[str, Any]) -> None:
         """Take an entry of `annotations`; of a category that is not wanted only what it refers to is checked."""
-        picture, category = _whole(entry, "image_id"), _whole(entry, "category_id")
-        if picture not in self.found.images:
-            raise BadEntryError("image_id names no entry of images", str(picture))
+        image_id, category = _whole(entry, "image_id"), _whole(entry, "category_id")
+        if image_id not in self.found.images:
+            raise BadEntryError("image_id names no entry of images", str(image_id))
         if category not in self.found.categories:
             raise BadEntryError("category_id names no entry of categories", str(category))
         if category in self.triggers:
-            self.found.with_traffic.add(picture)
+            self.found.with_traffic.add(image_id)
         if category not in self.wanted:
             return
         number, box = _whole(entry, "id"), _box(entry.get("bbox"))
@@ -168,8 +168,8 @@ class _Reader:
             raise BadEntryError("area must be a number from 0", repr(area))
         if crowd not in (0, 1):
             raise BadEntryError("iscrowd must be 0 or 1", repr(crowd))
-        kept = Annotation(number, picture, category, box, area, bool(crowd), place)
-        self.found.annotations.setdefault(picture, []).append(kept)
+        kept = Annotation(number, image_id, category, box, area, bool(crowd), place)
+        self.found.annotations.setdefault(image_id, []).append(kept)
 
     def _advance(self, share: float) -> None:
         self.progress((self.passes + share) / PASSES)

@@ -1,14 +1,14 @@
 """COCO-traffic: the street scenes of COCO 2017 in YOLO's layout, as the authors of AID define them.
 
     OUT/data.yaml                                what `--data` takes
-    OUT/images/{train,val}/000000000139.jpg      links to the pictures with traffic, see `yolokd.data.coco_instances`
+    OUT/images/{train,val}/000000000139.jpg      links to the images with traffic, see `yolokd.data.coco_instances`
     OUT/labels/{train,val}/000000000139.txt      YOLO labels of the 13 classes, without crowds
-    OUT/annotations/instances_{train,val}.json   COCO's own annotations of these pictures and classes, less the masks:
+    OUT/annotations/instances_{train,val}.json   COCO's own annotations of these images and classes, less the masks:
                                                  `eval` takes crowds and areas from them, which YOLO labels cannot hold
-    OUT/counts.json                              how many pictures and objects there are
+    OUT/counts.json                              how many images and objects there are
     OUT/coco-traffic.json                        what the set was made of
 
-In labels, boxes are cut at the border of their picture, and those without an area are left out.
+In labels, boxes are cut at the border of their image, and those without an area are left out.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ MARKER = "coco-traffic.json"
 COUNTS = "counts.json"
 ANNOTATIONS_KEY = "coco_annotations"  # of a data YAML: split → the instances file that `eval` scores against
 SPLITS = ("train", "val")
-EVERY = 256  # pictures between two calls of `progress`
+EVERY = 256  # images between two calls of `progress`
 HEADER = f"""\
-# COCO-traffic: the pictures of COCO 2017 (Lin et al., ECCV 2014; cocodataset.org) with traffic, prepared by yolokd.
-# COCO's annotations are licensed CC BY 4.0, its pictures by their owners. Paths are relative to this file.
+# COCO-traffic: the images of COCO 2017 (Lin et al., ECCV 2014; cocodataset.org) with traffic, prepared by yolokd.
+# COCO's annotations are licensed CC BY 4.0, its images by their owners. Paths are relative to this file.
 # {ANNOTATIONS_KEY} is what eval scores against: COCO's own boxes, with crowds and areas.
 """
 
@@ -59,8 +59,8 @@ class Prepared:
         """The counts in the form of a check's report."""
         splits = {
             split: Split(
-                pictures=found.pictures,
-                labelled=found.pictures - found.background,
+                images=found.images,
+                labeled=found.images - found.background,
                 background=found.background,
                 objects=Counter({NAMES.index(name): count for name, count in found.labels.items()}),
             )
@@ -70,10 +70,10 @@ class Prepared:
 
 
 def prepare(src: Path, out: Path, *, progress: Progress | None = None) -> Prepared:
-    """Take the pictures with traffic out of COCO 2017; `out` appears when it is complete, see `yolokd.data.publish`.
+    """Take the images with traffic out of COCO 2017; `out` appears when it is complete, see `yolokd.data.publish`.
 
     Args:
-        src: The folder that holds `annotations/instances_{train,val}2017.json`, and the pictures in `train2017` and
+        src: The folder that holds `annotations/instances_{train,val}2017.json`, and the images in `train2017` and
             `val2017` or in `images/train2017` and `images/val2017`.
         out: The folder to make. It may exist if it is empty or holds this very set.
         progress: Called with what is being done and its share.
@@ -87,14 +87,14 @@ def prepare(src: Path, out: Path, *, progress: Progress | None = None) -> Prepar
     marker = {
         "prepared by": "yolokd data coco-traffic",
         "version": VERSION,
-        "pictures": {split: str(source.pictures) for split, source in sources.items()},
+        "images": {split: str(source.images) for split, source in sources.items()},
         "sha256 of the annotations": {split: _digest(source.instances) for split, source in sources.items()},
     }
     out = Path(out).expanduser().absolute()
     is_new = not publish.is_there(out, MARKER, marker)
     if is_new:
         found = {s: read_instances(source.instances, partial(tell, f"Reading {s}")) for s, source in sources.items()}
-        sets = {split: convert(found[split], source.pictures) for split, source in sources.items()}
+        sets = {split: convert(found[split], source.images) for split, source in sources.items()}
         with publish.beside(out, MARKER, marker) as folder:
             for split in SPLITS:
                 _write(folder, split, found[split], sets[split], partial(tell, f"Writing {split}"))
@@ -111,7 +111,7 @@ class _Source(NamedTuple):
     """Where one split of COCO lies."""
 
     instances: Path
-    pictures: Path
+    images: Path
 
 
 def _find(src: Path, split: str) -> _Source:
@@ -122,10 +122,10 @@ def _find(src: Path, split: str) -> _Source:
             ".json and instances_val2017.json), train2017/ and val2017/."
         )
     folders = [src / f"{split}2017", src / "images" / f"{split}2017"]
-    pictures = next((folder for folder in folders if folder.is_dir()), None)
-    if pictures is None:
-        raise DataError(f"The {split} pictures of COCO 2017 are neither in '{folders[0]}' nor in '{folders[1]}'.")
-    return _Source(instances, pictures.resolve())
+    images = next((folder for folder in folders if folder.is_dir()), None)
+    if images is None:
+        raise DataError(f"The {split} images of COCO 2017 are neither in '{folders[0]}' nor in '{folders[1]}'.")
+    return _Source(instances, images.resolve())
 
 
 def _digest(file: Path) -> str:
@@ -160,18 +160,20 @@ def _filtered(found: Instances) -> dict[str, Any]:
     classes = found.classes()
     return {
         "info": {"description": "The part of COCO 2017 with traffic, without masks; prepared by yolokd."},
-        "images": [{"id": p.id, "file_name": p.file, "width": p.width, "height": p.height} for p in found.pictures],
+        "images": [
+            {"id": p.id, "file_name": p.file, "width": p.width, "height": p.height} for p in found.images_with_traffic
+        ],
         "annotations": [
             {
                 "id": a.id,
-                "image_id": a.picture,
+                "image_id": a.image_id,
                 "category_id": a.category,
                 "bbox": a.box,
                 "area": a.area,
                 "iscrowd": int(a.crowd),
             }
-            for picture in found.pictures
-            for a in found.annotations.get(picture.id, ())
+            for image in found.images_with_traffic
+            for a in found.annotations.get(image.id, ())
         ],
         "categories": [{"id": number, "name": NAMES[index]} for number, index in classes.items()],
     }
@@ -198,12 +200,12 @@ def _notes(counts: Mapping[str, Counts]) -> list[str]:
     """What the user should know about each split."""
     notes = []
     for split, found in counts.items():
-        notes.append(f"{split}: {found.pictures} of COCO's {found.source_pictures} pictures hold traffic.")
+        notes.append(f"{split}: {found.images} of COCO's {found.source_images} images hold traffic.")
         if crowds := sum(found.crowds.values()):
             notes.append(f"{split}: {crowds} crowds are no labels; eval ignores detections in them, as COCO does.")
         if found.without_area:
             first = f"annotation {found.without_area[0]}"
             notes.append(f"{split}: {len(found.without_area)} boxes without an area are no labels, such as {first}.")
         if found.cut:
-            notes.append(f"{split}: {found.cut} boxes reached beyond their picture and were cut at its border.")
+            notes.append(f"{split}: {found.cut} boxes reached beyond their image and were cut at its border.")
     return notes

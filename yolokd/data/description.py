@@ -16,7 +16,7 @@ ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".txz", ".tbz2")  # wh
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Read the description of a data set and check its form; whether the pictures are there is not looked at.
+    """Read the description of a data set and check its form; whether the images are there is not looked at.
 
     Args:
         path: A data YAML.
@@ -82,7 +82,7 @@ def refuse_script(data: dict[str, Any], path: Path) -> None:
         shown = " ".join(str(download).split())
         raise DataError(
             f"'{path}' has a download script, which would be run as code: {shown[:60]}{'…' * (len(shown) > 60)} "
-            "Fetch the pictures yourself and remove the key, or give the address of an archive."
+            "Fetch the images yourself and remove the key, or give the address of an archive."
         )
 
 
@@ -118,9 +118,7 @@ def _check_splits(data: dict[str, Any], path: Path) -> None:
     if "val" in missing and data.get("validation"):  # Ultralytics takes either word
         missing.remove("val")
     if missing:
-        raise DataError(
-            f"'{path}' has no '{missing[0]}'; both train and val name folders of pictures or lists of them."
-        )
+        raise DataError(f"'{path}' has no '{missing[0]}'; both train and val name folders of images or lists of them.")
     for key in ("train", "val", "validation", "test"):
         value = data.get(key)
         entries = value if isinstance(value, list) else [value]

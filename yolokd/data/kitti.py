@@ -1,13 +1,13 @@
 """The KITTI object benchmark in YOLO's layout, from its own.
 
     OUT/data.yaml                        what `--data` takes
-    OUT/images/{train,val}/000000.png    links to the pictures
+    OUT/images/{train,val}/000000.png    links to the images
     OUT/labels/{train,val}/000000.txt    YOLO labels of the classes asked for
     OUT/label_2/000000.txt               links to the original labels, which KITTI's evaluation needs: YOLO labels know
-                                         neither truncation nor occlusion, DontCare or neighbouring classes
+                                         neither truncation nor occlusion, DontCare or neighboring classes
     OUT/kitti.json                       what was asked for: source, classes, split
 
-Boxes are taken as they are (0-based pixels, no +1) and cut at the border of the picture.
+Boxes are taken as they are (0-based pixels, no +1) and cut at the border of the image.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MARKER = "kitti.json"
 LABELS = "label_2"  # folder of the original labels
 HEADER = """\
 # The KITTI object benchmark (Geiger, Lenz and Urtasun, CVPR 2012; www.cvlibs.net/datasets/kitti), prepared by yolokd.
-# KITTI's pictures and labels are licensed CC BY-NC-SA 3.0 (non-commercial). Paths are relative to this file.
+# KITTI's images and labels are licensed CC BY-NC-SA 3.0 (non-commercial). Paths are relative to this file.
 """
 
 Progress = Callable[[int, int], None]  # called with files done and in all
@@ -44,7 +44,7 @@ class Prepared:
 
     path: Path  # of the data YAML
     is_new: bool  # False: the very set was there already
-    report: DataReport  # pictures and objects per split
+    report: DataReport  # images and objects per split
     left_out: Counter[str]  # objects of types that became no class
     notes: tuple[str, ...]
 
@@ -89,7 +89,7 @@ def prepare(
         "classes": mapping,
         "split": split if split in {"published", "random"} else "lists of ids",
         "seed": (seed or 0) if split == "random" else None,
-        "pictures": {name: len(ids) for name, ids in frames.ids.items()},
+        "images": {name: len(ids) for name, ids in frames.ids.items()},
         "contents": _digest(source, found),
     }
     out = Path(out).expanduser().absolute()
@@ -119,7 +119,7 @@ def _digest(source: Source, found: Conversion) -> str:
     total = hashlib.sha256()
     for split in SPLITS:
         for frame, rows in found.rows[split].items():
-            total.update(f"{split}/{source.pictures[frame].name}\n{rows}\n".encode())
+            total.update(f"{split}/{source.images[frame].name}\n{rows}\n".encode())
     return total.hexdigest()
 
 
@@ -130,8 +130,8 @@ def _write(folder: Path, source: Source, found: Conversion, step: Callable[[], N
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
         for frame, rows in frames.items():
-            picture = source.pictures[frame]
-            publish.place(picture, images / picture.name)
+            image = source.images[frame]
+            publish.place(image, images / image.name)
             publish.place(source.labels[frame], folder / LABELS / f"{frame}.txt")
             (labels / f"{frame}.txt").write_text(rows, encoding="utf-8")
             step()

@@ -31,13 +31,13 @@ class Conversion:
 
     def notes(self) -> tuple[str, ...]:
         """What the user should know."""
-        return (f"Boxes that reached beyond their picture and were cut at its border: {self.cut}.",) if self.cut else ()
+        return (f"Boxes that reached beyond their image and were cut at its border: {self.cut}.",) if self.cut else ()
 
 
 def convert(
     source: Source, frames: Mapping[str, Sequence[str]], classes: Mapping[str, str], step: Callable[[], None]
 ) -> Conversion:
-    """Read labels and the headers of pictures.
+    """Read labels and the headers of images.
 
     Args:
         source: Where the files are.
@@ -46,14 +46,14 @@ def convert(
         step: Called after each frame.
 
     Raises:
-        DataError: Lists what is wrong: a picture without labels or the reverse, an unreadable picture, a malformed
-            line, a box without width or height or outside of its picture.
+        DataError: Lists what is wrong: an image without labels or the reverse, an unreadable image, a malformed
+            line, a box without width or height or outside of its image.
         UserError: A type in `classes` that neither KITTI nor the labels know.
     """
     reader = _Reader(source, classes)
     found = reader.found
     for split, ids in frames.items():
-        rows, counts = found.rows.setdefault(split, {}), found.splits.setdefault(split, Split(pictures=len(ids)))
+        rows, counts = found.rows.setdefault(split, {}), found.splits.setdefault(split, Split(images=len(ids)))
         for frame in ids:
             rows[frame] = reader.read(frame, counts)
             step()
@@ -79,19 +79,19 @@ class _Reader:
 
     def read(self, frame: str, counts: Split) -> str:
         """Return the YOLO labels of one frame and count its objects."""
-        picture, labels = self.source.pictures.get(frame), self.source.labels.get(frame)
-        if picture is None or labels is None:
-            what = "a picture without a label file" if labels is None else "a label file without a picture"
-            self.problems.append(Problem(str(picture or labels), 0, what, ""))
+        image_file, labels = self.source.images.get(frame), self.source.labels.get(frame)
+        if image_file is None or labels is None:
+            what = "an image without a label file" if labels is None else "a label file without an image"
+            self.problems.append(Problem(str(image_file or labels), 0, what, ""))
             return ""
-        size = self._size(picture)
+        size = self._size(image_file)
         rows = []
         for number, text in self._lines(labels):
             try:
                 rows += self._rows(parse_line(text), size, counts)
             except BadLineError as bad:
                 self.problems.append(Problem(str(labels), number, *bad.args))
-        counts.labelled += bool(rows)
+        counts.labeled += bool(rows)
         counts.background += not rows
         return "".join(rows)
 
@@ -107,7 +107,7 @@ class _Reader:
             if word != DONT_CARE:
                 self.found.left_out[word] += 1
             return []
-        if size is None:  # the picture cannot be read, which is said already
+        if size is None:  # the image cannot be read, which is said already
             return []
         shares = _shares(line, size)
         self.found.cut += min(left, top) < 0 or right > size[0] or bottom > size[1]
@@ -123,33 +123,33 @@ class _Reader:
         return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
     def _size(self, file: Path) -> Size | None:
-        """Width and height from the header of a picture."""
+        """Width and height from the header of an image."""
         try:
             with Image.open(file) as image:
-                # A PNG would be decoded to its end for this; cameras that turn pictures write JPEG.
+                # A PNG would be decoded to its end for this; cameras that turn images write JPEG.
                 turned = image.format == "JPEG" and image.getexif().get(EXIF_ORIENTATION, 1) != 1
                 size, kind = image.size, image.format
         except (UnidentifiedImageError, ModuleNotFoundError):  # the latter where Ultralytics looks for a HEIF plug-in
-            self.problems.append(Problem(str(file), 0, "the picture cannot be read: no known format", ""))
+            self.problems.append(Problem(str(file), 0, "the image cannot be read: no known format", ""))
             return None
         except Exception as error:  # the decoders raise all sorts of things
-            self.problems.append(Problem(str(file), 0, f"the picture cannot be read: {error}", ""))
+            self.problems.append(Problem(str(file), 0, f"the image cannot be read: {error}", ""))
             return None
         if kind not in {"JPEG", "PNG"}:
             self.problems.append(Problem(str(file), 0, "neither PNG nor JPEG", str(kind)))
         if turned:
-            what = "turned by its EXIF orientation, so that boxes and picture would not match"
+            what = "turned by its EXIF orientation, so that boxes and image would not match"
             self.problems.append(Problem(str(file), 0, what, ""))
         return size
 
 
 def _shares(line: Line, size: Size) -> tuple[float, float, float, float]:
-    """Middle, width and height of the part of a box that lies in the picture, as shares of the picture."""
+    """Middle, width and height of the part of a box that lies in the image, as shares of the image."""
     width, height = size
     left, right = (min(max(x, 0.0), width) / width for x in line.xyxy_px[::2])
     top, bottom = (min(max(y, 0.0), height) / height for y in line.xyxy_px[1::2])
     if right <= left or bottom <= top:
-        raise BadLineError(f"a box outside of its picture of {width}×{height} pixels", _corners(line))
+        raise BadLineError(f"a box outside of its image of {width}×{height} pixels", _corners(line))
     return (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
 
 

@@ -16,7 +16,7 @@ import yaml
 from yolokd.errors import UserError
 
 TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc")
-DONT_CARE = "DontCare"  # a region whose objects are not labelled
+DONT_CARE = "DontCare"  # a region whose objects are not labeled
 PRESETS = {"3": ("Car", "Pedestrian", "Cyclist"), "8": TYPES}
 COLUMNS = 15
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from yolokd.data.check import Problem
 from yolokd.errors import DataError, UserError
 
-PICTURES = frozenset((".png", ".jpg", ".jpeg"))
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg"))
 LABELS = frozenset((".txt",))
 LISTS = Path(__file__).parent / "kitti_split"
 SPLITS = ("train", "val")
@@ -29,14 +29,14 @@ class Source:
 
     root: Path  # as given, links resolved
     training: Path  # the folder that holds image_2 and label_2
-    pictures: dict[str, Path] = field(default_factory=dict)
+    images: dict[str, Path] = field(default_factory=dict)
     labels: dict[str, Path] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     @property
     def ids(self) -> list[str]:
-        """Frames of which there is a picture or a label file."""
-        return sorted({*self.pictures, *self.labels})
+        """Frames of which there is an image or a label file."""
+        return sorted({*self.images, *self.labels})
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Frames:
 
 
 def scan(src: Path, *, follow_links: bool = False) -> Source:
-    """List pictures and label files; nothing is opened.
+    """List images and label files; nothing is opened.
 
     Args:
         src: The folder that holds `training`, or `training` itself.
@@ -63,7 +63,7 @@ def scan(src: Path, *, follow_links: bool = False) -> Source:
     for folder in folders:
         if not folder.is_dir():
             raise DataError(
-                f"There is no folder '{folder}'. Give the folder that holds KITTI's training/image_2 (pictures) and "
+                f"There is no folder '{folder}'. Give the folder that holds KITTI's training/image_2 (images) and "
                 "training/label_2 (text files)."
             )
         if not (follow_links or _is_inside(folder, root)):
@@ -72,13 +72,13 @@ def scan(src: Path, *, follow_links: bool = False) -> Source:
                 "that link, or trust whoever did, add --follow-links."
             )
     source = Source(root, training)
-    for folder, suffixes, found in zip(folders, (PICTURES, LABELS), (source.pictures, source.labels), strict=True):
+    for folder, suffixes, found in zip(folders, (SUFFIXES, LABELS), (source.images, source.labels), strict=True):
         try:
             _list(folder, None if follow_links else root, suffixes, found, source.problems)
         except OSError as error:
             raise DataError(f"The folder '{folder}' cannot be listed: {error.strerror or error}.") from error
     if not source.ids:
-        raise DataError(f"There are neither pictures in '{folders[0]}' nor labels in '{folders[1]}'.")
+        raise DataError(f"There are neither images in '{folders[0]}' nor labels in '{folders[1]}'.")
     return source
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from yolokd.data.layout import label_path, pictures
+from yolokd.data.layout import images_of, label_path
 from yolokd.errors import DataError
 
 MAGIC = b"\x93NUMPY"
@@ -23,13 +23,13 @@ def refuse_code(sources: Iterable[Path]) -> None:
     """Refuse the label cache of a split if it names anything but arrays; none or a damaged one is made anew.
 
     Args:
-        sources: Folders of pictures or lists of them; missing ones are left out.
+        sources: Folders of images or lists of them; missing ones are left out.
 
     Raises:
         DataError: Loading the cache would run code.
     """
     try:
-        firsts = [found[0] for source in sources if source.exists() and (found := pictures(source))]
+        firsts = [found[0] for source in sources if source.exists() and (found := images_of(source))]
     except (OSError, ValueError):  # the check of the labels says why
         return
     if not firsts:

@@ -1,8 +1,8 @@
 """Where images and labels of a YOLO data set are. The rules are those by which Ultralytics finds them.
 
 A source is a folder, searched with all folders below it (hidden ones are left out), or a text file that lists one
-picture per line, where `./` means beside the list. The labels of `…/images/…/a.jpg` are in `…/labels/…/a.txt`: the last
-folder called `images` counts; without one they lie beside the picture.
+image per line, where `./` means beside the list. The labels of `…/images/…/a.jpg` are in `…/labels/…/a.txt`: the last
+folder called `images` counts; without one they lie beside the image.
 """
 
 # Plain strings and `os` instead of pathlib: a hundred thousand files in seconds.
@@ -15,13 +15,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-PICTURES = frozenset(("avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"))
+SUFFIXES = frozenset(("avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"))
 VERSION = 2  # of the fingerprint
 _IMAGES, _LABELS = f"{os.sep}images{os.sep}", f"{os.sep}labels{os.sep}"
 
 
-def pictures(source: Path) -> list[str]:
-    """Return the paths of a source's pictures, absolute and sorted; of a list also those that do not exist.
+def images_of(source: Path) -> list[str]:
+    """Return the paths of a source's images, absolute and sorted; of a list also those that do not exist.
 
     Raises:
         OSError: The source is missing or cannot be read, or a link in it leads back to a folder above.
@@ -29,12 +29,12 @@ def pictures(source: Path) -> list[str]:
     """
     root = os.path.abspath(source)
     found = _walk(root) if os.path.isdir(root) else _listed(root)
-    return sorted(path for path in found if path.rpartition(".")[-1].lower() in PICTURES)
+    return sorted(path for path in found if path.rpartition(".")[-1].lower() in SUFFIXES)
 
 
-def label_path(picture: str) -> str:
-    """Return where the labels of a picture belong."""
-    return _LABELS.join(picture.rsplit(_IMAGES, 1)).rsplit(".", 1)[0] + ".txt"
+def label_path(image: str) -> str:
+    """Return where the labels of an image belong."""
+    return _LABELS.join(image.rsplit(_IMAGES, 1)).rsplit(".", 1)[0] + ".txt"
 
 
 def printable(path: str | os.PathLike[str]) -> str:
@@ -71,7 +71,7 @@ def fingerprint(splits: Mapping[str, Sequence[Path]], *, like: str | None = None
         return _digest(splits, _size)
     from yolokd.images.reader import check_images
 
-    checks = check_images(image for sources in splits.values() for source in sources for image in pictures(source))
+    checks = check_images(image for sources in splits.values() for source in sources for image in images_of(source))
 
     def size(image: str) -> str | int:
         found = checks[image]
@@ -86,9 +86,9 @@ def _digest(splits: Mapping[str, Sequence[Path]], size: Callable[[str], str | in
         rows = []
         for source in splits[split]:
             base = os.path.abspath(source if os.path.isdir(source) else os.path.dirname(source))
-            for picture in pictures(source):
-                name = os.path.relpath(picture, base).replace(os.sep, "/")
-                rows.append(f"{name}\0{size(picture)}\0{_label_hash(picture)}")
+            for image in images_of(source):
+                name = os.path.relpath(image, base).replace(os.sep, "/")
+                rows.append(f"{name}\0{size(image)}\0{_label_hash(image)}")
         total.update("\n".join([split, *sorted(rows), ""]).encode("utf-8", "surrogateescape"))
     return total.hexdigest()
 
@@ -123,16 +123,16 @@ def _listed(file: str) -> Iterator[str]:
         yield os.path.abspath(path.replace("/", os.sep))
 
 
-def _size(picture: str) -> int:
+def _size(image: str) -> int:
     try:
-        return os.stat(picture).st_size
+        return os.stat(image).st_size
     except (OSError, ValueError):  # the latter of a name with a null character
         return -1
 
 
-def _label_hash(picture: str) -> str:
+def _label_hash(image: str) -> str:
     try:
-        with open(label_path(picture), "rb") as stream:
+        with open(label_path(image), "rb") as stream:
             return hashlib.sha256(stream.read()).hexdigest()
     except (OSError, ValueError):
         return "-"

@@ -108,8 +108,8 @@ def leftovers(out: Path) -> list[Path]:
 
 def leftover_notes(out: Path) -> list[str]:
     """Tell the user of each of the `leftovers`."""
-    told = "was left behind by a run that was killed, unless one is at work; it can be removed."
-    return [f"'{folder}' {told}" for folder in leftovers(out)]
+    notified = "was left behind by a run that was killed, unless one is at work; it can be removed."
+    return [f"'{folder}' {notified}" for folder in leftovers(out)]
 
 
 def _resolve(out: Path) -> Path:

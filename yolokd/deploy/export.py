@@ -1,8 +1,8 @@
 """Exporting a checkpoint through Ultralytics, then proving the result.
 
 The export is made in a temporary folder and moved beside its checkpoint when it is complete. Then both are run: raw
-outputs and detections picture by picture (`yolokd.deploy.parity`), AP on a data set by the path of `yolokd eval`, on
-pictures padded to a square for both, since an export has one input shape; size on disk; time of a forward pass.
+outputs and detections image by image (`yolokd.deploy.parity`), AP on a data set by the path of `yolokd eval`, on
+images padded to a square for both, since an export has one input shape; size on disk; time of a forward pass.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from yolokd.backend import runtimes
 from yolokd.backend.formats import QUANTIZE, Precision, check_precision, known_format, require_packages
 from yolokd.backend.networks import identity_of
 from yolokd.backend.opening import image_size, open_checkpoint, quiet
-from yolokd.deploy import pictures
+from yolokd.deploy import samples
 from yolokd.deploy.parity import Parity, compare
 from yolokd.deploy.report import ExportReport, Side, size_of
 from yolokd.errors import RunError, UserError
@@ -59,10 +59,10 @@ def export(
         format: One of Ultralytics' formats. ONNX, OpenVINO and TorchScript are compared; others where their runtime is
             at hand, else the notes say that they were not.
         precision: "float32", "float16" or "int8", which needs a data set as `check`: ranges are measured on at most
-            300 of its training pictures.
+            300 of its training images.
         imgsz: Side of the square input in pixels; None is the size that the checkpoint was trained at.
-        check: What to compare on: a data set (AP on its validation pictures, outputs on 16 of them), or a folder or a
-            picture (outputs only). None takes the two photographs that Ultralytics ships.
+        check: What to compare on: a data set (AP on its validation images, outputs on 16 of them), or a folder or a
+            image (outputs only). None takes the two images that Ultralytics ships.
         nms_free: The output of a YOLO26 or YOLOv10 head that needs no NMS.
         progress: Called with what is being done.
         **options: Passed on to `YOLO.export`, such as `dynamic`, `simplify`, `opset`.
@@ -74,7 +74,7 @@ def export(
         UserError: Unknown format, a precision that it does not have, a missing package, int8 without a data set, a
             folder that cannot be written, or a head without an NMS-free branch.
         WeightsError: A checkpoint that is missing or not a detector.
-        DataError: `check` holds no pictures, or is a data set that cannot be scored on.
+        DataError: `check` holds no images, or is a data set that cannot be scored on.
         RunError: Ultralytics' export failed, or its result cannot be run.
     """
     from yolokd.backend import checkpoints
@@ -83,7 +83,7 @@ def export(
     say = progress or (lambda _: None)
     source, format = checkpoints.find(weights), known_format(format)
     identity = identity_of(checkpoints.load_detector(source))  # no detector: told by its own path, not by a copy's
-    data = check if check is not None and pictures.is_data_set(check) else None
+    data = check if check is not None and samples.is_data_set(check) else None
     _check_request(format, precision, data, options)
     _check_writable(source.parent)
     with tempfile.TemporaryDirectory(prefix="yolokd-") as temporary, quiet():
@@ -94,14 +94,14 @@ def export(
         size, notes = image_size(yolo, imgsz)
         _choose_head(yolo, source, nms_free)
         channels = identity.channels
-        inputs = [pictures.letterbox(path, size, channels) / 255 for path in pictures.to_compare(check)]
-        notes += (skipped,) if (skipped := pictures.left_out_of(check)) else ()
+        inputs = [samples.letterbox(path, size, channels) / 255 for path in samples.to_compare(check)]
+        notes += (skipped,) if (skipped := samples.left_out_of(check)) else ()
         score = _Scorer(data, size, runtimes.device_of(format), nms_free, identity, say)
         before = score(source)
         say(f"exporting to {format}, {precision}")
         chosen = {"imgsz": size, "nms": False if nms_free else None, "quantize": QUANTIZE[precision], **options}
         if precision == "int8" and data is not None:
-            chosen["data"] = str(pictures.write_calibration(data, folder / "calibration"))
+            chosen["data"] = str(samples.write_calibration(data, folder / "calibration"))
         path, remark = _place(_run_export(yolo, source, format, chosen), copy, source)
         say("comparing outputs")
         run, hindrance = _open_run(path, format, inputs[0])
@@ -166,7 +166,7 @@ def _choose_head(yolo: Any, source: Path, nms_free: bool) -> None:
 
 @dataclass(frozen=True)
 class _Scorer:
-    """Scores a checkpoint or an export on the data set, if there is one, on square pictures."""
+    """Scores a checkpoint or an export on the data set, if there is one, on square images."""
 
     data: str | Path | None
     imgsz: int
@@ -237,11 +237,11 @@ def _place(written: Path, copy: Path, source: Path) -> tuple[Path, tuple[str, ..
     return target, (f"'{source.stem}{rest}' was there and is not an export of yolokd, so it was left as it is",)
 
 
-def _open_run(path: Path, format: str, picture: Tensor) -> tuple[runtimes.Run | None, str]:
+def _open_run(path: Path, format: str, image: Tensor) -> tuple[runtimes.Run | None, str]:
     """Return the export as a function and nothing to say; or None and why it cannot be run here."""
     try:
         run = runtimes.open_run(path, format)
-        run(picture)
+        run(image)
     except Exception as error:  # whatever a runtime objects to in the file
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         if format in runtimes.PLAIN:

@@ -1,9 +1,9 @@
-"""Does an exported network say the same as its checkpoint? Raw outputs and final detections, picture by picture.
+"""Does an exported network say the same as its checkpoint? Raw outputs and final detections, image by image.
 
-A head's output is (4 + K, A): centre x, centre y, width, height in pixels, then K scores, for A anchors; or, without
+A head's output is (4 + K, A): center x, center y, width, height in pixels, then K scores, for A anchors; or, without
 need of NMS, (N, 6): left, top, right, bottom, score, class of the N best, falling. Numbers of the second kind may
 change places where scores are all but equal, so there scores are compared rank by rank and boxes with their nearest
-twin, and only rows that clear the cut at rank N by more than scores differ.
+adversarial example, and only rows that clear the cut at rank N by more than scores differ.
 
 Final detections are those of at least 0.25. Two of them agree if they have the same class, overlap by at least 0.9 and
 differ by at most 0.02 in score; they are paired one to one, the best first. So that a score at the threshold does not
@@ -22,26 +22,26 @@ from torchvision.ops import batched_nms, box_convert, box_iou
 CONFIDENCE = 0.25
 NMS_IOU = 0.7
 MAX_DETECTIONS = 300
-TWIN_IOU = 0.9
-TWIN_SCORE = 0.02
-LEAST_AGREEMENT = 0.99  # share of detections that have a twin
+ADVERSARIAL_IOU = 0.9
+ADVERSARIAL_SCORE = 0.02
+LEAST_AGREEMENT = 0.99  # share of detections that have an adversarial example
 MOST_BOX_PX = 0.5  # of raw outputs in full precision
 MOST_SCORE = 0.01
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an exported network is from its checkpoint, over all pictures."""
+    """How far an exported network is from its checkpoint, over all images."""
 
-    pictures: int
-    box_px: float  # largest difference of a raw coordinate, pixels of the input picture
+    images: int
+    box_px: float  # largest difference of a raw coordinate, pixels of the input image
     score: float  # largest difference of a raw score
     detections: int  # of both sides
-    paired: int  # of both sides, those that have a twin on the other
+    paired: int  # of both sides, those that have an adversarial example on the other
 
     @property
     def agreement(self) -> float | None:
-        """Share of the detections that have a twin; None without any."""
+        """Share of the detections that have an adversarial example; None without any."""
         return self.paired / self.detections if self.detections else None
 
     @property
@@ -51,24 +51,24 @@ class Parity:
 
     @property
     def detections_agree(self) -> bool:
-        """Whether nearly all detections have a twin; also without any."""
+        """Whether nearly all detections have an adversarial example; also without any."""
         return self.agreement is None or self.agreement >= LEAST_AGREEMENT
 
 
 def compare(pairs: Iterable[tuple[Tensor, Tensor]]) -> Parity:
-    """Compare outputs of the checkpoint and of the exported network for one picture at a time.
+    """Compare outputs of the checkpoint and of the exported network for one image at a time.
 
     Args:
         pairs: Two tensors of equal shape, (4 + K, A) or (N, 6), float32; the checkpoint's first.
     """
-    pictures = detections = paired = 0
+    images = detections = paired = 0
     box_px = score = 0.0
     for reference, exported in pairs:
         box, confidence = raw_difference(reference, exported)
-        found, twins = pair_detections(reference, exported)
-        pictures, detections, paired = pictures + 1, detections + found, paired + twins
+        found, examples = pair_detections(reference, exported)
+        images, detections, paired = images + 1, detections + found, paired + examples
         box_px, score = max(box_px, box), max(score, confidence)
-    return Parity(pictures, box_px, score, detections, paired)
+    return Parity(images, box_px, score, detections, paired)
 
 
 def raw_difference(reference: Tensor, exported: Tensor) -> tuple[float, float]:
@@ -86,22 +86,22 @@ def raw_difference(reference: Tensor, exported: Tensor) -> tuple[float, float]:
 
 
 def pair_detections(reference: Tensor, exported: Tensor) -> tuple[int, int]:
-    """Return how many final detections both sides have together, and how many of them have a twin."""
-    low = CONFIDENCE - TWIN_SCORE
+    """Return how many final detections both sides have together, and how many of them have an adversarial example."""
+    low = CONFIDENCE - ADVERSARIAL_SCORE
     ours, theirs = final_detections(reference, low), final_detections(exported, low)
-    twins_ours = torch.zeros(len(ours), dtype=torch.bool)
-    twins_theirs = torch.zeros(len(theirs), dtype=torch.bool)
+    adversarial_ours = torch.zeros(len(ours), dtype=torch.bool)
+    adversarial_theirs = torch.zeros(len(theirs), dtype=torch.bool)
     overlap = box_iou(ours[:, :4], theirs[:, :4])  # (ours, theirs)
-    close = (overlap >= TWIN_IOU) & (ours[:, None, 5] == theirs[None, :, 5])
-    close &= (ours[:, None, 4] - theirs[None, :, 4]).abs() <= TWIN_SCORE
+    close = (overlap >= ADVERSARIAL_IOU) & (ours[:, None, 5] == theirs[None, :, 5])
+    close &= (ours[:, None, 4] - theirs[None, :, 4]).abs() <= ADVERSARIAL_SCORE
     overlap = overlap.masked_fill(~close, -1.0)
     for i in range(len(ours)):  # falling scores
         j = int(overlap[i].argmax()) if len(theirs) else -1
         if j >= 0 and overlap[i, j] >= 0:
-            twins_ours[i] = twins_theirs[j] = True
+            adversarial_ours[i] = adversarial_theirs[j] = True
             overlap[:, j] = -1.0
     sure_ours, sure_theirs = ours[:, 4] >= CONFIDENCE, theirs[:, 4] >= CONFIDENCE
-    paired = (twins_ours & sure_ours).sum() + (twins_theirs & sure_theirs).sum()
+    paired = (adversarial_ours & sure_ours).sum() + (adversarial_theirs & sure_theirs).sum()
     return int(sure_ours.sum() + sure_theirs.sum()), int(paired)
 
 

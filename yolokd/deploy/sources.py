@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from yolokd.data.layout import PICTURES, printable
+from yolokd.data.layout import SUFFIXES, printable
 from yolokd.errors import DataError, UserError
 from yolokd.images.reader import ImageCheck, check_images, read_image
 
@@ -45,7 +45,7 @@ def is_video(path: Path) -> bool:
 
 def _files(path: Path) -> Iterator[Path]:
     def known(file: Path) -> bool:
-        return file.suffix[1:].lower() in PICTURES or is_video(file)
+        return file.suffix[1:].lower() in SUFFIXES or is_video(file)
 
     try:
         if path.is_dir():

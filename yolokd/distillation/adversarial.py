@@ -56,7 +56,7 @@ def teacher_precision(asked: str) -> str:
     """Return the precision that a teacher under attack runs in, fp32, for the recipe's `teacher.precision`.
 
     Raises:
-        UserError: The recipe insists on half precision, in which the gradients of the pictures vanish.
+        UserError: The recipe insists on half precision, in which the gradients of the images vanish.
     """
     if asked in {"auto", "fp32"}:
         return "fp32"
@@ -139,7 +139,7 @@ class Attack:
     def _targets(self, head: Head, batch: Mapping[str, Any]) -> Tensor:
         """Return the soft labels of the teacher's own assignment, (B, A, K)."""
         objects = pad_objects(batch, self._labels.to(head.logits.device), head)
-        points, _ = head.grid.centres(head.logits.device)
+        points, _ = head.grid.centers(head.logits.device)
         labels, boxes, known = objects.labels[..., None], objects.boxes, objects.known[..., None]
         scores: Tensor = self._assign(head.logits.sigmoid(), head.boxes, points, labels, boxes, known)[2]
         return scores.to(head.logits.dtype)
@@ -186,7 +186,7 @@ def quarters(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Let BatchNorm normalise by its running statistics, and not update them; weights still get gradients."""
+    """Let BatchNorm normalize by its running statistics, and not update them; weights still get gradients."""
     live = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
     for module in live:
         module.training = False

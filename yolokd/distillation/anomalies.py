@@ -33,7 +33,7 @@ class _Record:
 
 
 @dataclass
-class Alarms:
+class AnomalyChecks:
     """Collects each step's values before their gains, and judges them when read."""
 
     step: int = 0
@@ -56,7 +56,7 @@ class Alarms:
         """Judge all steps since the last reading.
 
         Raises:
-            RunError: A term is not finite (names term, step and pictures), or was exactly zero for `ZERO_STEPS` active
+            RunError: A term is not finite (names term, step and images), or was exactly zero for `ZERO_STEPS` active
                 steps that had objects.
         """
         records, self._pending = self._pending, []
@@ -78,7 +78,7 @@ class Alarms:
             where = f" at {', '.join(bad)}" if len(levels) > 1 else ""
             shown = ", ".join(Path(f).name for f in record.files[:8]) or "unknown"
             raise RunError(
-                f"The distillation term kd_{term} became {value}{where} in active step {record.step}, on the pictures "
+                f"The distillation term kd_{term} became {value}{where} in active step {record.step}, on the images "
                 f"{shown}. Lower its gain or the learning rate, or switch mixed precision off (train.amp=false)."
             )
         if value != 0:

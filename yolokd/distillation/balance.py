@@ -1,4 +1,4 @@
-"""How strong each distillation term pulls at the neck against the detection loss, and gains that keep it at a share.
+"""Gradient ratio of each distillation term at the neck to the detection loss, and gains that keep it at a share.
 
 Measured every few steps by gradients with respect to the student's neck features only: that goes back through head and
 adapters, not through the network, so it costs little.

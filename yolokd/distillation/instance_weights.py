@@ -3,9 +3,9 @@
 Source: Lan and Tian, "Adaptive Instance Distillation for Object Detection in Autonomous Driving", ICPR 2022
 (arXiv:2201.11097): the weight exp(−α · D). No code was published, and no source says what an instance is.
 Differs: by default an instance is an object, and D the mean of the teacher's detection loss over the anchors that the
-teacher's own assignment gives to it. `image` and `level` take the criterion of a whole picture, or of one level of it;
-there, too, Ultralytics' gains stay out, so that α means the same in all three. Weights are never renormalised.
-Unlabelled pictures are background throughout, in `image` and `level` by the mean over the places, and no instances.
+teacher's own assignment gives to it. `image` and `level` take the criterion of a whole image, or of one level of it;
+there, too, Ultralytics' gains stay out, so that α means the same in all three. Weights are never renormalized.
+Unlabeled images are background throughout, in `image` and `level` by the mean over the places, and no instances.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Instances:
     """What a weight belongs to, (B, G): G slots for objects (instance), 1 (image), or one per level (level)."""
 
     weight: Tensor
-    loss: Tensor  # D, before it is normalised
+    loss: Tensor  # D, before it is normalized
     counted: Tensor  # bool: False for empty slots and objects of classes that the teacher does not know
 
 
@@ -65,8 +65,8 @@ class InstanceWeighting:
     """Weighs each place of a batch by how well the teacher does there.
 
     A place belongs to the object that the teacher's assignment gives it to, else to the smallest object whose box its
-    centre lies in, else to the background. An object's places weigh exp(−α · D); a place of the background weighs
-    exp(−α · cross-entropy of the teacher there against "no object"), so that confident false alarms are not taught.
+    center lies in, else to the background. An object's places weigh exp(−α · D); a place of the background weighs
+    exp(−α · cross-entropy of the teacher there against "no object"), so that confident false positives are not taught.
     Objects of a class that the teacher does not know weigh 0 in head losses and 1 in feature losses.
     """
 
@@ -82,7 +82,7 @@ class InstanceWeighting:
 
         Raises:
             PairError: The teacher knows none of the data's classes.
-            ValueError: An unknown scope or normalisation.
+            ValueError: An unknown scope or normalization.
         """
         known(config.scope, SCOPES, "scope")
         known(config.normalize, NORMALIZATIONS, "normalize")
@@ -103,7 +103,7 @@ class InstanceWeighting:
 
         Args:
             taught_raw: The teacher's raw head output; of a dual head the one-to-many branch is judged.
-            batch: Ground truth as the trainer hands it over; rows of the output beyond its pictures are of unlabelled
+            batch: Ground truth as the trainer hands it over; rows of the output beyond its images are of unlabeled
                 ones.
             grid: Where the anchors lie.
         """
@@ -116,13 +116,13 @@ class InstanceWeighting:
         loss = teacher_loss(head, objects, self.assign)
         if self.scope == "instance":
             return self._by_object(objects, loss, loss.of_objects(objects, missed_loss(head, objects)), grid)
-        return self._by_picture(loss, len(batch["img"]), grid)
+        return self._by_image(loss, len(batch["img"]), grid)
 
     def _by_object(self, objects: Objects, loss: TeacherLoss, of_objects: Tensor, grid: Grid) -> Weights:
         owner = owners(objects, loss.slot, grid)
         background, slot = owner < 0, owner.clamp(min=0)
         of_places = torch.where(background, loss.cls, of_objects.gather(1, slot))
-        of_pictures = torch.where(
+        of_images = torch.where(
             objects.known.any(1), masked_mean(of_objects, objects.known), masked_mean(loss.cls, background)
         )
         scale = self._scale(of_objects, objects.known)
@@ -131,17 +131,17 @@ class InstanceWeighting:
         return Weights(
             head=weight.masked_fill(unknown, 0),
             features=weight.masked_fill(unknown, 1),
-            image=self._weight(of_pictures, scale),
+            image=self._weight(of_images, scale),
             instances=Instances(self._weight(of_objects, scale), of_objects, objects.known),
         )
 
-    def _by_picture(self, loss: TeacherLoss, labelled: int, grid: Grid) -> Weights:
+    def _by_image(self, loss: TeacherLoss, labeled: int, grid: Grid) -> Weights:
         of_levels = loss.of_levels(grid)
         places = [grid.places(level) for level in grid.shapes] if self.scope == "level" else [slice(None)]
         losses = of_levels if self.scope == "level" else of_levels.sum(1, keepdim=True)
-        background = torch.stack([loss.cls[labelled:, place].mean(1) for place in places], 1)
-        losses = torch.cat([losses[:labelled], background])
-        counted = (torch.arange(len(losses), device=losses.device) < labelled)[:, None].expand_as(losses)
+        background = torch.stack([loss.cls[labeled:, place].mean(1) for place in places], 1)
+        losses = torch.cat([losses[:labeled], background])
+        counted = (torch.arange(len(losses), device=losses.device) < labeled)[:, None].expand_as(losses)
         scale = self._scale(losses, counted)
         weight = self._weight(losses, scale)
         sizes = [height * width for height, width in grid.shapes.values()]
@@ -168,7 +168,7 @@ def owners(objects: Objects, assigned: Tensor, grid: Grid) -> Tensor:
         assigned: The teacher's assignment, (B, A), −1 where there is none; it goes before boxes.
         grid: Where the anchors lie.
     """
-    x, y = grid.centres(assigned.device)[0].unbind(1)  # (A,) each
+    x, y = grid.centers(assigned.device)[0].unbind(1)  # (A,) each
     left, top, right, bottom = objects.boxes[..., None].unbind(2)  # (B, G, 1) each
     inside = (x > left) & (x < right) & (y > top) & (y < bottom) & objects.present[..., None]
     hit, first = inside.byte().max(1)  # (B, A); of several the first slot, which is the smallest box

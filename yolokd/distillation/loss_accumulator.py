@@ -13,7 +13,7 @@ from yolokd.distillation.state import reduce_map
 from yolokd.losses.base import Grid, add
 
 
-class Tally:
+class LossAccumulator:
     """The distillation terms of one step.
 
     Args:

@@ -18,7 +18,7 @@ from yolokd.backend.heads import grid_of, neck_features, read_head
 from yolokd.distillation.adversarial import Examples
 from yolokd.distillation.assignment import branch_criteria, watch
 from yolokd.distillation.instance_weights import Weights
-from yolokd.distillation.loss_accumulator import Tally
+from yolokd.distillation.loss_accumulator import LossAccumulator
 from yolokd.distillation.state import Distillation
 from yolokd.distillation.step_inputs import gather
 from yolokd.loaders.unlabeled import files_of, first_rows, join
@@ -100,7 +100,7 @@ class TeacherStudent(DistillationModel):
         run.step += 1
         if not seen.maps:
             return self._join(seen.detection, seen.items, zeros, len(images))
-        run.alarms.record(seen.levels, batch, seen.detection.sum())
+        run.anomaly_checks.record(seen.levels, batch, seen.detection.sum())
         self._measure(seen.detection.sum() / len(images), seen.values, seen.features)
         strengths = {term: run.strength(term, active[term]) for term in seen.values}
         weighted = torch.stack([seen.values[t] * strengths[t] if t in strengths else zeros[0] for t in self.terms])
@@ -108,31 +108,33 @@ class TeacherStudent(DistillationModel):
 
     def look(self, batch: dict[str, Any], active: Mapping[str, float]) -> Look:
         """Run both models on a batch and return the loss map of each active term; the student in training mode."""
-        images, labelled = join(batch), len(batch["img"])
+        images, labeled = join(batch), len(batch["img"])
         taught = self.teach(images, active)
-        if taught is None:  # pictures without labels take part in nothing else
-            images = images[:labelled]
+        if taught is None:  # images without labels take part in nothing else
+            images = images[:labeled]
         examples = self._attack(batch, active)
         ahead = self._on_adversarial(examples, active)
         if getattr(self.student_model, "criterion", None) is None:
             self.student_model.criterion = self.student_model.init_criterion()
         raw = self.student_model(images)
         with watch(self.student_model.criterion) as assigned:
-            detection, items = self.student_model.loss(batch, first_rows(raw, labelled))
+            detection, items = self.student_model.loss(batch, first_rows(raw, labeled))
         features = neck_features(raw)
         grid = grid_of(features)
         weights = None if taught is None else self._weigh(batch, taught, grid)
         run = self._run()
-        tally = Tally(grid, weights, {term for loss in run.losses.values() for term in loss.head_terms})
+        accumulator = LossAccumulator(grid, weights, {term for loss in run.losses.values() for term in loss.head_terms})
         if taught is not None:
             with torch.autocast(images.device.type, enabled=False):
                 shares = {name: share for name, (_, share) in branch_criteria(self.student_model.criterion).items()}
                 losses = run.on_clean_images(active)
                 step = gather(batch, raw, taught, assigned, shares, losses.values(), run.common_classes, run.counts)
-                self._compare(step, losses, active, tally)
-        tally.add(ahead)
+                self._compare(step, losses, active, accumulator)
+        accumulator.add(ahead)
         images_of = None if examples is None else examples.images
-        return Look(detection, items, features, tally.maps, tally.levels, tally.values, weights, images_of)
+        return Look(
+            detection, items, features, accumulator.maps, accumulator.levels, accumulator.values, weights, images_of
+        )
 
     def _join(
         self, detection: Tensor, items: dict[str, Tensor], weighted: Tensor, batch_size: int
@@ -142,7 +144,7 @@ class TeacherStudent(DistillationModel):
 
     def _run(self) -> Distillation:
         if self.distillation is None:
-            raise RuntimeError("this copy of the model was made for saving or validation and cannot distil")
+            raise RuntimeError("this copy of the model was made for saving or validation and cannot distill")
         return self.distillation
 
     def teach(self, images: Tensor, active: Mapping[str, float]) -> TeacherOutput | None:
@@ -182,7 +184,9 @@ class TeacherStudent(DistillationModel):
         if run.balance.due(list(values)):
             run.balance.measure(detection, values, list(features.values()))
 
-    def _compare(self, step: Step, losses: Mapping[str, Loss], active: Mapping[str, float], tally: Tally) -> None:
+    def _compare(
+        self, step: Step, losses: Mapping[str, Loss], active: Mapping[str, float], accumulator: LossAccumulator
+    ) -> None:
         """Add the terms of all losses. Those on features are settled, the largest first, with few gradients held."""
         modules: Any = self.projector
         size = {name: sum(p.numel() for p in modules[name].parameters()) for name in losses}
@@ -193,7 +197,7 @@ class TeacherStudent(DistillationModel):
             loss, parts = losses[name], modules[name]
             inputs = [*pairs, *((p, p) for p in parts.parameters())]
             for piece in loss.pieces(step, parts, [term for term in loss.terms if term in active]):
-                tally.add(piece, () if piece.keys() <= loss.head_terms else inputs)
+                accumulator.add(piece, () if piece.keys() <= loss.head_terms else inputs)
                 del piece  # and its graph, before the next is made
 
     def _weigh(self, batch: Mapping[str, Any], taught: TeacherOutput, grid: Grid) -> Weights | None:
@@ -201,5 +205,5 @@ class TeacherStudent(DistillationModel):
         if run.weighting is None or taught.raw is None:
             return None
         weights = run.weighting(taught.raw, batch, grid)
-        run.weight_records.record(weights, files_of(batch))
+        run.weight_log.record(weights, files_of(batch))
         return weights

@@ -1,4 +1,4 @@
-"""Running averages of what the student's assignment finds per labeled image: they normalise the losses on the head.
+"""Running averages of what the student's assignment finds per labeled image: they normalize the losses on the head.
 
 A loss divided by the positives of its own batch counts a batch of backgrounds up to 70 times as much as others. These
 averages follow the run instead: exponential, corrected for their start, equal on all processes, kept over a resume.

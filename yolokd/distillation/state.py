@@ -12,11 +12,11 @@ from torch import Tensor
 from yolokd.backend.api import DetectionModel
 from yolokd.backend.classes import ClassMatch
 from yolokd.distillation.adversarial import Attack, teacher_precision
-from yolokd.distillation.anomalies import Alarms
+from yolokd.distillation.anomalies import AnomalyChecks
 from yolokd.distillation.balance import Balance
 from yolokd.distillation.instance_weights import InstanceWeighting
 from yolokd.distillation.positives import PositiveCounts
-from yolokd.distillation.weight_files import WeightRecords
+from yolokd.distillation.weight_files import WeightLog
 from yolokd.losses.base import Grid, Loss
 from yolokd.losses.table import losses_of
 from yolokd.recipe import Gain, Recipe, Schedule
@@ -48,8 +48,8 @@ class Distillation:
     counts: PositiveCounts
     weighting: InstanceWeighting | None = None
     attack: Attack | None = None
-    weight_records: WeightRecords = field(default_factory=WeightRecords)
-    alarms: Alarms = field(default_factory=Alarms)
+    weight_log: WeightLog = field(default_factory=WeightLog)
+    anomaly_checks: AnomalyChecks = field(default_factory=AnomalyChecks)
     step: int = 0  # training steps so far
     progress: float = 0.0
     epochs: int = 1
@@ -65,7 +65,7 @@ class Distillation:
         gain = self.gains[term]
         return factor * (self.balance.gain(term) if gain == "auto" else gain)
 
-    def pulls(self) -> dict[str, float]:
+    def gradient_ratios(self) -> dict[str, float]:
         """Return ‖gradient of each measured term with its gain‖ / ‖gradient of the detection loss‖, at the neck."""
         active = self.active()
         return {t: self.strength(t, active[t]) * ratio for t, ratio in self.balance.ratios.items() if t in active}
@@ -91,13 +91,13 @@ class Distillation:
         return self._picked[device]
 
 
-def wire(
+def build_distillation(
     recipe: Recipe, match: ClassMatch, *, epochs: int = 1, state: MutableMapping[str, Any] | None = None
 ) -> Distillation:
     """Return the recipe at work on one pair.
 
     Args:
-        recipe: What to distil.
+        recipe: What to distill.
         match: Which classes both partners know.
         epochs: Epochs of the whole run.
         state: A plain dict that is saved with the run; None keeps nothing.
@@ -126,7 +126,7 @@ def make_teacher(recipe: Recipe, model: DetectionModel, device: torch.device, *,
     """Return the frozen teacher as the recipe wants it.
 
     Args:
-        recipe: What to distil.
+        recipe: What to distill.
         model: The trained detector, which becomes the teacher's own.
         device: Where it is going to run.
         half: Whether the student trains in mixed precision there.
@@ -147,7 +147,7 @@ def make_teacher(recipe: Recipe, model: DetectionModel, device: torch.device, *,
 def reduce_map(values: Tensor, grid: Grid) -> Tensor:
     """Return what each level adds to the value of a loss map, (L,); the value itself is their sum.
 
-    The value is Σ over anchors, mean over pictures. A loss without a place has one entry, (1,).
+    The value is Σ over anchors, mean over images. A loss without a place has one entry, (1,).
 
     Args:
         values: A loss map (B, A), or (B,) for a loss without a place.

@@ -77,7 +77,7 @@ def branches(
             teacher=as_head(other[name], grid, pick_other),
             positives=padded(assigned[name].positives, count),
             target_scores_sum=assigned[name].target_scores_sum,
-            labelled=len(assigned[name].positives) / count,
+            labeled=len(assigned[name].positives) / count,
             averages=None if counts is None else counts.update(name, assigned[name]),
         )
         for name, weight in shares.items()
@@ -85,9 +85,9 @@ def branches(
     )
 
 
-def padded(positives: Tensor, pictures: int) -> Tensor:
-    """Return the positives with rows of False for the pictures without labels, which come last."""
-    return torch.cat([positives, positives.new_zeros(pictures - len(positives), positives.shape[1])])
+def padded(positives: Tensor, images: int) -> Tensor:
+    """Return the positives with rows of False for the images without labels, which come last."""
+    return torch.cat([positives, positives.new_zeros(images - len(positives), positives.shape[1])])
 
 
 def teacher_scores(raw: Mapping[str, Any]) -> Tensor:
@@ -100,11 +100,11 @@ def teacher_scores(raw: Mapping[str, Any]) -> Tensor:
     return mean.amax(1).sigmoid()
 
 
-def boxes_of(batch: Mapping[str, Any], pictures: int) -> tuple[Tensor, ...]:
-    """Return the ground-truth boxes of each picture, (N, 4) xyxy in pixels; none where pictures have no labels."""
+def boxes_of(batch: Mapping[str, Any], images: int) -> tuple[Tensor, ...]:
+    """Return the ground-truth boxes of each image, (N, 4) xyxy in pixels; none where images have no labels."""
     height, width = batch["img"].shape[-2:]
     shares: Tensor = batch["bboxes"]
     boxes: Tensor = xywh2xyxy(shares) * torch.stack([shares.new_full((), side) for side in (width, height)] * 2)
     index: Tensor = batch["batch_idx"].long()
-    counts = index.bincount(minlength=pictures).tolist()  # one wait for the device, not one per picture
+    counts = index.bincount(minlength=images).tolist()  # one wait for the device, not one per image
     return tuple(boxes[index.argsort(stable=True)].split_with_sizes(counts))

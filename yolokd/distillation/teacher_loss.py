@@ -21,9 +21,9 @@ from yolokd.losses.tensors import widen
 
 @dataclass(frozen=True)
 class Objects:
-    """The ground truth, padded to G slots per picture; in each picture the smaller boxes come first."""
+    """The ground truth, padded to G slots per image; in each image the smaller boxes come first."""
 
-    boxes: Tensor  # (B, G, 4), xyxy in pixels of the batch's pictures
+    boxes: Tensor  # (B, G, 4), xyxy in pixels of the batch's images
     labels: Tensor  # (B, G), place among the judged classes; 0 where the class is unknown or the slot is empty
     present: Tensor  # (B, G) bool: the slot holds an object
     known: Tensor  # (B, G) bool: and the teacher knows its class
@@ -41,7 +41,7 @@ class TeacherLoss:
     def of_objects(self, objects: Objects, missed: Tensor) -> Tensor:
         """Return D of each object, (B, G): cls + box averaged over the anchors assigned to it.
 
-        An object without anchors gets the largest D of its picture, or `missed`, (B, G), if no object there has any.
+        An object without anchors gets the largest D of its image, or `missed`, (B, G), if no object there has any.
         """
         column = self.slot + 1  # column 0 gathers the background
         empty = self.cls.new_zeros(len(self.cls), objects.known.shape[1] + 1)
@@ -53,9 +53,9 @@ class TeacherLoss:
         return torch.where(found, loss, torch.where(worst.isfinite(), worst, missed))
 
     def of_levels(self, grid: Grid) -> Tensor:
-        """Return the criterion's value per picture and level, (B, L), by the picture's own mass of soft labels.
+        """Return the criterion's value per image and level, (B, L), by the image's own mass of soft labels.
 
-        The sum over levels is the criterion, its gains set to 1, on that picture alone.
+        The sum over levels is the criterion, its gains set to 1, on that image alone.
         """
         loss = self.cls + self.box * self.mass
         levels = torch.stack([loss[:, grid.places(level)].sum(1) for level in grid.shapes], 1)
@@ -71,21 +71,21 @@ def pad_objects(batch: Mapping[str, Tensor], judged: Tensor, head: Head) -> Obje
     """Return the batch's ground truth in slots, in the precision of the head.
 
     Args:
-        batch: `batch_idx` (N,), `cls` (N, 1) and `bboxes` (N, 4), normalised xywh, as the trainer hands them over.
+        batch: `batch_idx` (N,), `cls` (N, 1) and `bboxes` (N, 4), normalized xywh, as the trainer hands them over.
         judged: (number of the data's classes,): place of each among the judged classes, −1 for an unknown one.
         head: The teacher's head outputs over the judged classes.
     """
-    picture = batch["batch_idx"].long().flatten()
-    boxes = xywh2xyxy(batch["bboxes"].to(head.logits.dtype)) * picture_size(head.grid, head.logits)
+    image = batch["batch_idx"].long().flatten()
+    boxes = xywh2xyxy(batch["bboxes"].to(head.logits.dtype)) * image_size(head.grid, head.logits)
     order = (boxes[:, 2:] - boxes[:, :2]).prod(1).argsort(stable=True)
-    order = order[picture[order].argsort(stable=True)]  # by picture, then from small to large
-    picture, boxes = picture[order], boxes[order]
+    order = order[image[order].argsort(stable=True)]  # by image, then from small to large
+    image, boxes = image[order], boxes[order]
     labels = judged[batch["cls"].long().flatten()[order]]
-    counts = (picture[:, None] == torch.arange(len(head.logits), device=picture.device)).sum(0)  # (B,)
-    slot = torch.arange(len(picture), device=picture.device) - (counts.cumsum(0) - counts)[picture]
+    counts = (image[:, None] == torch.arange(len(head.logits), device=image.device)).sum(0)  # (B,)
+    slot = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]
     slots = len(counts), max(int(counts.max()), 1)
-    padded = boxes.new_zeros(*slots, 4).index_put((picture, slot), boxes)
-    padded_labels = labels.new_full(slots, -1).index_put((picture, slot), labels)
+    padded = boxes.new_zeros(*slots, 4).index_put((image, slot), boxes)
+    padded_labels = labels.new_full(slots, -1).index_put((image, slot), labels)
     present = torch.arange(slots[1], device=counts.device) < counts[:, None]
     return Objects(padded, padded_labels.clamp(min=0), present, padded_labels >= 0)
 
@@ -98,7 +98,7 @@ def teacher_loss(head: Head, objects: Objects, assign: TaskAlignedAssigner) -> T
         objects: The ground truth; objects of unknown classes take no part.
         assign: The assigner for as many classes.
     """
-    points, strides = head.grid.centres(head.logits.device)
+    points, strides = head.grid.centers(head.logits.device)
     _, boxes, scores, foreground, slot = assign(
         head.logits.sigmoid(), head.boxes, points, objects.labels[..., None], objects.boxes, objects.known[..., None]
     )
@@ -106,7 +106,7 @@ def teacher_loss(head: Head, objects: Objects, assign: TaskAlignedAssigner) -> T
     cls = F.binary_cross_entropy_with_logits(head.logits, scores, reduction="none").sum(-1)
     where = foreground.nonzero(as_tuple=True)  # F places: the box terms are needed only there
     distances = distance_loss(
-        widen(head.raw[where]), boxes[where], points[where[1]], strides[where[1]], picture_size(head.grid, boxes)
+        widen(head.raw[where]), boxes[where], points[where[1]], strides[where[1]], image_size(head.grid, boxes)
     )
     box = 1 - overlap(head.boxes[where], boxes[where]) + distances
     return TeacherLoss(
@@ -124,14 +124,14 @@ def overlap(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def distance_loss(raw: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, size: Tensor) -> Tensor:
-    """Return DFL, or with one bin the L1 distance in units of the picture's sides, averaged over the four sides, (F,).
+    """Return DFL, or with one bin the L1 distance in units of the image's sides, averaged over the four sides, (F,).
 
     Args:
         raw: What the head says at F anchors about the distances left, top, right, bottom, (F, 4·R).
         boxes: The box that each should give, (F, 4), xyxy in pixels.
-        points: Centres of the anchors in pixels, (F, 2).
+        points: Centers of the anchors in pixels, (F, 2).
         strides: Pixels per cell, (F, 1).
-        size: Width, height, width, height of the pictures in pixels, (4,).
+        size: Width, height, width, height of the images in pixels, (4,).
     """
     bins = raw.shape[-1] // 4
     if bins == 1:
@@ -146,14 +146,14 @@ def distance_loss(raw: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, s
 def missed_loss(head: Head, objects: Objects) -> Tensor:
     """Return a loss for objects that the assignment gives nothing to, (B, G).
 
-    It is the cross-entropy of the cell at the object's centre against the object, summed over classes, plus 1 for a box
+    It is the cross-entropy of the cell at the object's center against the object, summed over classes, plus 1 for a box
     without overlap; of the levels' cells the one where it is least.
     """
-    centre = (objects.boxes[..., :2] + objects.boxes[..., 2:]) / 2
+    center = (objects.boxes[..., :2] + objects.boxes[..., 2:]) / 2
     target = F.one_hot(objects.labels, head.logits.shape[-1]).to(head.logits.dtype)  # (B, G, K)
     losses = []
     for level, (height, width) in head.grid.shapes.items():
-        cell = (centre / head.grid.strides[level]).long()
+        cell = (center / head.grid.strides[level]).long()
         column, row = cell[..., 0].clamp(0, width - 1), cell[..., 1].clamp(0, height - 1)
         place = head.grid.places(level).start + row * width + column  # (B, G)
         logits = head.logits.gather(1, place[..., None].expand_as(target))
@@ -161,8 +161,8 @@ def missed_loss(head: Head, objects: Objects) -> Tensor:
     return torch.stack(losses).amin(0) + 1
 
 
-def picture_size(grid: Grid, like: Tensor) -> Tensor:
-    """Return width, height, width, height of the pictures in pixels, (4,)."""
+def image_size(grid: Grid, like: Tensor) -> Tensor:
+    """Return width, height, width, height of the images in pixels, (4,)."""
     level, (height, width) = next(iter(grid.shapes.items()))
     stride = grid.strides[level]
     return torch.stack([like.new_full((), side * stride) for side in (width, height)] * 2)

@@ -2,8 +2,8 @@
 
 One JSON object per line and epoch: `instances` (how many were weighed), `mean_weight` and `mean_loss` over them,
 `mean_place_weight` over all places of the head, `histogram` (instances by weight, ten bins of [0, 1]), and `worst`:
-the pictures that hold the instances of least weight. Under mosaic augmentation the name is that of the first of the
-four pictures. With several processes, the share of the first one is recorded.
+the images that hold the instances of least weight. Under mosaic augmentation the name is that of the first of the
+four images. With several processes, the share of the first one is recorded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WORST = 20
 
 
 @dataclass
-class WeightRecords:
+class WeightLog:
     """Gathers small tensors on the device; they are read when an epoch is written."""
 
     _histograms: list[Tensor] = field(default_factory=list)  # (BINS,) each
@@ -40,7 +40,7 @@ class WeightRecords:
 
         Args:
             weights: The batch's weights.
-            files: Names of its B pictures, as in `batch["im_file"]`.
+            files: Names of its B images, as in `batch["im_file"]`.
         """
         instances = weights.instances
         counted = instances.counted
@@ -83,5 +83,5 @@ class WeightRecords:
             "mean_loss": round(loss / count, 6) if count else None,
             "mean_place_weight": round(places / len(self._sums), 6),
             "histogram": histogram,
-            "worst": [{"picture": file, "weight": round(value, 6)} for value, file in worst],
+            "worst": [{"image": file, "weight": round(value, 6)} for value, file in worst],
         }

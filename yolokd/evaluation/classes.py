@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from yolokd.errors import DataError, UserError
-from yolokd.recipe.classes import ITEM, ClassMap, find_name, joined_partners, partners, shipped_map
+from yolokd.recipe.classes import ITEM, ClassMap, find_name, joined_teacher_of, shipped_map, teacher_of
 
 
 def match_classes(
@@ -19,13 +19,13 @@ def match_classes(
         classes: The model's name → the data's, where they differ; names that this model does not have are passed over.
             Or the name of a shipped map.
         name: What to call the model in the error.
-        joined: The data's classes are joined to one, 0; see `yolokd.recipe.classes.joined_partners`.
+        joined: The data's classes are joined to one, 0; see `yolokd.recipe.classes.joined_teacher_of`.
 
     Raises:
         DataError: They have no class in common.
         UserError: No shipped map has this name, it knows none of the data's classes, or names are ambiguous.
     """
-    found = (joined_partners if joined else partners)(model, data, classes)
+    found = (joined_teacher_of if joined else teacher_of)(model, data, classes)
     if not found:
         raise DataError(
             f"'{name}' and the data have no class in common. The model knows {_list(model.values())}; the data has "

@@ -1,10 +1,10 @@
 """COCO's box metrics, computed by faster-coco-eval (C++), with every input checked first.
 
-The numbers are pycocotools': ten IoU thresholds 0.50:0.05:0.95, 101 recall points, at most 100 detections per picture
+The numbers are pycocotools': ten IoU thresholds 0.50:0.05:0.95, 101 recall points, at most 100 detections per image
 and class, areas split at 32² and 96² pixels. Two of its habits are kept on purpose: detections match crowd boxes
 without being counted, and an annotation whose id is 0 can never count as found (number annotations from 1).
 Differs: missing `area` is width · height and missing `iscrowd` is 0, an empty list of detections is scored (zeros
-where there is ground truth), and detections of unknown pictures or classes are errors; pycocotools fails on the first
+where there is ground truth), and detections of unknown images or classes are errors; pycocotools fails on the first
 two and drops the last.
 """
 
@@ -47,7 +47,7 @@ def evaluate_json(ground_truth: str | Path, detections: str | Path) -> dict[str,
 
     Raises:
         DataError: A file is missing or no JSON, an entry lacks a key or holds a number that is not finite, or a
-            detection belongs to a picture or class that the ground truth does not have.
+            detection belongs to an image or class that the ground truth does not have.
     """
     return score(_load(ground_truth, "ground truth"), _load(detections, "detections")).summary
 
@@ -175,5 +175,5 @@ def _known(record: Mapping[str, Any], key: str, ids: dict[Any, int], what: str) 
     try:
         return ids[value]
     except (KeyError, TypeError):
-        kind = "picture" if key == "image_id" else "class"
+        kind = "image" if key == "image_id" else "class"
         raise DataError(f"The {what} has {key} {value!r}, a {kind} that the ground truth does not list.") from None

@@ -16,17 +16,17 @@ from yolokd.images.reader import ImageCheck, check_images
 
 WARM_UPS = 3
 TIMED_PASSES = 20
-GREY = 114  # Ultralytics' padding
+GRAY = 114  # Ultralytics' padding
 NMS_IOU = 0.7
 MAX_DETECTIONS = 300  # of an image
 
-Detection = tuple[str, int, list[float], float]  # picture, class index, x y width height in its pixels, score
+Detection = tuple[str, int, list[float], float]  # image, class index, x y width height in its pixels, score
 
 
 def detect(
     yolo: Any,
     data: Path,
-    pictures: Collection[str],
+    images: Collection[str],
     *,
     options: Mapping[str, Any],
     progress: Callable[[float], None],
@@ -36,15 +36,15 @@ def detect(
     Args:
         yolo: `ultralytics.YOLO`.
         data: Data YAML that gives class names and channels; what it says of splits and labels is not read.
-        pictures: Paths of the images; a detection names its image so.
+        images: Paths of the images; a detection names its image so.
         options: Of Ultralytics' validation.
-        progress: Called with the share of the pictures that are done.
+        progress: Called with the share of the images that are done.
 
     Raises:
         DataError: Some of the images cannot be read; known before the first is looked at.
-        Exception: Whatever a device, a driver or a picture may do to Ultralytics.
+        Exception: Whatever a device, a driver or an image may do to Ultralytics.
     """
-    checks = check_images(sorted(pictures))
+    checks = check_images(sorted(images))
     if bad := [path for path, check in checks.items() if not check.usable]:
         first = f"'{printable(bad[0])}' ({checks[bad[0]].problem})"
         raise DataError(f"Ultralytics cannot read {len(bad)} of the images, such as {first}.")
@@ -54,15 +54,15 @@ def detect(
         return _Validator(checks, args=args, _callbacks=_callbacks)
 
     def started(validator: Any) -> None:
-        validator.pred_to_json = keep  # called for each picture with detections
+        validator.pred_to_json = keep  # called for each image with detections
 
-    def keep(predicted: Mapping[str, Any], picture: Mapping[str, Any]) -> None:
-        corners = predicted["bboxes"]  # (N, 4) xyxy in pixels of the original picture
+    def keep(predicted: Mapping[str, Any], image: Mapping[str, Any]) -> None:
+        corners = predicted["bboxes"]  # (N, 4) xyxy in pixels of the original image
         sides = corners[:, 2:] - corners[:, :2]
         origins = (corners[:, :2] + corners[:, 2:]) / 2 - sides / 2  # by the middle, bit for bit as Ultralytics does
         columns = (predicted["cls"].int(), origins, sides, predicted["conf"])
         rows = zip(*(column.tolist() for column in columns), strict=True)
-        found.extend((picture["im_file"], index, origin + side, p) for index, origin, side, p in rows)
+        found.extend((image["im_file"], index, origin + side, p) for index, origin, side, p in rows)
 
     def batch_done(validator: Any) -> None:
         progress((validator.batch_i + 1) / len(validator.dataloader))
@@ -149,9 +149,9 @@ class _Images(YOLODataset):  # type: ignore[misc]
 
 def latency(yolo: Any, imgsz: int, device: str | None, channels: int = 3) -> float:
     """Return the median milliseconds of a forward pass at batch 1 on a square image of so many channels."""
-    picture = np.full((imgsz, imgsz, channels), GREY, dtype=np.uint8)
+    image = np.full((imgsz, imgsz, channels), GRAY, dtype=np.uint8)
     passes = [
-        yolo.predict(picture, imgsz=imgsz, device=device, save=False, verbose=False)[0].speed["inference"]
+        yolo.predict(image, imgsz=imgsz, device=device, save=False, verbose=False)[0].speed["inference"]
         for _ in range(WARM_UPS + TIMED_PASSES)
     ]
     return float(statistics.median(passes[WARM_UPS:]))

@@ -21,7 +21,7 @@ from yolokd.images.reader import ImageCheck, check_images, shown_size
 Rows = NDArray[np.float64]
 
 
-def list_pictures(sources: Iterable[Path]) -> list[Path]:
+def list_images(sources: Iterable[Path]) -> list[Path]:
     """Return the images behind folders and lists, sorted, absolute, each once; without those that cannot be used.
 
     `yolokd.data.check.check_labels` names the latter.
@@ -44,7 +44,7 @@ def list_pictures(sources: Iterable[Path]) -> list[Path]:
 
 
 def unusable(sources: Iterable[Path]) -> list[Path]:
-    """Return the images that `list_pictures` leaves out, sorted, absolute.
+    """Return the images that `list_images` leaves out, sorted, absolute.
 
     Raises:
         DataError: A source cannot be read.
@@ -54,35 +54,35 @@ def unusable(sources: Iterable[Path]) -> list[Path]:
 
 def _opened(sources: Iterable[Path]) -> dict[str, ImageCheck]:
     try:
-        found = {path for source in sources for path in layout.pictures(source)}
+        found = {path for source in sources for path in layout.images_of(source)}
     except (OSError, ValueError) as error:
         raise DataError(f"The images cannot be listed: {error}") from error
     return check_images(sorted(found))
 
 
 def coco_ground_truth(
-    pictures: Sequence[Path], names: Mapping[int, str], keypoints: Keypoints = NO_KEYPOINTS
+    paths: Sequence[Path], names: Mapping[int, str], keypoints: Keypoints = NO_KEYPOINTS
 ) -> dict[str, list[dict[str, Any]]]:
     """Build a COCO ground truth from YOLO labels.
 
     Args:
-        pictures: Absolute paths, from `list_pictures`.
+        paths: Absolute paths, from `list_images`.
         names: Class index → name. The labels must have passed `yolokd.data.check.check_labels` with them.
         keypoints: `kpt_shape` of the data YAML.
 
     Returns:
-        `images` (id = place in `pictures`, from 0; file_name, width, height), `annotations` (ids from 1; bbox in
-        pixels of the picture, area = width · height) and `categories` (id = class index).
+        `images` (id = place in `paths`, from 0; file_name, width, height), `annotations` (ids from 1; bbox in
+        pixels of the image, area = width · height) and `categories` (id = class index).
 
     Raises:
-        DataError: A picture that cannot be read.
+        DataError: An image that cannot be read.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, picture in enumerate(pictures):
-        width, height = shown_size(picture)
-        images.append({"id": image_id, "file_name": str(picture), "width": width, "height": height})
-        for category, x, y, w, h in read_labels(label_path(picture), keypoints).tolist():
+    for image_id, path in enumerate(paths):
+        width, height = shown_size(path)
+        images.append({"id": image_id, "file_name": str(path), "width": width, "height": height})
+        for category, x, y, w, h in read_labels(label_path(path), keypoints).tolist():
             box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
             annotations.append(
                 {
@@ -98,9 +98,9 @@ def coco_ground_truth(
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def label_path(picture: Path) -> Path:
-    """Return where the labels of a picture lie."""
-    return Path(layout.label_path(str(picture)))
+def label_path(image: Path) -> Path:
+    """Return where the labels of an image lie."""
+    return Path(layout.label_path(str(image)))
 
 
 def read_labels(path: Path, keypoints: Keypoints = NO_KEYPOINTS) -> Rows:

@@ -26,7 +26,7 @@ Truth = dict[str, list[dict[str, Any]]]
 def ground_truth(
     data_yaml: Path,
     split: str,
-    pictures: Sequence[Path],
+    paths: Sequence[Path],
     names: Mapping[int, str],
     *,
     left_out: Collection[Path] = (),
@@ -36,23 +36,23 @@ def ground_truth(
     Args:
         data_yaml: Names an instances file for the split, or else the YOLO labels count.
         split: Split of the data set.
-        pictures: Absolute paths of the split's pictures, from `list_pictures`.
+        paths: Absolute paths of the split's paths, from `list_images`.
         names: Class index → name.
         left_out: Images of the split that are not scored; an instances file may name them.
 
     Raises:
-        DataError: A picture that cannot be read, or an instances file that is missing, malformed or of other pictures
+        DataError: An image that cannot be read, or an instances file that is missing, malformed or of other images
             or classes.
     """
     content = load_yaml(data_yaml)
     file = _named(content, data_yaml, split)
     if file is None:
-        return coco_ground_truth(pictures, names, keypoints_of(content, data_yaml))
-    return from_instances(file, pictures, names, left_out=left_out)
+        return coco_ground_truth(paths, names, keypoints_of(content, data_yaml))
+    return from_instances(file, paths, names, left_out=left_out)
 
 
 def from_instances(
-    file: Path, pictures: Sequence[Path], names: Mapping[int, str], *, left_out: Collection[Path] = ()
+    file: Path, paths: Sequence[Path], names: Mapping[int, str], *, left_out: Collection[Path] = ()
 ) -> Truth:
     """Return the ground truth that an instances file holds, in the form of `coco_ground_truth`.
 
@@ -60,7 +60,7 @@ def from_instances(
         file: COCO's `images` (exactly these, and any of `left_out`), `annotations` and `categories` (exactly these
             classes, by name). A `file_name` is a path from the folder of the split, or any other part of the image's
             path that ends with its name and is enough to tell it from the others.
-        pictures: Absolute paths; the place in the list is the image's id.
+        paths: Absolute paths; the place in the list is the image's id.
         names: Class index → name.
         left_out: Absolute paths of images whose entries are passed over.
 
@@ -70,19 +70,19 @@ def from_instances(
     numbers = {name: number for number, name in names.items()}
     classes = _match(file, "categories", "name", numbers.get, "class")
     _refuse_missing(file, classes, {number: name for name, number in numbers.items()}, "class")
-    everything = [*pictures, *left_out]
+    everything = [*paths, *left_out]
     places = _match(file, "images", "file_name", _Finder(file, everything), "image")
-    _refuse_missing(file, places, dict(enumerate(map(printable, pictures))), "image")
+    _refuse_missing(file, places, dict(enumerate(map(printable, paths))), "image")
     _refuse_twice(file, places, everything)
-    skipped = {original for original, place in places.items() if place >= len(pictures)}
+    skipped = {original for original, place in places.items() if place >= len(paths)}
     places = {original: place for original, place in places.items() if original not in skipped}
     sizes = {entry["id"]: (entry.get("width"), entry.get("height")) for _, entry in _objects(file, "images")}
     images = []
     for original, place in sorted(places.items(), key=lambda pair: pair[1]):
-        width, height = shown_size(pictures[place])
+        width, height = shown_size(paths[place])
         if sorted((width, height)) != _sorted(sizes[original]):  # whatever the orientation that its EXIF data give
-            raise DataError(f"'{printable(pictures[place])}' has {width}×{height} pixels, but '{file}' says otherwise.")
-        images.append({"id": place, "file_name": str(pictures[place]), "width": width, "height": height})
+            raise DataError(f"'{printable(paths[place])}' has {width}×{height} pixels, but '{file}' says otherwise.")
+        images.append({"id": place, "file_name": str(paths[place]), "width": width, "height": height})
     annotations: list[dict[str, Any]] = []
     for number, entry in _objects(file, "annotations"):
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from yolokd.data.kitti_labels import BadLineError, parse_line
 from yolokd.errors import DataError, ShapeError
-from yolokd.evaluation.kitti_curves import CLASSES, DIFFICULTIES, SAMPLES, Box, Picture, counts, precision_curves
+from yolokd.evaluation.kitti_curves import CLASSES, DIFFICULTIES, SAMPLES, Box, ImageEntry, counts, precision_curves
 
 __all__ = ["Box", "attainable", "count_objects", "evaluate", "evaluate_folders", "read_boxes"]
 
@@ -27,11 +27,11 @@ Result = dict[str, dict[str, float]]
 def evaluate(
     ground_truth: Sequence[Sequence[Box]], detections: Sequence[Sequence[Box]], *, metric: str = "R40"
 ) -> Result:
-    """Score detections on any number of pictures.
+    """Score detections on any number of images.
 
     Args:
-        ground_truth: One sequence of boxes per picture, in file order; types as in KITTI's labels, DontCare included.
-        detections: One sequence of boxes per picture, each with a score; truncation and occlusion are not looked at.
+        ground_truth: One sequence of boxes per image, in file order; types as in KITTI's labels, DontCare included.
+        detections: One sequence of boxes per image, each with a score; truncation and occlusion are not looked at.
         metric: "R40" (recall 1/40 to 1) or "R11" (recall 0, 0.1, ..., 1).
 
     Returns:
@@ -47,14 +47,16 @@ def evaluate(
         raise ValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {metric!r}")
     if len(ground_truth) != len(detections):
         raise ShapeError(
-            f"ground_truth and detections must hold one list per picture each, got {len(ground_truth)} and "
+            f"ground_truth and detections must hold one list per image each, got {len(ground_truth)} and "
             f"{len(detections)}"
         )
-    pictures = [Picture(truth, found, n) for n, (truth, found) in enumerate(zip(ground_truth, detections, strict=True))]
+    images = [
+        ImageEntry(truth, found, n) for n, (truth, found) in enumerate(zip(ground_truth, detections, strict=True))
+    ]
     return {
         name: {
             difficulty: 100 * float(curve[METRICS[metric]].mean())
-            for difficulty, curve in zip(DIFFICULTIES, precision_curves(pictures, name), strict=True)
+            for difficulty, curve in zip(DIFFICULTIES, precision_curves(images, name), strict=True)
         }
         for name in CLASSES
     }
@@ -64,7 +66,7 @@ def count_objects(ground_truth: Sequence[Sequence[Box]]) -> dict[str, dict[str, 
     """Return class → difficulty → objects that count; below 41, a perfect detector scores less than 100."""
     totals = {name: dict.fromkeys(DIFFICULTIES, 0) for name in CLASSES}
     for name, levels in totals.items():
-        for box in (box for picture in ground_truth for box in picture):
+        for box in (box for image in ground_truth for box in image):
             for level, difficulty in enumerate(DIFFICULTIES):
                 levels[difficulty] += box.type.lower() == name.lower() and counts(box, level)
     return totals
@@ -85,10 +87,10 @@ def evaluate_folders(
     """Score a folder of KITTI result files against a folder of KITTI label files.
 
     Args:
-        label_dir: Each `*.txt` in it is a picture.
+        label_dir: Each `*.txt` in it is an image.
         result_dir: Files of the same names whose 16th column is the score; a missing one means no detections.
         metric: "R40" or "R11".
-        ids: Names without suffix; only these pictures count.
+        ids: Names without suffix; only these images count.
 
     Raises:
         DataError: A folder or label file is missing, there is no label file, or a line is malformed.

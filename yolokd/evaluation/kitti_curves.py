@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from yolokd.errors import DataError
 
 CLASSES = {"Car": 0.7, "Pedestrian": 0.5, "Cyclist": 0.5}  # least overlap, exclusive
-NEIGHBOURS = {"Car": "van", "Pedestrian": "person_sitting"}  # ignored rather than counted as missed or false
+NEIGHBORS = {"Car": "van", "Pedestrian": "person_sitting"}  # ignored rather than counted as missed or false
 DIFFICULTIES = ("easy", "moderate", "hard")
 MIN_HEIGHT = (40, 25, 25)  # pixels; an object must exceed it, a detection must reach it
 MAX_OCCLUSION = (0, 1, 2)
@@ -43,8 +43,8 @@ class Box:
     score: float | None = None
 
 
-class Picture:
-    """One picture as arrays: what does not depend on class, difficulty or threshold.
+class ImageEntry:
+    """One image as arrays: what does not depend on class, difficulty or threshold.
 
     Raises:
         DataError: A detection without a finite score.
@@ -53,7 +53,7 @@ class Picture:
     def __init__(self, truth: Sequence[Box], found: Sequence[Box], number: int) -> None:
         for box in found:
             if box.score is None or not math.isfinite(box.score):
-                raise DataError(f"Picture {number}: a detection of type '{box.type}' has the score {box.score}.")
+                raise DataError(f"Image {number}: a detection of type '{box.type}' has the score {box.score}.")
         self.truth = [box for box in truth if box.type.lower() != "dontcare"]
         self.truth_types = [box.type.lower() for box in self.truth]
         self.found_types = [box.type.lower() for box in found]
@@ -90,41 +90,41 @@ def counts(box: Box, level: int) -> bool:
 
 @dataclass
 class _Class:
-    """One picture under one class. Masks hold one bit per difficulty."""
+    """One image under one class. Masks hold one bit per difficulty."""
 
     objects: list[tuple[int, list[tuple[int, float]]]]  # mask of difficulties that count it; (detection, overlap) pairs
     normal: list[int]  # mask per detection: of the class and tall enough
     small: list[int]  # mask per detection: too low, whatever its class
 
 
-def _select(picture: Picture, name: str) -> _Class:
+def _select(image: ImageEntry, name: str) -> _Class:
     own, limit = name.lower(), CLASSES[name]
     objects = []
-    for row, (box, kind) in enumerate(zip(picture.truth, picture.truth_types, strict=True)):
-        if kind not in (own, NEIGHBOURS.get(name)):
+    for row, (box, kind) in enumerate(zip(image.truth, image.truth_types, strict=True)):
+        if kind not in (own, NEIGHBORS.get(name)):
             continue
         counted = sum(counts(box, level) << level for level in range(3)) if kind == own else 0
-        near = np.flatnonzero(picture.overlaps[row] > limit).tolist()
-        objects.append((counted, [(j, float(picture.overlaps[row, j])) for j in near]))
-    small = [sum((h < MIN_HEIGHT[level]) << level for level in range(3)) for h in picture.heights]
-    normal = [7 & ~s if kind == own else 0 for kind, s in zip(picture.found_types, small, strict=True)]
+        near = np.flatnonzero(image.overlaps[row] > limit).tolist()
+        objects.append((counted, [(j, float(image.overlaps[row, j])) for j in near]))
+    small = [sum((h < MIN_HEIGHT[level]) << level for level in range(3)) for h in image.heights]
+    normal = [7 & ~s if kind == own else 0 for kind, s in zip(image.found_types, small, strict=True)]
     return _Class(objects, normal, small)
 
 
-def _true_scores(picture: Picture, view: _Class) -> list[list[float]]:
+def _true_scores(image: ImageEntry, view: _Class) -> list[list[float]]:
     """First pass: the scores of the true positives of each difficulty, each object taking its best-scored detection."""
     scores: list[list[float]] = [[], [], []]
     taken = [0] * len(view.normal)
     for counted, near in view.objects:
         free = 7
-        for j, _ in sorted(near, key=lambda pair: -picture.scores[pair[0]]):  # stable: the first wins ties
+        for j, _ in sorted(near, key=lambda pair: -image.scores[pair[0]]):  # stable: the first wins ties
             hit = free & (view.normal[j] | view.small[j]) & ~taken[j]
             taken[j] |= hit
             free &= ~hit
             if true := hit & counted & view.normal[j]:
                 for level in range(3):
                     if true >> level & 1:
-                        scores[level].append(picture.scores[j])
+                        scores[level].append(image.scores[j])
     return scores
 
 
@@ -148,34 +148,34 @@ def thresholds(scores: Sequence[float], objects: int) -> list[float]:
     return chosen[:SAMPLES]
 
 
-def precision_curves(pictures: Sequence[Picture], name: str) -> Array:
+def precision_curves(images: Sequence[ImageEntry], name: str) -> Array:
     """Precision at the 41 recall samples, each the maximum from there to the right, (3 difficulties, 41)."""
-    views = [_select(picture, name) for picture in pictures]
+    views = [_select(image, name) for image in images]
     scores: list[list[float]] = [[], [], []]
-    for picture, view in zip(pictures, views, strict=True):
-        for level, found in enumerate(_true_scores(picture, view)):
+    for image, view in zip(images, views, strict=True):
+        for level, found in enumerate(_true_scores(image, view)):
             scores[level] += found
     objects = [sum(counted >> level & 1 for view in views for counted, _ in view.objects) for level in range(3)]
     limits = [[-t for t in thresholds(found, n)] for found, n in zip(scores, objects, strict=True)]
     hits: list[int] = []
     false: list[int] = []
-    for picture, view in zip(pictures, views, strict=True):
-        _match(picture, view, limits, CLASSES[name], hits, false)
-    true_positives, false_positives = _tally(hits), _tally(false)
+    for image, view in zip(images, views, strict=True):
+        _match(image, view, limits, CLASSES[name], hits, false)
+    true_positives, false_positives = _accumulator(hits), _accumulator(false)
     total = true_positives + false_positives
     precision = np.divide(true_positives, total, out=np.zeros_like(total), where=total > 0)
     return np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
 
 
 def _match(
-    picture: Picture, view: _Class, limits: list[list[float]], overlap: float, hits: list[int], false: list[int]
+    image: ImageEntry, view: _Class, limits: list[list[float]], overlap: float, hits: list[int], false: list[int]
 ) -> None:
     """Second pass, for all thresholds at once: append masks of true and of false positives, SAMPLES bits a difficulty.
 
     An object takes the detection of its class that overlaps it most, the first on ties; failing that, the first one
     that is too small. Only detections of its class make a true or a false positive.
     """
-    alive = [_alive(score, limits) for score in picture.scores]
+    alive = [_alive(score, limits) for score in image.scores]
     normal = [SPREAD[bits] & live for bits, live in zip(view.normal, alive, strict=True)]
     small = [SPREAD[bits] & live for bits, live in zip(view.small, alive, strict=True)]
     taken = [0] * len(alive)
@@ -190,7 +190,7 @@ def _match(
             hit = free & small[j] & ~taken[j]
             taken[j] |= hit
             free &= ~hit
-    false += [live & ~used for live, used, stuff in zip(normal, taken, picture.stuff, strict=True) if stuff <= overlap]
+    false += [live & ~used for live, used, stuff in zip(normal, taken, image.stuff, strict=True) if stuff <= overlap]
 
 
 def _alive(score: float, limits: list[list[float]]) -> int:
@@ -202,7 +202,7 @@ def _alive(score: float, limits: list[list[float]]) -> int:
     return mask
 
 
-def _tally(masks: list[int]) -> Array:
+def _accumulator(masks: list[int]) -> Array:
     """Count how often each bit is set, (3, SAMPLES) floats."""
     size = -(-3 * SAMPLES // 8)
     packed = np.frombuffer(b"".join(mask.to_bytes(size, "little") for mask in masks), dtype=np.uint8)

@@ -1,16 +1,16 @@
 """Scores of several checkpoints on one data set: COCO's metrics, size, cost and speed.
 
 One path for all models. Ultralytics' own validation makes the detections (rectangular batches, several classes per box,
-confidence from 0.001, NMS at 0.7, 300 per picture); they are renumbered from the model's classes to the data's by name
+confidence from 0.001, NMS at 0.7, 300 per image); they are renumbered from the model's classes to the data's by name
 and scored against the labels by `yolokd.evaluation.coco`, with the protocol kitti also by `yolokd.evaluation.kitti`
 against KITTI's own labels. COCO's get coordinates and scores rounded as Ultralytics writes them, KITTI's the exact
 ones, since it ranks by score. Ultralytics' own mAP50-95 differs, mostly by less than 0.01:
-it interpolates the precision curve where COCO samples it, and counts 300 detections of a picture, not 100. An export
-has one input shape, so where one of the networks is an export, all are scored on pictures padded to a square.
+it interpolates the precision curve where COCO samples it, and counts 300 detections of an image, not 100. An export
+has one input shape, so where one of the networks is an export, all are scored on images padded to a square.
 
-Latency is the median time of a forward pass at batch 1 on a square picture, as Ultralytics' predictor times it on the
+Latency is the median time of a forward pass at batch 1 on a square image, as Ultralytics' predictor times it on the
 fused model: backbone, neck, head and decoding of boxes, without reading, scaling and NMS. Parameters and GFLOPs are
-what Ultralytics' `info()` says before fusing; GFLOPs at the square picture. A head with two branches (YOLO26, YOLOv10)
+what Ultralytics' `info()` says before fusing; GFLOPs at the square image. A head with two branches (YOLO26, YOLOv10)
 is scored and timed by its one-to-many branch, as Ultralytics does unless told otherwise.
 """
 
@@ -34,7 +34,7 @@ from yolokd.evaluation import kitti_set
 from yolokd.evaluation.classes import check_mapping, match_classes
 from yolokd.evaluation.coco import score
 from yolokd.evaluation.detections import detect, latency
-from yolokd.evaluation.ground_truth import list_pictures, unusable
+from yolokd.evaluation.ground_truth import list_images, unusable
 from yolokd.evaluation.instances import ground_truth
 from yolokd.evaluation.kitti import METRICS, R40
 from yolokd.evaluation.task import Identity, Task, Truth, suppress, task_of
@@ -43,9 +43,7 @@ from yolokd.recipe.classes import ClassMap
 PROTOCOLS = ("coco", "kitti")
 
 Progress = Callable[[str, float], None]
-Detection = dict[
-    str, Any
-]  # of COCO's results; image_id: place among the sorted pictures, category_id: class of the data
+Detection = dict[str, Any]  # of COCO's results; image_id: place among the sorted images, category_id: class of the data
 
 
 @dataclass(frozen=True)
@@ -101,12 +99,12 @@ def evaluate(
         metric: Of KITTI's protocol: "R40" (also if None) or "R11".
         split: Split of the data set to score on.
         imgsz: Longer side in pixels; None is the size each checkpoint was trained at.
-        batch: Pictures per batch; it touches the scores only through the padding that pictures of a batch share.
+        batch: Images per batch; it touches the scores only through the padding that images of a batch share.
         device: As Ultralytics takes it: "cpu", "0"; None picks one.
         classes: A model's class name → the data's, where they differ by more than case, or the name of a shipped map
             (`yolokd.recipe.classes`). Classes of a model that the data does not have are dropped; classes of the data
             that a model lacks count as missed.
-        progress: Called with a model's name and the share of its pictures that are done.
+        progress: Called with a model's name and the share of its images that are done.
 
     Raises:
         UserError: Unknown protocol or metric, or a name in `classes` that nobody has.
@@ -148,7 +146,7 @@ def examine(
 ) -> list[Examined]:
     """Score checkpoints and keep their detections; arguments and errors as `evaluate`.
 
-    `square` pads every picture to a square, as it always is where one of the networks is an export; `nms_free` takes
+    `square` pads every image to a square, as it always is where one of the networks is an export; `nms_free` takes
     the output of a head that needs no NMS (an export has the one that it was made with). `single_cls` joins all classes
     to one, and `only` names the classes of the data whose objects count: the training arguments of those names, which
     are otherwise taken from the networks (see `yolokd.evaluation.task`).
@@ -172,11 +170,11 @@ def examine(
         sources, found.names, keypoints=found.keypoints, joined=task.joined, progress=_opening(progress)
     )
     report.raise_if_bad()
-    pictures = list_pictures(found.splits[split])
-    truth = ground_truth(found.yaml_path, split, pictures, found.names, left_out=unusable(found.splits[split]))
-    kitti = kitti_set.read_truth(pictures, found.names) if protocol == "kitti" else None
+    images = list_images(found.splits[split])
+    truth = ground_truth(found.yaml_path, split, images, found.names, left_out=unusable(found.splits[split]))
+    kitti = kitti_set.read_truth(images, found.names) if protocol == "kitti" else None
     check_mapping(classes or {}, [identity.names for identity in own], found.names, joined=task.joined)
-    partners = [
+    teacher_of = [
         match_classes(identity.names, found.names, classes or {}, name, joined=task.joined)
         for identity, name in zip(own, names, strict=True)
     ]
@@ -202,7 +200,7 @@ def examine(
             metric=metric or R40,
             notes=(report.left_out,) if report.left_out else (),
         )
-        rows = [_score(bench, *job) for job in zip(paths, names, own, partners, strict=True)]
+        rows = [_score(bench, *job) for job in zip(paths, names, own, teacher_of, strict=True)]
     return _with_shapes(rows)
 
 
@@ -268,7 +266,7 @@ def _unheard(name: str, share: float) -> None:
 
 
 def _score(
-    bench: _Bench, path: Path, name: str, identity: Identity, partners: Mapping[int, int]
+    bench: _Bench, path: Path, name: str, identity: Identity, teacher_of: Mapping[int, int]
 ) -> tuple[Examined, networks.Opened]:
     network = networks.open_network(path, bench.folder, bench.imgsz)
     yolo, size = network.yolo, network.imgsz
@@ -279,11 +277,11 @@ def _score(
         milliseconds = latency(yolo, size, options["device"], identity.channels)
     except YolokdError:
         raise
-    except Exception as error:  # whatever a device, a driver or a picture may do to Ultralytics
+    except Exception as error:  # whatever a device, a driver or an image may do to Ultralytics
         raise RunError(f"'{path}' could not be validated: {str(error).strip() or type(error).__name__}") from error
     names = bench.task.counted
-    exact = [(file, partners[index], box, p) for file, index, box, p in found if partners.get(index) in names]
-    if bench.task.joined and len(partners) > 1:
+    exact = [(file, teacher_of[index], box, p) for file, index, box, p in found if teacher_of.get(index) in names]
+    if bench.task.joined and len(teacher_of) > 1:
         exact = suppress(exact)
     detections = [
         {"image_id": places[file], "category_id": index, "bbox": [round(x, 3) for x in box], "score": round(p, 5)}
@@ -309,7 +307,7 @@ def _score(
             *network.notes,
             *made,
             *bench.notes,
-            *_lacking(per_class, names, identity, partners, mean=kitti is None),
+            *_lacking(per_class, names, identity, teacher_of, mean=kitti is None),
         ),
         kitti=kitti,
     )
@@ -331,15 +329,15 @@ def _lacking(
     per_class: Mapping[str, float],
     names: Mapping[int, str],
     identity: Identity,
-    partners: Mapping[int, int],
+    teacher_of: Mapping[int, int],
     *,
     mean: bool,
 ) -> tuple[str, ...]:
     """Name the classes with objects that a network does not know or was never trained on."""
-    known = {names[target] for target in partners.values() if target in names}
+    known = {names[target] for target in teacher_of.values() if target in names}
     trained = {
         names[target]
-        for index, target in partners.items()
+        for index, target in teacher_of.items()
         if target in names and (identity.single_cls or identity.classes is None or index in identity.classes)
     }
     lacking = [word for word, ap in per_class.items() if word not in known and ap >= 0]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from yolokd.data.layout import PICTURES, printable
+from yolokd.data.layout import SUFFIXES, printable
 from yolokd.errors import DataError
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _examine(path: str) -> ImageCheck:
         kind, (width, height) = str(image.format), image.size
         image.verify()
         turned = _may_be_turned(image)
-    if kind.lower() not in PICTURES | {"jpeg2000"}:
+    if kind.lower() not in SUFFIXES | {"jpeg2000"}:
         return ImageCheck(width, height, kind, f"a {kind}, which Ultralytics does not read")
     if min(width, height) < MIN_PIXELS:
         return ImageCheck(width, height, kind, f"{width}×{height} pixels, fewer than {MIN_PIXELS} on a side")

@@ -3,7 +3,7 @@
 Source: He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017, eq. 5: linear least squares
 from the inputs that are left to the outputs of the whole layer, in the order of the forward pass, so that each fit
 makes up for the errors before it.
-Differs: the target is the teacher's normalised output, and the student's normalisation takes over mean and deviation of
+Differs: the target is the teacher's normalized output, and the student's normalization takes over mean and deviation of
 the fit, so that it gives the same in training; a ridge of 1e-4 of the mean square of the inputs.
 """
 
@@ -22,14 +22,14 @@ from yolokd.backend.api import Conv, DetectionModel, build_yolo_dataset
 from yolokd.backend.label_scan import kept_apart
 from yolokd.initialization.weight_selection import Rows, convolution, padding, spaced
 
-PICTURES = 256  # that a fit looks at
-POSITIONS = 256  # of a picture, at most, that a fit looks at
+SUFFIXES = 256  # that a fit looks at
+POSITIONS = 256  # of an image, at most, that a fit looks at
 RIDGE = 1e-4
 EPS = 1e-12
 
 
 def calibration(args: Any, data: dict[str, Any], device: torch.device) -> list[Tensor]:
-    """Return up to 256 training pictures without augmentation, in batches (B, 3, H, W) in [0, 1].
+    """Return up to 256 training images without augmentation, in batches (B, 3, H, W) in [0, 1].
 
     Args:
         args: Ultralytics' training arguments.
@@ -40,8 +40,8 @@ def calibration(args: Any, data: dict[str, Any], device: torch.device) -> list[T
     args.cache = None
     with kept_apart():
         dataset = build_yolo_dataset(args, data["train"], args.batch, data, mode="val", rect=False)
-    pictures = [dataset[int(index)]["img"] for index in spaced(min(PICTURES, len(dataset)), len(dataset))]
-    return [part.to(device).float() / 255 for part in torch.stack(pictures).split(16)]
+    images = [dataset[int(index)]["img"] for index in spaced(min(SUFFIXES, len(dataset)), len(dataset))]
+    return [part.to(device).float() / 255 for part in torch.stack(images).split(16)]
 
 
 class _ReachedError(Exception):
@@ -58,7 +58,7 @@ def reconstruct(
         student: With selected weights; see `yolokd.initialization.weight_selection`.
         teacher: Not folded, on the same device.
         rows: Which output channels belong together, in the order of the forward pass.
-        batches: Pictures, each (B, 3, H, W) in [0, 1].
+        batches: Images, each (B, 3, H, W) in [0, 1].
     """
     modes = [(module, module.training) for model in (student, teacher) for module in model.modules()]
     for model in (student, teacher):
@@ -135,7 +135,7 @@ def positions(count: int, number: int) -> Tensor:
 
 
 def _targets(teacher: DetectionModel, rows: Mapping[str, Rows], batches: Sequence[Tensor]) -> dict[str, list[Tensor]]:
-    """Return the teacher's normalised outputs, name → (B, P, outputs) of each batch."""
+    """Return the teacher's normalized outputs, name → (B, P, outputs) of each batch."""
     found: dict[str, list[Tensor]] = {name: [] for name in rows}
 
     def note(name: str) -> object:
@@ -175,7 +175,7 @@ def _input(student: DetectionModel, name: str, batch: Tensor) -> Tensor:
 
 
 def _apply(unit: nn.Module, own: Tensor, fit: _Fit) -> None:
-    """Give a convolution the fitted weights, and its normalisation what makes it pass them on as they are."""
+    """Give a convolution the fitted weights, and its normalization what makes it pass them on as they are."""
     conv, found = convolution(unit), fit.solve()
     conv.weight[own] = found.weight.to(conv.weight)
     norm = getattr(unit, "bn", None)

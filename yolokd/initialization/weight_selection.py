@@ -5,10 +5,10 @@ stack the first blocks.
 Differs: a layer's input channels are those that the layers before it kept, also through concatenations, splits and
 residual sums, where the paper spaces each tensor by itself; rows of the class output go by class; attention, whose
 channels belong to its heads, is taken over only where it has the same shape; weights of convolutions without
-normalisation are scaled by the share of inputs kept, so that their output keeps its size.
+normalization are scaled by the share of inputs kept, so that their output keeps its size.
 
 Who kept what is found by running both models on tags: every convolution emits a number for each channel in place of a
-picture, the student's convolution the numbers of the teacher's channels that it takes over.
+image, the student's convolution the numbers of the teacher's channels that it takes over.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from yolokd.backend.classes import ClassMatch
 from yolokd.errors import PairError
 
 MIXING = (Attention, AAttn)  # whose channels belong to heads
-SIDE = 64  # pixels of the tagged picture; any multiple of the largest stride
+SIDE = 64  # pixels of the tagged image; any multiple of the largest stride
 
 
 class UnfitTeacherError(PairError):
@@ -50,7 +50,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Inheritance:
+class Selection:
     """What was taken over."""
 
     parameters: int  # of the student that came from the teacher
@@ -80,7 +80,7 @@ def require_same_layers(student: DetectionModel, teacher: DetectionModel) -> Non
 
 
 @torch.no_grad()
-def inherit(student: DetectionModel, teacher: DetectionModel, classes: ClassMatch) -> Inheritance:
+def select_weights(student: DetectionModel, teacher: DetectionModel, classes: ClassMatch) -> Selection:
     """Fill the student with a part of the teacher's weights, in place.
 
     Args:
@@ -106,7 +106,7 @@ def inherit(student: DetectionModel, teacher: DetectionModel, classes: ClassMatc
     copied += _copy_mixing(student, teacher)
     if not copied:
         raise UnfitTeacherError("the teacher has no layer at least as wide as the student's")
-    return Inheritance(copied, sum(p.numel() for p in student.parameters()), taken.rows)
+    return Selection(copied, sum(p.numel() for p in student.parameters()), taken.rows)
 
 
 @dataclass
@@ -190,7 +190,7 @@ def spaced(count: int, of: int) -> Tensor:
 
 
 def _copy(own: nn.Module, other: nn.Module, rows: Rows, given: _Tagged, taken: _Tagged, name: str) -> int:
-    """Take over one convolution with its normalisation; return the number of parameters."""
+    """Take over one convolution with its normalization; return the number of parameters."""
     conv, source = convolution(own), convolution(other)
     weight = source.weight[rows.theirs]  # (C_out, C_in / groups, h, w)
     norm, source_norm = getattr(own, "bn", None), getattr(other, "bn", None)

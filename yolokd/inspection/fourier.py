@@ -1,10 +1,10 @@
 """How sensitive a detector is to each spatial frequency: the Fourier heat map that motivates IKD's augmentation.
 
 Source: Yin et al., "A Fourier Perspective on Model Robustness in Computer Vision", NeurIPS 2019, section 3: one wave of
-a fixed L2 norm is added to the picture, and the model's error is noted.
-Differs: for one picture at a time, on a coarse grid of frequencies that covers the whole plane; waves are grey, without
-a random sign per channel, whose colours would make neighbouring frequencies hard to compare; the error is that of a
-detector's scores against its own scores on the clean picture, so that labels are not needed.
+a fixed L2 norm is added to the image, and the model's error is noted.
+Differs: for one image at a time, on a coarse grid of frequencies that covers the whole plane; waves are gray, without
+a random sign per channel, whose colors would make neighboring frequencies hard to compare; the error is that of a
+detector's scores against its own scores on the clean image, so that labels are not needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from yolokd.backend.heads import split_branches
 from yolokd.teachers.detector import Teacher
 
 REACH = 7  # frequencies on either side of zero, in each direction
-STRENGTH = 8 / 255  # root mean square of a wave over the values of the picture
+STRENGTH = 8 / 255  # root mean square of a wave over the values of the image
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class HeatMap:
     """Rise of a loss by frequency."""
 
     rise: npt.NDArray[np.float64]  # (2·REACH + 1, 2·REACH + 1), zero frequency in the middle; rows: vertical, downwards
-    spacing: float  # cycles per pixel between neighbours
+    spacing: float  # cycles per pixel between neighbors
     strength: float  # root mean square of each wave
 
 
 def wave(row: int, column: int, size: tuple[int, int]) -> Tensor:
-    """Return the wave of so many cycles per picture, downwards and to the right: (H, W) of L2 norm 1, float64."""
+    """Return the wave of so many cycles per image, downwards and to the right: (H, W) of L2 norm 1, float64."""
     height, width = size
     y = torch.arange(height, dtype=torch.float64)[:, None] * row / height
     x = torch.arange(width, dtype=torch.float64) * column / width
@@ -81,10 +81,10 @@ def heat_map(
 
 
 def moved_scores(teacher: Teacher, clean: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return the teacher's classification loss with its own scores on a clean picture as labels, as a loss of images.
+    """Return the teacher's classification loss with its own scores on a clean image as labels, as a loss of images.
 
     It is the cross-entropy summed over anchors and classes of the one-to-many branch, (B,); its rise over the clean
-    picture is the divergence KL(clean ‖ changed) of the scores.
+    image is the divergence KL(clean ‖ changed) of the scores.
     """
 
     def logits(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a recipe sees in one photo: the loss map of every term, AID's weights, adversarial twins, frequencies.
+"""What a recipe sees in one image: the loss map of every term, AID's weights, adversarial examples, frequencies.
 
 Nothing is trained and nothing changes: the student looks with its running statistics, and every term acts at full
 strength, whatever its schedule.
@@ -21,7 +21,7 @@ from yolokd.backend.classes import ClassMatch
 from yolokd.distillation.adversarial import frozen_statistics
 from yolokd.distillation.model import Look, TeacherStudent
 from yolokd.inspection.fourier import HeatMap, heat_map, moved_scores
-from yolokd.inspection.images import Photo
+from yolokd.inspection.images import LabeledImage
 from yolokd.losses.base import Grid
 from yolokd.recipe import Gain, Recipe
 
@@ -34,7 +34,7 @@ Levels = Mapping[str, Array]  # level → (H, W)
 
 @dataclass(frozen=True)
 class Boxes:
-    """Objects in a picture: corners in pixels of the square input, names, and scores of detections."""
+    """Objects in an image: corners in pixels of the square input, names, and scores of detections."""
 
     xyxy_px: Array  # (N, 4)
     names: tuple[str, ...]
@@ -43,7 +43,7 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Term:
-    """One distillation term on one photo, under the weights and before its gain."""
+    """One distillation term on one image, under the weights and before its gain."""
 
     name: str
     about: str
@@ -55,42 +55,42 @@ class Term:
 
 @dataclass(frozen=True)
 class InstanceWeights:
-    """AID's weights of one photo."""
+    """AID's weights of one image."""
 
     levels: Levels  # of losses on head outputs
-    instances: tuple[float, ...]  # of each object, from small to large; or of the picture, or of each level
+    instances: tuple[float, ...]  # of each object, from small to large; or of the image, or of each level
     scope: str
     alpha: float
 
 
 @dataclass(frozen=True)
-class TwinView:
-    """An adversarial twin and what it does to the teacher."""
+class AdversarialView:
+    """An adversarial example and what it does to the teacher."""
 
-    difference: Array  # (S, S, 3), twin minus photo, in 1/255
+    difference: Array  # (S, S, 3), adversarial example minus image, in 1/255
     eps: float
     loss: tuple[float, float]  # the teacher's classification loss before and after
     detections: Boxes
-    picture: Image  # the twin, (S, S, 3)
+    image: Image  # the adversarial example, (S, S, 3)
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything about one photo."""
+    """Everything about one image."""
 
-    photo: Photo
+    image: LabeledImage
     truth: Boxes | None
     teacher: Boxes
     student: Boxes
     terms: tuple[Term, ...]
     weights: InstanceWeights | None = None
-    twin: TwinView | None = None
+    example: AdversarialView | None = None
     frequencies: HeatMap | None = None
 
 
 @dataclass(frozen=True)
 class Inspector:
-    """A pair and a recipe, checked, ready for photos."""
+    """A pair and a recipe, checked, ready for images."""
 
     recipe: Recipe
     pair: TeacherStudent
@@ -108,27 +108,27 @@ class Inspector:
         return dict(self.pair.student_model.names)
 
     @torch.no_grad()
-    def inspect(self, photo: Photo, *, fourier: bool = False) -> Inspection:
-        """Look at one photo with both models.
+    def inspect(self, image: LabeledImage, *, fourier: bool = False) -> Inspection:
+        """Look at one image with both models.
 
         Args:
-            photo: Read for this size and these classes.
+            image: Read for this size and these classes.
             fourier: Measure the teacher's sensitivity to frequencies as well, in some hundred passes of it.
         """
-        student, teacher, batch = self.pair.student_model, self.pair.teacher_model, photo.batch(self.device)
+        student, teacher, batch = self.pair.student_model, self.pair.teacher_model, image.batch(self.device)
         images = batch["img"]
         self.pair.train()
         with frozen_statistics(student):
             seen = self.pair.look(batch, {term: 1.0 for term, gain in self.recipe.terms().items() if gain})
         heat = heat_map(moved_scores(teacher, images), images) if fourier else None
         return Inspection(
-            photo=photo,
-            truth=None if photo.labels is None else self._truth(photo.labels),
+            image=image,
+            truth=None if image.labels is None else self._truth(image.labels),
             teacher=self._teachers(images),
             student=detect(student, images, self.names),
             terms=tuple(self._term(term, seen) for term in self.pair.terms if term in seen.maps),
             weights=self._weights(seen),
-            twin=None if seen.adversarial is None else self._twin(seen.adversarial, batch),
+            example=None if seen.adversarial is None else self._adversarial(seen.adversarial, batch),
             frequencies=heat,
         )
 
@@ -141,8 +141,8 @@ class Inspector:
 
     def _teachers(self, images: Tensor) -> Boxes:
         """The teacher's detections, with the data's names for the classes that both know."""
-        partners = zip(self.match.student, self.match.teacher, strict=True)
-        common = {other: self.names[own] for own, others in partners for other in others}
+        teacher_of = zip(self.match.student, self.match.teacher, strict=True)
+        common = {other: self.names[own] for own, others in teacher_of for other in others}
         found = detect(self.detector, images, {**self.detector.names, **common})
         self.pair.teacher_model.train()  # detecting has left its head in evaluation mode
         return found
@@ -170,16 +170,16 @@ class Inspector:
         each = instances.weight[0][instances.counted[0]].tolist()
         return InstanceWeights(by_level(seen.weights.head[0], seen.grid), tuple(each), aid.scope, aid.alpha)
 
-    def _twin(self, twins: Tensor, batch: dict[str, Any]) -> TwinView:
+    def _adversarial(self, examples: Tensor, batch: dict[str, Any]) -> AdversarialView:
         attack: Any = self._run().attack
         attacked = attack.attack_loss(self.pair.teacher_model, batch)
-        before, after = (float(attacked(images)) for images in (batch["img"], twins))  # the clean picture first
-        return TwinView(
-            difference=as_array((twins - batch["img"])[0].permute(1, 2, 0) * 255),
+        before, after = (float(attacked(images)) for images in (batch["img"], examples))  # the clean image first
+        return AdversarialView(
+            difference=as_array((examples - batch["img"])[0].permute(1, 2, 0) * 255),
             eps=attack.config.eps,
             loss=(before, after),
-            detections=self._teachers(twins),
-            picture=(as_array(twins[0].permute(1, 2, 0)) * 255).round().astype(np.uint8),
+            detections=self._teachers(examples),
+            image=(as_array(examples[0].permute(1, 2, 0)) * 255).round().astype(np.uint8),
         )
 
 
@@ -201,7 +201,7 @@ def owner_of(term: str, recipe: Recipe) -> tuple[str, str]:
             return name, (type(config).__doc__ or "").splitlines()[0]
     every = getattr(getattr(recipe.augment.ikd, "adversarial", None), "every", 1)
     once = f"; on one batch in {every}, with {every} times the gain" if every > 1 else ""
-    return term, f"Neck features on the adversarial twin (Liang et al., ACM MM 2023){once}."
+    return term, f"Neck features on the adversarial example (Liang et al., ACM MM 2023){once}."
 
 
 def by_level(values: Tensor, grid: Grid) -> Levels:
@@ -209,8 +209,8 @@ def by_level(values: Tensor, grid: Grid) -> Levels:
     return {level: as_array(values[grid.places(level)].view(shape)) for level, shape in grid.shapes.items()}
 
 
-def over_picture(levels: Levels, side: int) -> Array:
-    """Return the sum of all levels over the pixels of the square picture, (S, S): a cell covers its pixels evenly."""
+def over_image(levels: Levels, side: int) -> Array:
+    """Return the sum of all levels over the pixels of the square image, (S, S): a cell covers its pixels evenly."""
     spread = [np.kron(values, np.ones((side // len(values), side // values.shape[1]))) for values in levels.values()]
     total: Array = np.sum(spread, axis=0)
     return total

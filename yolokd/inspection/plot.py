@@ -1,4 +1,4 @@
-"""One PNG per photo: what both models detect, and where each term of the recipe finds the student wrong."""
+"""One PNG per image: what both models detect, and where each term of the recipe finds the student wrong."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from uuid import uuid4
 import numpy as np
 
 from yolokd.data.layout import printable
-from yolokd.inspection.images import Photo
+from yolokd.inspection.images import LabeledImage
 from yolokd.inspection.maps import Inspection
-from yolokd.inspection.panels import Panel, colours_of, foot_lines, panels_of
+from yolokd.inspection.panels import Panel, colors_of, foot_lines, panels_of
 from yolokd.outputs import SOFTWARE
 
-# Inches: of a column, of a picture in it (the rest is its colour bar's), of a margin, of what stands above a picture,
+# Inches: of a column, of an image in it (the rest is its color bar's), of a margin, of what stands above an image,
 # and of a line of text below a panel and at head and foot.
-COLUMN, PICTURE, MARGIN, TITLE = 4.1, 3.3, 0.15, 0.32
+COLUMN, IMAGE, MARGIN, TITLE = 4.1, 3.3, 0.15, 0.32
 SMALL, TEXT = 0.145, 0.17
 DPI = 130
 LEGEND = 9  # classes in a row
 
 
 def draw(view: Inspection, path: Path, *, heading: Sequence[str], notes: Sequence[str] = ()) -> None:
-    """Write the picture of one photo, complete or not at all.
+    """Write the image of one image, complete or not at all.
 
     Args:
         view: What was found.
         path: The PNG file.
         heading: Lines that say what was compared, under which recipe.
-        notes: Sentences for the foot of the figure, before those about the photo itself.
+        notes: Sentences for the foot of the figure, before those about the image itself.
 
     Raises:
         OSError: The file cannot be written.
@@ -40,15 +40,15 @@ def draw(view: Inspection, path: Path, *, heading: Sequence[str], notes: Sequenc
     panels = list(panels_of(view))
     across = len(panels) if len(panels) <= 4 else 3 if len(panels) <= 6 else 4
     rows = [panels[start : start + across] for start in range(0, len(panels), across)]
-    heights = [row_height(row, view.photo) for row in rows]
+    heights = [row_height(row, view.image) for row in rows]
     foot = wrapped([*notes, *foot_lines(view)], width=60 * across)
-    colours = colours_of(view)
-    top = 0.55 + TEXT * len(heading) + 0.25 * -(-len(colours) // LEGEND)
+    colors = colors_of(view)
+    top = 0.55 + TEXT * len(heading) + 0.25 * -(-len(colors) // LEGEND)
     sheet = Sheet(COLUMN * across + MARGIN, top + sum(heights) + 0.1 + TEXT * len(foot))
-    head(sheet, [shortened(line, 44 * across) for line in (printable(view.photo.path.name), *heading)], colours, top)
+    head(sheet, [shortened(line, 44 * across) for line in (printable(view.image.path.name), *heading)], colors, top)
     for row, height in zip(rows, heights, strict=True):
         for column, panel in enumerate(row):
-            sheet.panel(panel, MARGIN + column * COLUMN, top + TITLE, picture_height(panel, view.photo))
+            sheet.panel(panel, MARGIN + column * COLUMN, top + TITLE, image_height(panel, view.image))
         top += height
     sheet.text(MARGIN, top + 0.05, "\n".join(foot), fontsize=8.5, linespacing=1.35)
     save(sheet.figure, path)
@@ -70,9 +70,9 @@ class Sheet:
         self.figure.text(x / self.width, 1 - y / self.height, text, va="top", parse_math=False, **style)
 
     def panel(self, panel: Panel, x: float, y: float, height: float) -> None:
-        """Draw a panel whose picture has its top left corner at (x, y), its title above and its lines below."""
+        """Draw a panel whose image has its top left corner at (x, y), its title above and its lines below."""
         left = x + panel.indent
-        place = left, self.height - y - height, PICTURE - panel.indent, height
+        place = left, self.height - y - height, IMAGE - panel.indent, height
         axes = self.figure.add_axes(tuple(np.divide(place, (self.width, self.height) * 2)), anchor="NW")
         panel.draw(axes)
         self.text(x, y - 0.22, panel.title, fontsize=10, weight="bold")
@@ -80,27 +80,27 @@ class Sheet:
         self.text(x, below, "\n".join(wrapped(panel.lines)), fontsize=8)
 
 
-def picture_height(panel: Panel, photo: Photo) -> float:
-    """Return the height in inches of a panel's picture."""
-    x1, y1, x2, y2 = photo.area
-    return (PICTURE - panel.indent) * min(panel.shape or (y2 - y1) / (x2 - x1), 1.5)
+def image_height(panel: Panel, image: LabeledImage) -> float:
+    """Return the height in inches of a panel's image."""
+    x1, y1, x2, y2 = image.area
+    return (IMAGE - panel.indent) * min(panel.shape or (y2 - y1) / (x2 - x1), 1.5)
 
 
-def row_height(panels: Sequence[Panel], photo: Photo) -> float:
+def row_height(panels: Sequence[Panel], image: LabeledImage) -> float:
     """Return the height in inches of a row of panels with all that stands above and below them."""
-    below = [picture_height(p, photo) + SMALL * len(wrapped(p.lines)) + (0.2 if p.indent else 0) for p in panels]
+    below = [image_height(p, image) + SMALL * len(wrapped(p.lines)) + (0.2 if p.indent else 0) for p in panels]
     return TITLE + max(below) + 0.25
 
 
-def head(sheet: Sheet, lines: Sequence[str], colours: dict[str, str], bottom: float) -> None:
-    """Write the name of the photo, what was compared, and the classes by colour, above `bottom` inches."""
+def head(sheet: Sheet, lines: Sequence[str], colors: dict[str, str], bottom: float) -> None:
+    """Write the name of the image, what was compared, and the classes by color, above `bottom` inches."""
     from matplotlib.patches import Patch
 
     sheet.text(MARGIN, 0.12, lines[0], fontsize=13, weight="bold")
     sheet.text(MARGIN, 0.4, "\n".join(lines[1:]), fontsize=9, linespacing=1.3)
-    if colours:
-        handles = [Patch(facecolor=colour, edgecolor="black", linewidth=0.5) for colour in colours.values()]
-        names = [" " + name.replace("$", "\\$") for name in colours]  # no formulas, no hidden labels
+    if colors:
+        handles = [Patch(facecolor=color, edgecolor="black", linewidth=0.5) for color in colors.values()]
+        names = [" " + name.replace("$", "\\$") for name in colors]  # no formulas, no hidden labels
         place: Any = {"loc": "lower left", "bbox_to_anchor": (MARGIN / sheet.width, 1 - bottom / sheet.height)}
         sheet.figure.legend(handles, names, **place, ncols=LEGEND, fontsize=9, frameon=False, borderpad=0)
 
@@ -116,7 +116,7 @@ def shortened(line: str, width: int) -> str:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write beside and rename, so that no half picture is ever there."""
+    """Write beside and rename, so that no half image is ever there."""
     part = path.with_name(f".{path.name[:50]}-{uuid4().hex[:12]}.part")
     try:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Opening a pair for inspection: every check that needs no photo."""
+"""Opening a pair for inspection: every check that needs no image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yolokd.backend.dataset import resolve
 from yolokd.backend.heads import read_head
 from yolokd.backend.networks import identity_of
 from yolokd.distillation.model import TeacherStudent
-from yolokd.distillation.state import wire
+from yolokd.distillation.state import build_distillation
 from yolokd.errors import PairError, UserError, WeightsError
 from yolokd.inspection.maps import Inspector
 from yolokd.losses.base import requirements
@@ -63,12 +63,12 @@ def open_pair(
         losses, notes = active_losses(recipe), list[str]()
         if requirements(losses.values()).classes:
             require_classes(match, allow_partial=allow_partial, teacher=str(teacher), data=data or "DATA.yaml")
-        _check_colour(("teacher", detector), ("student", learner))
+        _check_color(("teacher", detector), ("student", learner))
         check_pair(losses, read_head(learner, "The student"), read_head(detector, "The teacher"), notes)
         size = _side(imgsz or (recipe.train.get("imgsz", 640) if scratch else learner.args["imgsz"]), notes)
         learner.args = get_cfg()
         vars(learner).pop("criterion", None)  # checkpoints may carry that of their training
-        pair = TeacherStudent(learner, Teacher(detector), wire(recipe, match))
+        pair = TeacherStudent(learner, Teacher(detector), build_distillation(recipe, match))
     trained: frozenset[str] = frozenset() if scratch else take_parts(pair, find(student))
     device = select_device(recipe.train.get("device") or "", verbose=False)
     return Inspector(recipe, pair.to(device), detector, match, size, device, trained, tuple(notes), joined)
@@ -124,11 +124,11 @@ def shapes(module: torch.nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in module.state_dict().items()}
 
 
-def _check_colour(*models: tuple[str, DetectionModel]) -> None:
+def _check_color(*models: tuple[str, DetectionModel]) -> None:
     for role, model in models:
         takes = model.yaml.get("channels", 3)
         if takes != 3:
-            raise PairError(f"The {role} takes pictures of {takes} channels; inspect draws over colour pictures, of 3.")
+            raise PairError(f"The {role} takes images of {takes} channels; inspect draws over color images, of 3.")
 
 
 def _side(asked: int | list[int], notes: list[str]) -> int:

@@ -2,12 +2,12 @@
 
 Source: Liang et al., "Exploring Inconsistent Knowledge Distillation for Object Detection with Data Augmentation",
 ACM MM 2023, and the authors' code (JWLiang007/IKD); the rule and the changes themselves are in `yolokd.augment.ikd`.
-Differs: a crop is cut out of the resized picture that the loader keeps, then enlarged to its size again, at most
+Differs: a crop is cut out of the resized image that the loader keeps, then enlarged to its size again, at most
 1 / `crop` times. Window and labels are those of a crop before resizing; cutting the file's own pixels would mean
-reading four files for each mosaic, and would make cached pictures useless. Noise, which resizing would alter, goes onto
+reading four files for each mosaic, and would make cached images useless. Noise, which resizing would alter, goes onto
 the file's own pixels; it is rare, so reading the file anew costs little.
 
-What happens to a picture depends on the seed, the epoch and the picture only: not on the number of workers, nor on what
+What happens to an image depends on the seed, the epoch and the image only: not on the number of workers, nor on what
 was loaded before.
 """
 
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from yolokd.augment.ikd import Boxes, Image, noisy, random_crop, sample_rule
 from yolokd.backend.api import InfiniteDataLoader, imread
-from yolokd.loaders.epoch_sampler import Course, EpochSet, Key, send_epochs
+from yolokd.loaders.epoch_sampler import CurrentEpoch, EpochSet, Key, send_epochs
 
 
 def epochs_on(until: float, epochs: int) -> int:
@@ -30,29 +30,29 @@ def epochs_on(until: float, epochs: int) -> int:
     return round(until * epochs)
 
 
-def augment_loader(loader: InfiniteDataLoader, config: Any, *, seed: int, course: Course) -> None:
-    """Make a training loader change its pictures, in place and before its first use.
+def augment_loader(loader: InfiniteDataLoader, config: Any, *, seed: int, current_epoch: CurrentEpoch) -> None:
+    """Make a training loader change its images, in place and before its first use.
 
     Args:
         loader: Ultralytics' loader of a detection data set.
-        config: `noise`, the probability for pictures of small objects; `crop`, the smallest share of a side that a
-            window keeps; `until`, the share of the epochs after which pictures stay as they are.
+        config: `noise`, the probability for images of small objects; `crop`, the smallest share of a side that a
+            window keeps; `until`, the share of the epochs after which images stay as they are.
         seed: Seed of the run, at least 0.
-        course: Gives the current epoch, from 0, and the number of epochs; see `send_epochs`.
+        current_epoch: Gives the current epoch, from 0, and the number of epochs; see `send_epochs`.
     """
-    dataset = send_epochs(loader, SampleSpecific, course)
+    dataset = send_epochs(loader, SampleSpecific, current_epoch)
     dataset.noise, dataset.crop, dataset.until, dataset.seed = config.noise, config.crop, config.until, seed
 
 
 class SampleSpecific(EpochSet):
-    """A training set that changes each picture before anybody sees it, mosaic's partners included.
+    """A training set that changes each image before anybody sees it, mosaic's partners included.
 
     Attributes:
-        noise: Probability of noise on a picture whose objects are all small.
-        crop: Smallest share of a side that a window of any other picture keeps.
-        until: Share of the epochs after which pictures stay as they are.
+        noise: Probability of noise on an image whose objects are all small.
+        crop: Smallest share of a side that a window of any other image keeps.
+        until: Share of the epochs after which images stay as they are.
         seed: Seed of the run.
-        draw: 1 + epoch; 0 leaves pictures as they are.
+        draw: 1 + epoch; 0 leaves images as they are.
     """
 
     noise: float
@@ -67,7 +67,7 @@ class SampleSpecific(EpochSet):
         return super().__getitem__(key)
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
-        """Return a picture and its labels as mosaic takes them, changed by the rule for this picture."""
+        """Return an image and its labels as mosaic takes them, changed by the rule for this image."""
         label: dict[str, Any] = super().get_image_and_label(index)
         if not self.draw:
             return label
@@ -94,14 +94,14 @@ class SampleSpecific(EpochSet):
         label["resized_shape"] = label["img"].shape[:2]
 
     def _original(self, index: int) -> Image:
-        picture: Image | None = imread(self.im_files[index], flags=self.cv2_flag)
-        if picture is None:
-            raise FileNotFoundError(f"The picture '{self.im_files[index]}' cannot be read any more.")
-        return picture
+        image: Image | None = imread(self.im_files[index], flags=self.cv2_flag)
+        if image is None:
+            raise FileNotFoundError(f"The image '{self.im_files[index]}' cannot be read any more.")
+        return image
 
 
 def original_sizes(label: dict[str, Any]) -> npt.NDArray[np.float64]:
-    """Return widths and heights of the boxes in pixels of the picture's file, (N, 2).
+    """Return widths and heights of the boxes in pixels of the image's file, (N, 2).
 
     To the hundredth: labels are shares of the sides with about six digits, so that 32 pixels may read 31.9998.
     """
@@ -113,7 +113,7 @@ def original_sizes(label: dict[str, Any]) -> npt.NDArray[np.float64]:
 def random_window(
     shape: tuple[int, int], boxes_xyxy_px: Boxes, rng: np.random.Generator, *, low: float
 ) -> tuple[tuple[int, int, int, int], npt.NDArray[np.intp]]:
-    """Return where `random_crop` cuts a picture of this height and width: x, y, x, y; and the boxes that it keeps."""
+    """Return where `random_crop` cuts an image of this height and width: x, y, x, y; and the boxes that it keeps."""
     height, width = shape
     places: Any = np.arange(height * width).reshape(shape)  # each pixel says where it lies
     cut, _, kept = random_crop(places, boxes_xyxy_px, rng, low=low)
@@ -122,7 +122,7 @@ def random_window(
 
 
 def fit(image: Image, side: int) -> Image:
-    """Return the picture with its longer side `side` pixels long, (H, W, C), as Ultralytics' loader resizes."""
+    """Return the image with its longer side `side` pixels long, (H, W, C), as Ultralytics' loader resizes."""
     height, width = image.shape[:2]
     ratio = side / max(height, width)
     if ratio != 1:

@@ -11,35 +11,35 @@ from yolokd.backend.api import InfiniteDataLoader, YOLODataset
 if TYPE_CHECKING:
     from yolokd.loaders.sampling import Pairing
 
-Course = Callable[[], tuple[int, int]]
+CurrentEpoch = Callable[[], tuple[int, int]]
 
 
 class Key(NamedTuple):
     """What the loader asks the data set for."""
 
-    picture: int  # its place in the data set
+    image: int  # its place in the data set
     epoch: int  # that the sample is for, from 0
     epochs: int  # of the run, as known when that epoch's loading began
-    turn: int | None = None  # over the pictures, where these are not gone through once per epoch
+    turn: int | None = None  # over the images, where these are not gone through once per epoch
 
 
 class EpochBatches:
     """Batches of keys without end; takes the place of Ultralytics' repeating sampler, in the main process only."""
 
-    def __init__(self, sampler: Any, course: Course) -> None:
+    def __init__(self, sampler: Any, current_epoch: CurrentEpoch) -> None:
         self.sampler = sampler  # the loader asks it for its length
-        self.course = course
+        self.current_epoch = current_epoch
         self.pairing: Pairing | None = None
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Yield the batches of epoch after epoch, from the current one."""
-        epoch, _ = self.course()
+        epoch, _ = self.current_epoch()
         while True:
-            epochs = self.course()[1]
+            epochs = self.current_epoch()[1]
             if self.pairing is not None:
                 self.pairing.shuffle(self.sampler.sampler, epoch)
             for batch in self.sampler:
-                yield [Key(picture, epoch, epochs) for picture in batch]
+                yield [Key(image, epoch, epochs) for image in batch]
             epoch += 1
 
 
@@ -55,7 +55,7 @@ class EpochSet(YOLODataset):
     def __getitem__(self, key: Key) -> dict[str, Any]:
         """Return a sample, augmented in every way."""
         with nullcontext() if self.pairing is None else self.pairing.sample(key):
-            sample: dict[str, Any] = super().__getitem__(key.picture)
+            sample: dict[str, Any] = super().__getitem__(key.image)
         return sample
 
     def build_transforms(self, hyp: Any) -> Any:
@@ -66,20 +66,20 @@ class EpochSet(YOLODataset):
         return transforms
 
 
-def send_epochs(loader: InfiniteDataLoader, kind: type[EpochSet], course: Course) -> Any:
+def send_epochs(loader: InfiniteDataLoader, kind: type[EpochSet], current_epoch: CurrentEpoch) -> Any:
     """Make a training loader's keys carry the epoch, in place and before its first use; may be called repeatedly.
 
     Args:
         loader: Ultralytics' loader of a detection data set.
         kind: What its data set becomes, unless it is that already.
-        course: Gives the current epoch, from 0, and the number of epochs. The first is asked for when the loader starts
-            anew, the second whenever it begins another epoch, which is ahead of the training.
+        current_epoch: Gives the current epoch, from 0, and the number of epochs. The first is asked for when the
+            loader starts anew, the second whenever it begins another epoch, which is ahead of the training.
 
     Returns:
         The loader's data set.
     """
     if not isinstance(loader.batch_sampler, EpochBatches):
-        batches = EpochBatches(loader.batch_sampler.sampler, course)
+        batches = EpochBatches(loader.batch_sampler.sampler, current_epoch)
         object.__setattr__(loader, "batch_sampler", batches)  # the loader itself replaces its sampler in this way
     dataset = loader.dataset
     if not isinstance(dataset, kind):

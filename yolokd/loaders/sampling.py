@@ -1,11 +1,11 @@
-"""Paired runs: for one seed every run sees the same pictures, in the same order, with the same augmentation.
+"""Paired runs: for one seed every run sees the same images, in the same order, with the same augmentation.
 
-The order of an epoch is drawn from seed and epoch, the augmentation of a picture from seed, epoch and picture. So
+The order of an epoch is drawn from seed and epoch, the augmentation of an image from seed, epoch and image. So
 neither the number of workers, nor what was loaded before, nor the random numbers of models and losses matter, nor those
 of another augmentation such as IKD's, which has its own stream; and a resumed run goes on with the batches that it
-would have had. Mosaic's partners come from the whole set, not from the pictures that were loaded last.
+would have had. Mosaic's partners come from the whole set, not from the images that were loaded last.
 
-Across devices each rank takes its share of the one order, and a picture looks the same on whichever rank: runs on
+Across devices each rank takes its share of the one order, and an image looks the same on whichever rank: runs on
 equally many devices are paired. Two events shift a run against its pair, and both are in its log: running out of memory
 halves the batch, though not the order, and recovery from a loss that is not finite goes on with the next epoch's
 batches. OpenCV's own generator is left alone; Ultralytics does not use it.
@@ -24,20 +24,20 @@ import torch
 from torch.utils.data import DistributedSampler, RandomSampler
 
 from yolokd.backend.api import InfiniteDataLoader, Mosaic
-from yolokd.loaders.epoch_sampler import Course, EpochSet, Key, send_epochs
+from yolokd.loaders.epoch_sampler import CurrentEpoch, EpochSet, Key, send_epochs
 
 ORDER, SAMPLE, UNLABELED = range(3)  # what numbers are drawn for
 
 
-def pair_loader(loader: InfiniteDataLoader, *, seed: int, course: Course) -> None:
+def sample_deterministically(loader: InfiniteDataLoader, *, seed: int, current_epoch: CurrentEpoch) -> None:
     """Draw order and augmentation of a training loader from the seed, in place and before its first use.
 
     Args:
         loader: Ultralytics' loader of a detection data set, with or without IKD's augmentation.
         seed: Seed of the run, at least 0.
-        course: Gives the current epoch, from 0, and the number of epochs; see `send_epochs`.
+        current_epoch: Gives the current epoch, from 0, and the number of epochs; see `send_epochs`.
     """
-    dataset = send_epochs(loader, EpochSet, course)
+    dataset = send_epochs(loader, EpochSet, current_epoch)
     dataset.pairing = loader.batch_sampler.pairing = Pairing(seed)
     dataset.pairing.widen(dataset.transforms)
 
@@ -68,7 +68,7 @@ class Pairing:
         return [int(word) for word in sequence.generate_state(3)]
 
     def shuffle(self, sampler: Any, epoch: int) -> None:
-        """Fix the order in which a sampler is about to list the pictures; one that does not shuffle stays as it is."""
+        """Fix the order in which a sampler is about to list the images; one that does not shuffle stays as it is."""
         number = self.numbers(ORDER, epoch)[0]
         if isinstance(sampler, DistributedSampler):
             sampler.seed, sampler.epoch = number, 0  # the trainer's `set_epoch` comes too late for what is loaded ahead
@@ -82,7 +82,7 @@ class Pairing:
         Albumentations' own generator follows torch's: Ultralytics sets it whenever torch's seed has changed.
         """
         turn = key.epoch if key.turn is None else key.turn
-        first, second, third = self.numbers(SAMPLE, turn, key.picture)
+        first, second, third = self.numbers(SAMPLE, turn, key.image)
         with kept_generators():
             random.seed(first)
             np.random.seed(second)

@@ -1,8 +1,8 @@
-"""Unlabelled pictures in training: which they are, and how they join a step. `unlabeled_stream` loads them.
+"""Unlabeled images in training: which they are, and how they join a step. `unlabeled_stream` loads them.
 
-Each step sees, besides its labelled pictures, some that have no labels: they come on top of the batch, so that the
-labelled pictures, their order and augmentation, the number of steps and the detection loss stay what they are without.
-Student and teacher look at both in one pass, the labelled ones first, and every distillation term is the mean over all
+Each step sees, besides its labeled images, some that have no labels: they come on top of the batch, so that the
+labeled images, their order and augmentation, the number of steps and the detection loss stay what they are without.
+Student and teacher look at both in one pass, the labeled ones first, and every distillation term is the mean over all
 of them; its strength against the detection loss does not change. BatchNorm sees both, too.
 """
 
@@ -17,66 +17,66 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yolokd.data.layout import fingerprint, pictures, printable
+from yolokd.data.layout import fingerprint, images_of, printable
 from yolokd.errors import DataError, UserError
 from yolokd.images.reader import check_images, left_out
 from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import SHARE
 
-IMAGES, FILES = "unlabeled", "unlabeled_file"  # keys of a training batch: pictures (U, 3, H, W), and their names
+IMAGES, FILES = "unlabeled", "unlabeled_file"  # keys of a training batch: images (U, 3, H, W), and their names
 SHOWN = 5  # files that a message names
 
 
 @dataclass(frozen=True)
 class Unlabeled:
-    """The unlabelled pictures of a run, checked."""
+    """The unlabeled images of a run, checked."""
 
-    source: Path  # a folder, or a list of pictures
+    source: Path  # a folder, or a list of images
     files: tuple[str, ...]
     damaged: str  # a sentence that names those that are left out; "" if none is
-    share: float  # of each step's pictures
+    share: float  # of each step's images
 
     def per_step(self, batch: int) -> int:
-        """How many come on top of so many labelled pictures."""
+        """How many come on top of so many labeled images."""
         return max(1, round(batch * self.share / (1 - self.share)))
 
     def identity(self, *, like: str | None = None) -> dict[str, Any]:
         """Where they are, how many are used, and a digest of their names and sizes, of the version of `like`."""
         return {
             "source": str(self.source),
-            "pictures": len(self.files),
+            "images": len(self.files),
             "fingerprint": fingerprint({"unlabeled": [self.source]}, like=like),
         }
 
 
 def find_unlabeled(recipe: Recipe) -> Unlabeled | None:
-    """Find and open the unlabelled pictures that a recipe names; None if it names none.
+    """Find and open the unlabeled images that a recipe names; None if it names none.
 
     Raises:
         UserError: The recipe has no losses.
-        DataError: The folder does not exist or holds no picture that can be read.
+        DataError: The folder does not exist or holds no image that can be read.
     """
     source = recipe.train.get("unlabeled")
     if source is None:
         return None
     if not recipe.terms():
         raise UserError(
-            f"The recipe '{recipe.name}' has no losses, and unlabelled pictures ('{source}') take part in nothing "
+            f"The recipe '{recipe.name}' has no losses, and unlabeled images ('{source}') take part in nothing "
             f"else. Leave --unlabeled (train.unlabeled) out, or take a recipe with losses."
         )
     path = Path(str(source)).expanduser().absolute()
     try:
-        found = pictures(path)
+        found = images_of(path)
     except FileNotFoundError:
-        raise DataError(f"There are no unlabelled pictures at '{path}': no such folder or list.") from None
+        raise DataError(f"There are no unlabeled images at '{path}': no such folder or list.") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"The unlabelled pictures at '{path}' cannot be listed: {error}") from error
+        raise DataError(f"The unlabeled images at '{path}' cannot be listed: {error}") from error
     if not found:
-        raise DataError(f"'{path}' holds no pictures; give a folder of pictures, or a .txt with one path per line.")
+        raise DataError(f"'{path}' holds no images; give a folder of images, or a .txt with one path per line.")
     checks = check_images(found)
     files = tuple(file for file in found if checks[file].usable)
     if not files:
-        raise DataError(f"None of the {len(found)} unlabelled pictures at '{path}' can be read: {_shown(found)}.")
+        raise DataError(f"None of the {len(found)} unlabeled images at '{path}' can be read: {_shown(found)}.")
     return Unlabeled(
         path, files, left_out(checks, "unlabeled image"), float(recipe.train.get("unlabeled_share", SHARE))
     )
@@ -88,36 +88,36 @@ def check_unlabeled(found: Unlabeled, recipe: Recipe, splits: Mapping[str, Seque
     Args:
         found: From `find_unlabeled`.
         recipe: The run's.
-        splits: Of the labelled data set: split → folders of pictures or lists of them.
+        splits: Of the labeled data set: split → folders of images or lists of them.
 
     Raises:
-        DataError: Pictures that scores are measured on are among them.
-        UserError: Training with rectangular pictures.
+        DataError: Images that scores are measured on are among them.
+        UserError: Training with rectangular images.
     """
     own = {os.path.realpath(file): file for file in found.files}
     for split in ("val", "test"):
         try:
-            judged = {os.path.realpath(file) for source in splits.get(split, ()) for file in pictures(source)}
+            judged = {os.path.realpath(file) for source in splits.get(split, ()) for file in images_of(source)}
         except (OSError, ValueError):
             continue  # the check of the labels says why
         if common := sorted(own[file] for file in own.keys() & judged):
             raise DataError(
-                f"{len(common)} of the unlabelled pictures at '{found.source}' belong to the data set's {split} split: "
+                f"{len(common)} of the unlabeled images at '{found.source}' belong to the data set's {split} split: "
                 f"{_shown(common)}. Training on them would spoil the score; take them out of the folder."
             )
     if recipe.train.get("rect"):
-        raise UserError("Unlabelled pictures are not sorted by shape: leave train.rect or train.unlabeled out.")
+        raise UserError("Unlabeled images are not sorted by shape: leave train.rect or train.unlabeled out.")
     notes = []
     if found.damaged:
         notes.append(found.damaged)
     batch = recipe.train.get("batch", 16)
     if not (isinstance(batch, int) and batch > 0):
-        notes.append("the batch size is sought for labelled pictures alone; unlabelled ones come on top of it")
+        notes.append("the batch size is sought for labeled images alone; unlabeled ones come on top of it")
     return notes
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Return the recipe with its unlabelled pictures named from the root, so that a run can go on from anywhere."""
+    """Return the recipe with its unlabeled images named from the root, so that a run can go on from anywhere."""
     source = recipe.train.get("unlabeled")
     if source is None:
         return recipe
@@ -126,18 +126,18 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def join(batch: Mapping[str, Any]) -> Tensor:
-    """Return all pictures of a batch, (B + U, 3, H, W): the labelled ones first, then the U unlabelled ones, if any."""
+    """Return all images of a batch, (B + U, 3, H, W): the labeled ones first, then the U unlabeled ones, if any."""
     images: Tensor = batch["img"]
     return torch.cat([images, batch[IMAGES]]) if IMAGES in batch else images
 
 
 def files_of(batch: Mapping[str, Any]) -> list[str]:
-    """Return the names of all pictures of a batch, in the order of `join`."""
+    """Return the names of all images of a batch, in the order of `join`."""
     return [*map(str, batch.get("im_file", ())), *map(str, batch.get(FILES, ()))]
 
 
 def first_rows(raw: Any, count: int) -> Any:
-    """Return a detector's raw output for the first pictures: these rows of each tensor in its dicts and lists."""
+    """Return a detector's raw output for the first images: these rows of each tensor in its dicts and lists."""
     if isinstance(raw, Tensor):
         return raw[:count]
     if isinstance(raw, Mapping):

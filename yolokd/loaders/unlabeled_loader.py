@@ -1,8 +1,8 @@
-"""Loading unlabelled pictures: a stream of their own beside the labelled loader, in step with it.
+"""Loading unlabeled images: a stream of their own beside the labeled loader, in step with it.
 
-They are augmented as Ultralytics augments the labelled ones, mosaic among themselves. Whatever is random is drawn from
-a stream of numbers of its own, paired run or not, so that the labelled pictures stay what they are without. Nothing is
-written beside the pictures, and nothing but the pictures is read there.
+They are augmented as Ultralytics augments the labeled ones, mosaic among themselves. Whatever is random is drawn from
+a stream of numbers of its own, paired run or not, so that the labeled images stay what they are without. Nothing is
+written beside the images, and nothing but the images is read there.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from torch.utils.data import DataLoader
 
 from yolokd.backend.api import RANK, unwrap_model
 from yolokd.loaders.augmentation import SampleSpecific
-from yolokd.loaders.epoch_sampler import Course, Key
+from yolokd.loaders.epoch_sampler import CurrentEpoch, Key
 from yolokd.loaders.sampling import ORDER, UNLABELED, Pairing, kept_generators
 from yolokd.loaders.unlabeled import find_unlabeled
 
 
 class UnlabeledSet(SampleSpecific):
-    """Pictures without labels, augmented as Ultralytics does; asked by `Key`."""
+    """Images without labels, augmented as Ultralytics does; asked by `Key`."""
 
     noise, crop, until, seed = 0.0, 1.0, 0.0, 0  # without IKD's augmentation
 
@@ -51,7 +51,7 @@ class UnlabeledSet(SampleSpecific):
 
     @property
     def npy_files(self) -> list[Path]:
-        """Where Ultralytics would read, renew and delete decoded pictures: places that cannot exist."""
+        """Where Ultralytics would read, renew and delete decoded images: places that cannot exist."""
         return self._nowhere
 
     @npy_files.setter
@@ -62,14 +62,14 @@ class UnlabeledSet(SampleSpecific):
 def build_set(
     files: Sequence[str], args: Any, data: Mapping[str, Any], pairing: Pairing, *, batch: int, stride: int
 ) -> UnlabeledSet:
-    """Return the data set, built as `build_yolo_dataset` of Ultralytics builds the labelled one.
+    """Return the data set, built as `build_yolo_dataset` of Ultralytics builds the labeled one.
 
     Args:
-        files: The pictures.
+        files: The images.
         args: The trainer's arguments; `fraction` and `rect` do not apply, and nothing is cached on disk.
-        data: The labelled data's description, for the number of channels.
+        data: The labeled data's description, for the number of channels.
         pairing: Where a sample's random numbers come from.
-        batch: Pictures per step.
+        batch: Images per step.
         stride: The model's largest.
     """
     with kept_generators():  # looking for memory to cache in draws from them
@@ -93,48 +93,56 @@ def build_set(
 
 
 class Turns:
-    """Batches of keys without end: turn after turn over all pictures, each turn in an order of its own.
+    """Batches of keys without end: turn after turn over all images, each turn in an order of its own.
 
-    Where an epoch begins depends on its number only, so a resumed run goes on with the pictures that were next.
+    Where an epoch begins depends on its number only, so a resumed run goes on with the images that were next.
     """
 
     def __init__(
-        self, pictures: int, pairing: Pairing, course: Course, *, batch: int, steps: int, rank: int = 0, ranks: int = 1
+        self,
+        images: int,
+        pairing: Pairing,
+        current_epoch: CurrentEpoch,
+        *,
+        batch: int,
+        steps: int,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         """Prepare for one process.
 
         Args:
-            pictures: How many there are.
+            images: How many there are.
             pairing: Where the orders come from.
-            course: Gives the current epoch, from 0, and the number of epochs; see `send_epochs`.
-            batch: Pictures per step of this process.
+            current_epoch: Gives the current epoch, from 0, and the number of epochs; see `send_epochs`.
+            batch: Images per step of this process.
             steps: Steps per epoch.
             rank: Number of this process among those that train.
-            ranks: How many train; each takes its share of a step's pictures.
+            ranks: How many train; each takes its share of a step's images.
         """
-        self.pictures, self.pairing, self.course = pictures, pairing, course
+        self.images, self.pairing, self.current_epoch = images, pairing, current_epoch
         self.batch, self.steps, self.rank, self.ranks = batch, steps, rank, ranks
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Yield the batches of epoch after epoch, from the current one."""
-        epoch, _ = self.course()
+        epoch, _ = self.current_epoch()
         while True:
-            epochs = self.course()[1]
+            epochs = self.current_epoch()[1]
             for step in range(epoch * self.steps, (epoch + 1) * self.steps):
                 first = (step * self.ranks + self.rank) * self.batch
-                places = (divmod(place, self.pictures) for place in range(first, first + self.batch))
+                places = (divmod(place, self.images) for place in range(first, first + self.batch))
                 yield [Key(self._order(turn)[place], epoch, epochs, turn) for turn, place in places]
             epoch += 1
 
     def _shuffled(self, turn: int) -> list[int]:
         generator = torch.Generator().manual_seed(self.pairing.numbers(ORDER, turn)[0])
-        order: list[int] = torch.randperm(self.pictures, generator=generator).tolist()
+        order: list[int] = torch.randperm(self.images, generator=generator).tolist()
         return order
 
 
 class UnlabeledStream:
-    """An endless stream of unlabelled pictures; loading begins with the first call of `images`."""
+    """An endless stream of unlabeled images; loading begins with the first call of `images`."""
 
     def __init__(self, dataset: UnlabeledSet, turns: Turns, *, workers: int = 0, pin_memory: bool = False) -> None:
         self.dataset = dataset
@@ -150,10 +158,10 @@ class UnlabeledStream:
         self._batches: Iterator[dict[str, Any]] | None = None
 
     def images(self, like: Tensor) -> tuple[Tensor, list[str]]:
-        """Return the next pictures in [0, 1], (U, 3, H, W), and their files.
+        """Return the next images in [0, 1], (U, 3, H, W), and their files.
 
         Args:
-            like: The step's labelled pictures, (B, 3, H, W): device and size are theirs.
+            like: The step's labeled images, (B, 3, H, W): device and size are theirs.
         """
         if self._batches is None:
             self._batches = iter(self._loader)
@@ -169,13 +177,13 @@ class UnlabeledStream:
         self._batches = None  # workers hold copies of the data set
 
 
-def stream_beside(loader: Any, trainer: Any, course: Course) -> UnlabeledStream | None:
-    """Return the unlabelled pictures that go with a training loader; None if the recipe names none.
+def stream_beside(loader: Any, trainer: Any, current_epoch: CurrentEpoch) -> UnlabeledStream | None:
+    """Return the unlabeled images that go with a training loader; None if the recipe names none.
 
     Args:
-        loader: Ultralytics' loader of the labelled pictures of this process.
+        loader: Ultralytics' loader of the labeled images of this process.
         trainer: The trainer that asks for it.
-        course: Gives the current epoch, from 0, and the number of epochs.
+        current_epoch: Gives the current epoch, from 0, and the number of epochs.
 
     Raises:
         UserError: See `find_unlabeled`.
@@ -193,7 +201,7 @@ def stream_beside(loader: Any, trainer: Any, course: Course) -> UnlabeledStream 
     turns = Turns(
         len(dataset),
         pairing,
-        course,
+        current_epoch,
         batch=batch,
         steps=len(loader),
         rank=max(RANK, 0),

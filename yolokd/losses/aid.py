@@ -2,8 +2,8 @@
 
 Source: Lan and Tian, "Adaptive Instance Distillation for Object Detection in Autonomous Driving", ICPR 2022
 (arXiv:2201.11097): the weight exp(−α · D), α = 0.1, with D the task loss of the teacher. No code was published.
-Differs: D is any tensor, so that a weight may belong to a picture, a level, an object or an anchor, and weights are
-never renormalised.
+Differs: D is any tensor, so that a weight may belong to an image, a level, an object or an anchor, and weights are
+never renormalized.
 """
 
 from __future__ import annotations

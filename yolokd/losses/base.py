@@ -54,8 +54,8 @@ class Grid:
         ]
         return torch.cat(parts, 1)  # (B, A)
 
-    def centres(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Centres of the cells in pixels of the input picture, (A, 2) x and y, and their strides, (A, 1)."""
+    def centers(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Centers of the cells in pixels of the input image, (A, 2) x and y, and their strides, (A, 1)."""
         points, strides = [], []
         for name, (h, w) in self.shapes.items():
             stride = self.strides[name]
@@ -88,8 +88,8 @@ class Head:
     @cached_property
     @without_autocast
     def boxes(self) -> Tensor:
-        """Decoded boxes, (B, A, 4), xyxy in pixels of the input picture; not clipped to it."""
-        points, strides = self.grid.centres(self.raw.device)
+        """Decoded boxes, (B, A, 4), xyxy in pixels of the input image; not clipped to it."""
+        points, strides = self.grid.centers(self.raw.device)
         if self.bins == 1:
             distances = widen(self.raw)  # (B, A, 4)
         else:
@@ -112,7 +112,7 @@ class Branch:
     teacher: Head
     positives: Tensor  # (B, A) bool: anchors that the student's assignment gave to an object; none without labels
     target_scores_sum: Tensor  # (): mass of the assignment's soft labels, at least 1
-    labelled: float = 1.0  # share of the B images that have labels, which alone can have positives
+    labeled: float = 1.0  # share of the B images that have labels, which alone can have positives
     averages: Averages | None = None  # of the run so far, this step included; None: this step stands alone
 
     def expected(self, quantity: Literal["positives", "target_scores"]) -> Tensor:
@@ -124,7 +124,7 @@ class Branch:
         if self.averages is not None:
             return self.averages[quantity] * len(self.positives)
         mass = self.positives.sum().float() if quantity == "positives" else self.target_scores_sum
-        return mean_over_ranks(mass).clamp_min(1) / self.labelled
+        return mean_over_ranks(mass).clamp_min(1) / self.labeled
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Step:
     grid: Grid
     branches: tuple[Branch, ...] = ()  # empty if no loss needs a head
     teacher_scores: Tensor | None = None  # (B, A): the teacher's largest score over all of its own classes
-    boxes_xyxy_px: tuple[Tensor, ...] = field(default=())  # ground truth of each picture, (N, 4)
+    boxes_xyxy_px: tuple[Tensor, ...] = field(default=())  # ground truth of each image, (N, 4)
     adversarial: AdversarialExamples | None = None  # of the batch; None on steps without
 
 

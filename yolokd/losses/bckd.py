@@ -135,16 +135,16 @@ def bckd_box_map(
     if student.shape[-1] != 4:
         raise ShapeError(f"boxes must have shape (B, A, 4), got {tuple(student.shape)}")
     same_shape(student[..., 0], gap, what="a coordinate of the boxes and gap")
-    return gap.detach().to(student.dtype) * (1 - _iou(student, teacher, generalised=iou == "giou")).clamp_min(0)
+    return gap.detach().to(student.dtype) * (1 - _iou(student, teacher, generalized=iou == "giou")).clamp_min(0)
 
 
-def _iou(student: Tensor, teacher: Tensor, *, generalised: bool) -> Tensor:
-    """Return the (generalised) IoU of boxes (..., 4), pair by pair."""
+def _iou(student: Tensor, teacher: Tensor, *, generalized: bool) -> Tensor:
+    """Return the (generalized) IoU of boxes (..., 4), pair by pair."""
     (s_min, s_max), (t_min, t_max) = student.chunk(2, -1), teacher.chunk(2, -1)
     width, height = (torch.minimum(s_max, t_max) - torch.maximum(s_min, t_min)).clamp_min(0).unbind(-1)
     overlap = width * height
     union = (_area(student) + _area(teacher) - overlap).clamp_min(EPS)
-    if not generalised:
+    if not generalized:
         return (overlap / union).clamp_min(EPS)
     width, height = (torch.maximum(s_max, t_max) - torch.minimum(s_min, t_min)).clamp_min(0).unbind(-1)
     enclosing = (width * height).clamp_min(EPS)

@@ -5,7 +5,7 @@ Efficient Detectors", ICLR 2021; defaults as in open-mmlab/mmrazor (losses/fbkd_
 architectures/connectors/fbkd_connector.py), whose feature term uses the spatial mask only.
 Differs: norms are taken per image and averaged, not over the whole batch, and are split over the cells, so that
 instance weights apply; no adapter of features where both partners are equally wide; the non-local blocks carry no
-batch normalisation and start as the identity.
+batch normalization and start as the identity.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ def box_masks(boxes_xyxy_px: Tensor, *, image_size: tuple[int, int], grid: tuple
     """Return where the objects of one image are and how much each of their cells counts, and the rest.
 
     Args:
-        boxes_xyxy_px: (N, 4) in pixels of the input picture; N may be 0.
-        image_size: (h, w) of that picture.
+        boxes_xyxy_px: (N, 4) in pixels of the input image; N may be 0.
+        image_size: (h, w) of that image.
         grid: (H, W), cells of the level.
 
     Returns:
@@ -116,7 +116,7 @@ class FGD(FeatureLoss):
         """Return the active ones of "fgd", (B, H, W), and "fgd_channel", (B,).
 
         Raises:
-            RunError: The step does not carry the boxes of every picture.
+            RunError: The step does not carry the boxes of every image.
         """
         student = parts.get_submodule(f"adapter.{level}")(widen(step.student[level]))
         teacher = widen(step.teacher[level].detach())
@@ -144,11 +144,9 @@ class FGD(FeatureLoss):
         return focal + gap * config.attention + relation * config.relation
 
     def _weight(self, step: Step, level: str, batch: int) -> Tensor:
-        """Return the weight of each cell, (B, H, W), from the boxes of each picture."""
+        """Return the weight of each cell, (B, H, W), from the boxes of each image."""
         if len(step.boxes_xyxy_px) != batch:
-            raise RunError(
-                f"the loss `fgd` needs the boxes of {batch} pictures, got those of {len(step.boxes_xyxy_px)}"
-            )
+            raise RunError(f"the loss `fgd` needs the boxes of {batch} images, got those of {len(step.boxes_xyxy_px)}")
         (height, width), stride = step.grid.shapes[level], step.grid.strides[level]
         weights = []
         for boxes in step.boxes_xyxy_px:

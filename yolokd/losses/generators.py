@@ -50,7 +50,7 @@ def generators(levels: Sequence[str], teacher: Mapping[str, int], kind: str) -> 
 def without_hidden(block: nn.Module, feature: Tensor, channels: Tensor) -> Tensor:
     """Return what the first part of a `generator_block` makes of a feature with hidden channels, (B, C, H, W).
 
-    A hidden channel needs no product. On a CPU it is left out, picture by picture, where a map has so many cells that
+    A hidden channel needs no product. On a CPU it is left out, image by image, where a map has so many cells that
     this costs less than picking the weights.
 
     Args:

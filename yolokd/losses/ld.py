@@ -1,4 +1,4 @@
-"""Localisation distillation: the teacher's distribution of each box side, at the student's positives.
+"""Localization distillation: the teacher's distribution of each box side, at the student's positives.
 
 Source: Zheng et al., "Localization Distillation for Dense Object Detection", CVPR 2022, and the authors' code
 (HikariTJU/LD).
@@ -80,7 +80,7 @@ class LD(Loss):
         weight = student.logits.detach().sigmoid().amax(-1) * branch.positives  # (B, A)
         total, count = mean_over_ranks(torch.stack([weight.sum(), branch.positives.sum().to(weight)]))
         if self.average == "run":  # Σw of a batch that holds as many positives as the run's average
-            total = total / count.clamp_min(1) * branch.expected("positives") * branch.labelled
+            total = total / count.clamp_min(1) * branch.expected("positives") * branch.labeled
         error = ld_map(student.distribution, teacher.distribution, temperature=self.temperature)
         scale: Tensor = branch.weight * len(weight) / total.clamp_min(1e-9)
         return weight * scale * error

@@ -43,7 +43,7 @@ def random_mask(shape: tuple[int, int, int], ratio: float, *, generator: torch.G
 
 
 def own_random_mask(shape: tuple[int, int, int], ratio: float, *, generator: torch.Generator) -> Tensor:
-    """Draw `random_mask` for the pictures of all processes of a distributed run and return those of this one.
+    """Draw `random_mask` for the images of all processes of a distributed run and return those of this one.
 
     The generator stands the same in every process; so each has masks of its own, and a batch has the same masks
     whether one process has it or several share it. Arguments, result and errors are those of `random_mask`.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EPSILON = 1e-6
 
 
-def standardise(feature: Tensor) -> Tensor:
+def standardize(feature: Tensor) -> Tensor:
     """Return (x − mean) / (unbiased standard deviation + 1e-6) of each channel over the batch and all cells."""
     std, mean = torch.std_mean(feature, (0, 2, 3), keepdim=True)
     return (feature - mean) / (std + EPSILON)
@@ -31,10 +31,10 @@ def standardise(feature: Tensor) -> Tensor:
 
 @without_autocast
 def pkd_map(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return half the squared difference of the standardised maps, averaged over channels, (B, H, W).
+    """Return half the squared difference of the standardized maps, averaged over channels, (B, H, W).
 
     `.mean()` of it is the loss: 1 − Pearson's r, averaged over channels, up to the factor (n − 1) / n of n = B·H·W.
-    Over several processes each standardises its own share of the batch.
+    Over several processes each standardizes its own share of the batch.
 
     Args:
         student: Adapted student features, (B, C, H, W).
@@ -47,7 +47,7 @@ def pkd_map(student: Tensor, teacher: Tensor) -> Tensor:
     batch, _, height, width = student.shape
     if batch * height * width < 2:
         raise ShapeError(f"a standard deviation needs at least two places, got maps of shape {tuple(student.shape)}")
-    return (standardise(student) - standardise(teacher)).square().mean(1) / 2
+    return (standardize(student) - standardize(teacher)).square().mean(1) / 2
 
 
 class PKD(FeatureLoss):

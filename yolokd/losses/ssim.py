@@ -3,7 +3,7 @@
 Source: de Rijk et al., "Structural Knowledge Distillation for Object Detection", NeurIPS 2022 (arXiv:2211.13133):
 (1 − SSIM)/2 per channel on features brought to [0, 1], Gaussian window of 11 cells, σ 1.5, constants of Wang et al.
 2004. No code was published; the paper points to kornia, whose border and denominator are used here.
-Open in the paper and decided here: the range is taken per picture and level, over channels and cells, for student and
+Open in the paper and decided here: the range is taken per image and level, over channels and cells, for student and
 teacher apart.
 Differs: returned per cell instead of summed, so that instance weights apply.
 """
@@ -100,9 +100,9 @@ class _Range(NamedTuple):
     low: Tensor
     span: Tensor
 
-    def of(self, pictures: slice) -> _Range:
-        """The range of some pictures of the batch."""
-        return self if len(self.low) == 1 else _Range(self.low[pictures], self.span[pictures])
+    def of(self, images: slice) -> _Range:
+        """The range of some images of the batch."""
+        return self if len(self.low) == 1 else _Range(self.low[images], self.span[images])
 
 
 def _range(x: Tensor, scope: str) -> _Range:
@@ -220,7 +220,7 @@ def _dense(like: Tensor) -> Tensor:
 
 
 def _unit(out: Tensor, x: Tensor, span: _Range | None, part: slice) -> Tensor:
-    """Write some pictures of the maps, brought to [0, 1], into `out`."""
+    """Write some images of the maps, brought to [0, 1], into `out`."""
     if span is None:
         return out.copy_(x[part])
     span = span.of(part)

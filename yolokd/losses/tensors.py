@@ -64,7 +64,7 @@ def known(value: str | None, options: tuple[str | None, ...], name: str) -> None
 
 
 def portions(x: Tensor) -> list[slice]:
-    """Return which pictures of a batch (B, ...) to work on at a time.
+    """Return which images of a batch (B, ...) to work on at a time.
 
     On a CPU a few: what is made on the way then stays in the cache, which saves a third of the time that a chain of
     elementwise operations takes at the sizes of YOLO's levels. On a GPU as many as keep it busy: that saves memory.

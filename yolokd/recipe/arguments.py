@@ -85,16 +85,16 @@ NARROWER: dict[str, Any] = {
     "workers": _Count,
 }
 
-SHARE = 0.5  # of each step's pictures that have no labels, where a recipe does not say it
+SHARE = 0.5  # of each step's images that have no labels, where a recipe does not say it
 
 OWN: dict[str, Any] = {  # arguments that Ultralytics does not know
     "unlabeled": (
         Annotated[str, Field(min_length=1)] | None,
-        Field(None, description="Folder of pictures without labels (or a .txt that lists them), for distillation."),
+        Field(None, description="Folder of images without labels (or a .txt that lists them), for distillation."),
     ),
     "unlabeled_share": (
         _Share,
-        Field(SHARE, description="Share of each step's pictures without labels; they come on top of the batch."),
+        Field(SHARE, description="Share of each step's images without labels; they come on top of the batch."),
     ),
 }
 
@@ -119,7 +119,7 @@ REFUSED |= dict.fromkeys(
 )
 REFUSED_WITH_LOSSES = {
     "compile": "is refused by Ultralytics while distilling; leave it out, or write losses: {}",
-    "quantize": "would quantise the teacher as well; leave it out, or write losses: {}",
+    "quantize": "would quantize the teacher as well; leave it out, or write losses: {}",
 }
 
 

@@ -51,7 +51,7 @@ def shipped_map(name: str) -> ShippedMap:
     return SHIPPED[name]
 
 
-def partners(model: Mapping[int, str], data: Mapping[int, str], classes: ClassMap) -> dict[int, int]:
+def teacher_of(model: Mapping[int, str], data: Mapping[int, str], classes: ClassMap) -> dict[int, int]:
     """Return the model's class index → the data's, of the classes that have a partner.
 
     Args:
@@ -87,16 +87,16 @@ def partners(model: Mapping[int, str], data: Mapping[int, str], classes: ClassMa
     return {index: indices[name][0] for index, name in found.items() if name is not None}
 
 
-def joined_partners(model: Mapping[int, str], data: Mapping[int, str], classes: ClassMap) -> dict[int, int]:
+def joined_teacher_of(model: Mapping[int, str], data: Mapping[int, str], classes: ClassMap) -> dict[int, int]:
     """Return the model's class index → 0, of the classes that are among the data's when these are joined to one.
 
     That is each class that has a partner in the data, that the mapping names as `item`, or that is `item` itself.
-    Arguments and errors as `partners`.
+    Arguments and errors as `teacher_of`.
     """
     mapping = {} if isinstance(classes, str) else classes
     to_item = {name: other for name, other in mapping.items() if find_name(other, data.values()) is None}
     rest = classes if isinstance(classes, str) else {k: v for k, v in mapping.items() if k not in to_item}
-    found = partners(model, data, rest) | partners(model, {0: ITEM}, to_item)
+    found = teacher_of(model, data, rest) | teacher_of(model, {0: ITEM}, to_item)
     return dict.fromkeys(sorted(found), 0)
 
 

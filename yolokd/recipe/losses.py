@@ -184,7 +184,7 @@ class CWDConfig(LossConfig):
 
 
 class LDConfig(LossConfig):
-    """Localisation distillation on the box distributions of the head (Zheng et al., CVPR 2022)."""
+    """Localization distillation on the box distributions of the head (Zheng et al., CVPR 2022)."""
 
     gain: Gain = Field(default=1.5, description="Gain of the loss; 0 switches it off.")
     temperature: float = Field(default=10.0, gt=0, description="Temperature of the softmax over bins.")
@@ -235,7 +235,7 @@ class Losses(Config):
     fgd: FGDConfig | None = Field(default=None, description="Focal and global distillation of neck features.")
     pkd: PKDConfig | None = Field(default=None, description="Pearson correlation of neck features.")
     cwd: CWDConfig | None = Field(default=None, description="Channel-wise distillation of neck features.")
-    ld: LDConfig | None = Field(default=None, description="Localisation distillation on the head's box distributions.")
+    ld: LDConfig | None = Field(default=None, description="Localization distillation on the head's box distributions.")
     fbkd: FBKDConfig | None = Field(default=None, description="Attention-guided and non-local distillation.")
     ultralytics: UltralyticsConfig | None = Field(default=None, description="The loss that Ultralytics itself ships.")
 

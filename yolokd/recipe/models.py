@@ -29,7 +29,7 @@ class AIDConfig(Config):
 
     alpha: float = Field(default=0.1, ge=0, description="How fast the weight exp(-alpha * D) falls with the loss D.")
     scope: Literal["instance", "image", "level"] = Field(
-        default="instance", description="What has a weight: each object, each picture, or each level of a picture."
+        default="instance", description="What has a weight: each object, each image, or each level of an image."
     )
     normalize: Literal["raw", "mean"] = Field(
         default="raw", description="The teacher's loss as it is, or divided by its mean over the batch."
@@ -37,7 +37,7 @@ class AIDConfig(Config):
 
 
 class Weighting(Config):
-    """Weights of objects, pictures or levels, which multiply every loss."""
+    """Weights of objects, images or levels, which multiply every loss."""
 
     aid: AIDConfig | None = Field(default=None, description="Trust the teacher less where it is wrong itself.")
 
@@ -69,7 +69,7 @@ class Student(Config):
     init: Literal["random", "teacher", "auto"] = Field(
         default="random",
         description="First weights of a student without trained ones: random, a part of the teacher's fitted on "
-        "training pictures (same family only), or auto: the teacher's if they fit. A pretrained student keeps its own.",
+        "training images (same family only), or auto: the teacher's if they fit. A pretrained student keeps its own.",
     )
 
 
@@ -79,9 +79,7 @@ class Recipe(Config):
     summary: str = Field(default="", description="One sentence on what the recipe does.")
     losses: Losses = Field(description="Distillation losses by method; {} is plain training.")
     weighting: Weighting = Field(default_factory=Weighting, description="What multiplies every loss, place by place.")
-    augment: Augment = Field(
-        default_factory=Augment, description="Changes to the pictures that serve the distillation."
-    )
+    augment: Augment = Field(default_factory=Augment, description="Changes to the images that serve the distillation.")
     schedule: Schedule = Field(default_factory=Schedule, description="Strength of the losses over the epochs.")
     balance: Balance = Field(default_factory=Balance, description="How gains that are auto are found.")
     teacher: Teacher = Field(default_factory=Teacher, description="How the teacher is read.")
@@ -116,7 +114,7 @@ class Recipe(Config):
         return self._name
 
     def terms(self) -> dict[str, Gain]:
-        """Return the gains of all terms, the adversarial twin's included."""
+        """Return the gains of all terms, the adversarial example's included."""
         return self.losses.terms() | self.augment.terms()
 
     @property

@@ -58,7 +58,7 @@ class Schedule(Config):
 
 
 class Balance(Config):
-    """How gains that are given as auto are found, and what is written about the pull of each term."""
+    """How gains that are given as auto are found, and what is written about the gradient ratio of each term."""
 
     share: float = Field(
         default=0.1,

@@ -19,7 +19,7 @@ def write(
 ) -> Path:
     """Report on runs, or on one comparison, and return the path of the HTML page; the Markdown lies beside it.
 
-    Models are scored on the data's validation pictures; what was found is kept in the folder `…_files` beside the page,
+    Models are scored on the data's validation images; what was found is kept in the folder `…_files` beside the page,
     so that a second report is quick.
 
     Args:
@@ -29,7 +29,7 @@ def write(
         data: Where the data lie now, if they were moved: what `yolokd train` takes.
         teacher: Where the teacher's checkpoint lies now, if it was moved.
         device: As Ultralytics takes it: "cpu", "0"; None picks one.
-        progress: Called with a model's name and the share of its pictures that are done.
+        progress: Called with a model's name and the share of its images that are done.
 
     Raises:
         yolokd.errors.UserError: Folders that cannot be reported on together, or a place that cannot be written to.

@@ -1,7 +1,7 @@
 """Charts as SVG, once for light and once for dark pages: lines, bars and points, small enough for a phone.
 
 Text stays text in the SVG, so that the browser finds a glyph for every script; matplotlib escapes it, and no word is
-read as a formula. Colours are those of Okabe and Ito ("Color Universal Design", 2008), darkened or lightened until they
+read as a formula. Colors are those of Okabe and Ito ("Color Universal Design", 2008), darkened or lightened until they
 stand out from the page by 3 to 1; markers and dashes tell the series apart without them.
 """
 
@@ -33,7 +33,7 @@ Floats = Sequence[float]
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a page."""
+    """Colors of a page."""
 
     paper: str
     ink: str
@@ -57,8 +57,8 @@ class Look:
     role: str = "recipe"  # teacher, baseline or recipe
     number: int = 0  # among the recipes
 
-    def colour(self, theme: Theme) -> str:
-        """Its colour on a page."""
+    def color(self, theme: Theme) -> str:
+        """Its color on a page."""
         roles = {"teacher": theme.ink, "baseline": theme.muted}
         return roles.get(self.role) or theme.series[self.number % len(theme.series)]
 
@@ -109,7 +109,7 @@ def make(name: str, title: str, alt: str, draw: Draw, *, height: float = HEIGHT)
         name: Stem of the file's name.
         title: Stands above the chart, in the page.
         alt: What a reader who does not see it should know.
-        draw: Draws into matplotlib axes with the colours of a theme.
+        draw: Draws into matplotlib axes with the colors of a theme.
         height: Inches.
     """
     rows = min(max(round(height / (HEIGHT + 3 * LEGEND)), 1), 4)
@@ -123,12 +123,12 @@ def lines(
 
     def draw(axes: Any, theme: Theme) -> None:
         for curve in curves:
-            colour = curve.look.colour(theme)
+            color = curve.look.color(theme)
             marker = curve.look.marker if len(curve.x) < 16 else None
-            style: dict[str, Any] = {"color": colour, "linestyle": curve.look.dashes, "linewidth": 1.5}
+            style: dict[str, Any] = {"color": color, "linestyle": curve.look.dashes, "linewidth": 1.5}
             axes.plot(curve.x, curve.y, **style, marker=marker, markersize=3.5, label=shortened(curve.label))
             if curve.low is not None and curve.high is not None:
-                axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+                axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.15, linewidth=0)
         if at is not None:
             axes.axhline(at, color=theme.muted, linewidth=0.8, linestyle=":")
         if log:
@@ -155,7 +155,7 @@ def bars(names: Sequence[str], curves: Sequence[Curve], *, x: str) -> Draw:
             if curve.low is not None and curve.high is not None:
                 errors = np.clip([np.subtract(curve.y, curve.low), np.subtract(curve.high, curve.y)], 0, None)
             axes.barh(
-                rows - 0.4 + thick * (place + 0.5), curve.y, thick * 0.9, color=curve.look.colour(theme),
+                rows - 0.4 + thick * (place + 0.5), curve.y, thick * 0.9, color=curve.look.color(theme),
                 xerr=errors, error_kw={"ecolor": theme.ink, "elinewidth": 0.8}, label=shortened(curve.label),
             )  # fmt: skip
         axes.set_yticks(rows, [shortened(name, 18) for name in names])
@@ -172,11 +172,11 @@ def differences(curves: Sequence[Curve], *, x: str) -> Draw:
 
     def draw(axes: Any, theme: Theme) -> None:
         for row, curve in enumerate(curves):
-            colour = curve.look.colour(theme)
+            color = curve.look.color(theme)
             if curve.low is not None and curve.high is not None:
-                axes.hlines(row, curve.low, curve.high, color=colour, linewidth=2)
-            axes.plot(curve.x, [row] * len(curve.x), color=colour, linestyle="none", marker="|", markersize=11)
-            axes.plot(curve.y, [row], color=colour, linestyle="none", marker=curve.look.marker, markersize=6)
+                axes.hlines(row, curve.low, curve.high, color=color, linewidth=2)
+            axes.plot(curve.x, [row] * len(curve.x), color=color, linestyle="none", marker="|", markersize=11)
+            axes.plot(curve.y, [row], color=color, linestyle="none", marker=curve.look.marker, markersize=6)
         axes.axvline(0, color=theme.ink, linewidth=0.8)
         axes.set_yticks(range(len(curves)), [shortened(curve.label, 18) for curve in curves])
         axes.set_ylim(len(curves) - 0.5, -0.5)
@@ -191,7 +191,7 @@ def points(curves: Sequence[Curve], *, x: str, y: str) -> Draw:
 
     def draw(axes: Any, theme: Theme) -> None:
         for curve in curves:
-            style: dict[str, Any] = {"color": curve.look.colour(theme), "linestyle": "none"}
+            style: dict[str, Any] = {"color": curve.look.color(theme), "linestyle": "none"}
             if curve.low is not None and curve.high is not None:
                 axes.vlines(curve.x, curve.low, curve.high, color=style["color"], linewidth=1)
             axes.plot(curve.x, curve.y, **style, marker=curve.look.marker, markersize=6, label=shortened(curve.label))

@@ -1,4 +1,4 @@
-"""Boxes drawn into photos: right, false and missed in colours and dashes that also differ for the colour-blind."""
+"""Boxes drawn into images: right, false and missed in colors and dashes that also differ for the color-blind."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from yolokd.report.matching import Box
 SIDE = 560  # pixels of the longer side
 DPI = 100
 QUALITY = 84
-MARKS = {  # colour and dashes on the photo
+MARKS = {  # color and dashes on the image
     "object": ("#ffffff", "-"),
     "right": ("#56b4e9", "-"),
     "false": ("#f5a300", "--"),
     "missed": ("#ff8ad1", ":"),
 }
 
-Photo = NDArray[np.uint8]
+LabeledImage = NDArray[np.uint8]
 
 
-def read_photo(path: Path) -> tuple[Photo, float]:
-    """Return a picture as it is shown, (H, W, 3), its longer side `SIDE`, and the factor by which it was scaled.
+def read_labeled_image(path: Path) -> tuple[LabeledImage, float]:
+    """Return an image as it is shown, (H, W, 3), its longer side `SIDE`, and the factor by which it was scaled.
 
     Raises:
         DataError: It cannot be read.
@@ -43,27 +43,27 @@ def read_photo(path: Path) -> tuple[Photo, float]:
     return np.asarray(turned.resize(size)), factor
 
 
-def draw(photo: Photo, factor: float, boxes: Sequence[tuple[str, Box]]) -> bytes:
-    """Return a JPEG of the photo with boxes.
+def draw(image: LabeledImage, factor: float, boxes: Sequence[tuple[str, Box]]) -> bytes:
+    """Return a JPEG of the image with boxes.
 
     Args:
-        photo: From `read_photo`.
-        factor: From `read_photo`.
+        image: From `read_labeled_image`.
+        factor: From `read_labeled_image`.
         boxes: What each is (a key of `MARKS`) and the box, in pixels of the original; the last lies on top.
     """
-    height, width = photo.shape[:2]
+    height, width = image.shape[:2]
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    axes.imshow(photo, extent=(0, width, height, 0), interpolation="nearest")
+    axes.imshow(image, extent=(0, width, height, 0), interpolation="nearest")
     axes.set(xlim=(0, width), ylim=(height, 0))
     for kind, box in boxes:
-        colour, dashes = MARKS[kind]
+        color, dashes = MARKS[kind]
         x, y, w, h = (value * factor for value in box["bbox"])
         effects: Any = [Stroke(linewidth=4.6, foreground="#000000b0"), Normal()]
         axes.add_patch(
-            Rectangle((x, y), w, h, fill=False, color=colour, linewidth=2.4, linestyle=dashes, path_effects=effects)
+            Rectangle((x, y), w, h, fill=False, color=color, linewidth=2.4, linestyle=dashes, path_effects=effects)
         )
     out = io.BytesIO()
     figure.savefig(out, format="jpg", pil_kwargs={"quality": QUALITY})

@@ -1,4 +1,4 @@
-"""Which charts a report has: accuracy by class, precision over recall, cost, and the course of training."""
+"""Which charts a report has: accuracy by class, precision over recall, cost, and curves over the epochs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from yolokd.report.arms import Arm
 from yolokd.report.charts import HEIGHT, Chart, Curve, Look, bars, differences, lines, make, points
+from yolokd.report.formatting import interval, listed, signed
 from yolokd.report.series import Series, class_curve, epoch_curve, latency, looks, recall_curve, score_curve
-from yolokd.report.words import interval, listed, signed
 
 CLASSES = 12  # in the chart; the table holds all
 CLASS_CURVES = 4  # classes with a precision curve of their own
@@ -45,7 +45,7 @@ def accuracy(series: Sequence[Series], classes: Sequence[str], objects: dict[str
 
     Args:
         series: From `series_of`.
-        classes: Those that the pictures hold, in the order of the data.
+        classes: Those that the images hold, in the order of the data.
         objects: Class → number of objects.
         prefix: Of the charts' names.
     """
@@ -80,7 +80,7 @@ def cost(series: Sequence[Series]) -> Iterator[Chart]:
     if not series:
         return
     scales: list[tuple[str, str, Callable[[Series], float], str]] = [
-        ("latency", "AP against latency", lambda one: latency(one, series), "latency in ms, one picture"),
+        ("latency", "AP against latency", lambda one: latency(one, series), "latency in ms, one image"),
         ("size", "AP against size", lambda one: one.findings[0].score.parameters / 1e6, "parameters in millions"),
     ]
     for key, title, of, axis in scales:
@@ -101,7 +101,7 @@ def training(series: Sequence[Series], prefix: str) -> Iterator[Chart]:
     for number, one in enumerate(series):
         for part, title, axis, at in (
             ("train", "distillation terms", "value × gain × schedule", None),
-            ("gradient", "pull of each term", "gradient at the neck / detection's", 1.0),
+            ("gradient", "gradient ratio of each term", "gradient at the neck / detection's", 1.0),
             ("share", "share of each term", "share of the whole loss", None),
         ):
             if curves := terms_of(one, part):

@@ -1,4 +1,4 @@
-"""The pictures on which two models differ most, and what stands below each panel."""
+"""The images on which two models differ most, and what stands below each panel."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from yolokd.report.matching import Box, Tally, match
-from yolokd.report.scoring import Finding, Pictures
+from yolokd.report.matching import Box, LossAccumulator, match
+from yolokd.report.scoring import Finding, ScoredImages
 
-COUNT = 6  # pictures shown
+COUNT = 6  # images shown
 
 
 @dataclass(frozen=True)
@@ -27,33 +27,33 @@ class Cast:
 
 @dataclass(frozen=True)
 class Shown:
-    """One model on one picture."""
+    """One model on one image."""
 
     label: str
     boxes: Sequence[Box]
     missed: Sequence[Box]
-    tally: Tally
+    accumulator: LossAccumulator
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture with its objects and what each model found."""
+    """One image with its objects and what each model found."""
 
-    place: int  # in `Pictures.files`
+    place: int  # in `Images.files`
     objects: Sequence[Box]
     counts: Mapping[str, int]  # class → objects
     shown: Sequence[Shown]
 
 
-def choose(pictures: Pictures, cast: Cast, count: int = COUNT) -> list[int]:
-    """Return the pictures to show, the most telling first.
+def choose(images: ScoredImages, cast: Cast, count: int = COUNT) -> list[int]:
+    """Return the images to show, the most telling first.
 
     With two models or more they are those on which student and baseline differ most in F1 (in either direction), with
-    a single one those on which its F1 is lowest. Of equals the pictures with more objects come first. Pictures without
+    a single one those on which its F1 is lowest. Of equals the images with more objects come first. Images without
     objects are left out.
     """
-    objects = Counter(box["image_id"] for box in pictures.objects)
-    tallies = {label: tally(pictures, finding) for label, finding in cast.members.items()}
+    objects = Counter(box["image_id"] for box in images.objects)
+    tallies = {label: accumulator(images, finding) for label, finding in cast.members.items()}
     pair = cast.pair
     last = list(tallies.values())[-1]
 
@@ -66,18 +66,18 @@ def choose(pictures: Pictures, cast: Cast, count: int = COUNT) -> list[int]:
     return [place for place in ranked[:count] if telling(place) > 0]
 
 
-def tally(pictures: Pictures, finding: Finding) -> list[Tally]:
-    """Count what a model found in each picture."""
-    objects = Counter(box["image_id"] for box in pictures.objects)
+def accumulator(images: ScoredImages, finding: Finding) -> list[LossAccumulator]:
+    """Count what a model found in each image."""
+    objects = Counter(box["image_id"] for box in images.objects)
     right = Counter(box["image_id"] for box in finding.boxes if box["right"])
     every = Counter(box["image_id"] for box in finding.boxes)
-    return [Tally(objects[n], right[n], every[n] - right[n]) for n in range(len(pictures.files))]
+    return [LossAccumulator(objects[n], right[n], every[n] - right[n]) for n in range(len(images.files))]
 
 
-def frames(pictures: Pictures, cast: Cast, places: Sequence[int]) -> list[Frame]:
-    """Gather what is drawn into the chosen pictures."""
-    truth = _by_picture(pictures.objects)
-    found = {label: _by_picture(finding.boxes) for label, finding in cast.members.items()}
+def frames(images: ScoredImages, cast: Cast, places: Sequence[int]) -> list[Frame]:
+    """Gather what is drawn into the chosen images."""
+    truth = _by_image(images.objects)
+    found = {label: _by_image(finding.boxes) for label, finding in cast.members.items()}
     made = []
     for place in places:
         shown = []
@@ -86,13 +86,13 @@ def frames(pictures: Pictures, cast: Cast, places: Sequence[int]) -> list[Frame]
             right, hit = match(truth[place], boxes)
             missed = [box for box, seen in zip(truth[place], hit.tolist(), strict=True) if not seen]
             count = int(right.sum())
-            shown.append(Shown(label, boxes, missed, Tally(len(truth[place]), count, len(boxes) - count)))
-        counts = Counter(pictures.names[box["category_id"]] for box in truth[place])
+            shown.append(Shown(label, boxes, missed, LossAccumulator(len(truth[place]), count, len(boxes) - count)))
+        counts = Counter(images.names[box["category_id"]] for box in truth[place])
         made.append(Frame(place, truth[place], dict(counts.most_common()), shown))
     return made
 
 
-def _by_picture(boxes: Sequence[Box]) -> dict[int, list[Box]]:
+def _by_image(boxes: Sequence[Box]) -> dict[int, list[Box]]:
     found: dict[int, list[Box]] = defaultdict(list)
     for box in boxes:
         found[box["image_id"]].append(box)

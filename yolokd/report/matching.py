@@ -1,7 +1,7 @@
 """Which detections are right: matched to objects of their class at an IoU of at least 0.5, the surest first.
 
 This is COCO's matching at its first threshold: in the order of falling scores, each detection takes the free object of
-its class and picture that it overlaps most. A prefix of that order is matched in the same way whatever follows it, so
+its class and image that it overlaps most. A prefix of that order is matched in the same way whatever follows it, so
 one pass serves every score threshold. What lies in a crowd of its class and matches no object is neither right nor
 false. Source of the rules: Lin et al., "Microsoft COCO", ECCV 2014, and pycocotools.
 """
@@ -24,8 +24,8 @@ Box = Mapping[str, Any]  # image_id, category_id, bbox (x, y, width, height in p
 
 
 @dataclass(frozen=True)
-class Tally:
-    """Objects and detections of one picture."""
+class LossAccumulator:
+    """Objects and detections of one image."""
 
     objects: int
     right: int
@@ -72,7 +72,7 @@ def in_crowds(crowds: Sequence[Box], detections: Sequence[Box]) -> NDArray[np.bo
 
 
 def best_threshold(right: NDArray[np.bool_], scores: Floats, objects: int) -> float:
-    """Return the score from which on detections count, so that F1 over all pictures is largest; the highest of equals.
+    """Return the score from which on detections count, so that F1 over all images is largest; the highest of equals.
 
     Args:
         right: From `match`, for all detections of a data set, (N,).
@@ -106,7 +106,7 @@ def intersection(boxes: Floats, others: Floats) -> Floats:
 
 
 def _by_kind(things: Sequence[Box]) -> dict[tuple[Any, Any], list[int]]:
-    """Places of things by picture and class."""
+    """Places of things by image and class."""
     places: dict[tuple[Any, Any], list[int]] = defaultdict(list)
     for place, thing in enumerate(things):
         places[thing["image_id"], thing["category_id"]].append(place)

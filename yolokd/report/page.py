@@ -10,14 +10,14 @@ from yolokd import __version__
 from yolokd.errors import DataError
 from yolokd.evaluation.models import Progress
 from yolokd.report import sections
-from yolokd.report.alarms import alarms
+from yolokd.report.anomalies import anomaly_checks
 from yolokd.report.arms import Arms, gather
-from yolokd.report.gallery import gallery
+from yolokd.report.examples import examples
+from yolokd.report.formatting import counted, listed, mean_and_spread, percent, statement, together
 from yolokd.report.runs import UNKNOWN, RunFolder
-from yolokd.report.scoring import Pictures, Scores, open_pictures, score_study
+from yolokd.report.scoring import ScoredImages, Scores, open_images, score_study
 from yolokd.report.study import Study
 from yolokd.report.view import Page, Statement, Tile
-from yolokd.report.words import counted, listed, mean_and_spread, percent, statement, together
 
 
 def make_page(
@@ -37,34 +37,34 @@ def make_page(
         data: Where the data lie now, if they were moved.
         teacher: Where the teacher lies now, if it was moved.
         device: As Ultralytics takes it.
-        progress: Told a model's name and the share of its pictures that are done.
+        progress: Told a model's name and the share of its images that are done.
 
     Raises:
         UserError: `data` cannot be used, or `teacher` is not the one of these runs.
     """
-    pictures, scores, gone = None, Scores({}, {}), []
+    images, scores, gone = None, Scores({}, {}), []
     try:
-        pictures = open_pictures(data or study.data, progress, single_cls=study.single_cls, classes=study.classes)
+        images = open_images(data or study.data, progress, single_cls=study.single_cls, classes=study.classes)
     except DataError as error:
         if data is not None:
             raise
-        gone = [f"Nothing was scored and there are no pictures here, since the data are not to be had: {error}"]
-    if pictures is not None:
-        scores = score_study(study, pictures, cache, teacher=teacher, device=device, progress=progress)
+        gone = [f"Nothing was scored and there are no images here, since the data are not to be had: {error}"]
+    if images is not None:
+        scores = score_study(study, images, cache, teacher=teacher, device=device, progress=progress)
     arms = gather(study, scores)
     parts = [sections.comparison(arms)]
-    if pictures is not None:
-        parts += [*sections.accuracies(arms, scores, pictures), sections.costs(arms, scores)]
+    if images is not None:
+        parts += [*sections.accuracies(arms, scores, images), sections.costs(arms, scores)]
     parts += sections.trainings(arms, scores)
-    if pictures is not None:
-        parts.append(gallery(arms, scores, pictures))
-    parts += [sections.method(study, arms, pictures), sections.each_run(study, arms, scores)]
+    if images is not None:
+        parts.append(examples(arms, scores, images))
+    parts += [sections.method(study, arms, images), sections.each_run(study, arms, scores)]
     return Page(
         title=_title(study, arms),
-        facts=_facts(study, arms, pictures),
+        facts=_facts(study, arms, images),
         tiles=_tiles(arms),
         statements=_statements(arms),
-        alarms=[*gone, *alarms(study, arms, scores, pictures)],
+        anomaly_checks=[*gone, *anomaly_checks(study, arms, scores, images)],
         sections=[part for part in parts if not part.empty],
         footer=f"Made by yolokd {__version__} on {date.today().isoformat()}.",
     )
@@ -96,12 +96,12 @@ def _statements(arms: Arms) -> list[Statement]:
     return [one for kind in order for one in together([one for one in said if one.kind == kind])]
 
 
-def _facts(study: Study, arms: Arms, pictures: Pictures | None) -> list[tuple[str, str]]:
+def _facts(study: Study, arms: Arms, images: ScoredImages | None) -> list[tuple[str, str]]:
     runs = [run for arm in arms.arms for run in arm.runs.values()]
     shape = [_each(runs, "epochs", "{} epochs"), _each(runs, "imgsz", "{} px"), _each(runs, "batch", "batch {}")]
     facts = [
         ("Comparison", study.title if study.comparison else ""),
-        ("Data", study.data if pictures is None else _data(pictures)),
+        ("Data", study.data if images is None else _data(images)),
         ("Teacher", listed(_teachers(runs))),
         ("Student", listed(arms.students())),
         ("Budget", ", ".join(words for words in shape if words)),
@@ -123,10 +123,10 @@ def _teachers(runs: Sequence[RunFolder]) -> list[str]:
     return list(dict.fromkeys("/".join(path.parts[-3:]) for path in paths))
 
 
-def _data(pictures: Pictures) -> str:
-    path = Path(pictures.yaml)
-    size = f"{counted(len(pictures.files), 'picture')} and {counted(len(pictures.objects), 'object')} in val"
-    return f"{path.parent.name}/{path.name}: {size}, {counted(len(pictures.names), 'class', 'classes')}"
+def _data(images: ScoredImages) -> str:
+    path = Path(images.yaml)
+    size = f"{counted(len(images.files), 'picture')} and {counted(len(images.objects), 'object')} in val"
+    return f"{path.parent.name}/{path.name}: {size}, {counted(len(images.names), 'class', 'classes')}"
 
 
 def _each(runs: Sequence[RunFolder], key: str, words: str) -> str:

@@ -1,4 +1,4 @@
-"""Writing the page: one HTML file that needs nothing else, and Markdown with its pictures in a folder beside it.
+"""Writing the page: one HTML file that needs nothing else, and Markdown with its images in a folder beside it.
 
 Both come from templates. In HTML everything is escaped by Jinja; in Markdown every value has its punctuation escaped,
 so that a class called `<script>` or `a|b` stays what it is in both.
@@ -55,12 +55,12 @@ def _is_report(file: Path) -> bool:
 
 
 def folder_of(html: Path) -> Path:
-    """The folder beside the page for the Markdown's pictures and for what later reports need not find out again."""
+    """The folder beside the page for the Markdown's images and for what later reports need not find out again."""
     return html.with_name(f"{html.stem}_files")
 
 
 def write_page(page: Page, html: Path) -> None:
-    """Write the page, its Markdown and their pictures, each file complete or not at all; those of an old page go.
+    """Write the page, its Markdown and their images, each file complete or not at all; those of an old page go.
 
     Args:
         page: What to show.
@@ -72,7 +72,7 @@ def write_page(page: Page, html: Path) -> None:
     """
     folder = folder_of(html)
     folder.mkdir(exist_ok=True)
-    kept, files = OutputFolder(folder), dict(_pictures(page))
+    kept, files = OutputFolder(folder), dict(_images(page))
     own = kept.own_names() if (folder / RECORD).exists() else _shown(html.with_suffix(".md"), folder.name)
     for name in files:
         if name not in own and (folder / name).exists():
@@ -92,7 +92,7 @@ def _shown(markdown: Path, folder: str) -> set[str]:
     return set(re.findall(rf"\({address}/([^/()\s]+\.(?:svg|jpg))\)", markdown.read_text(encoding="utf-8")))
 
 
-def _pictures(page: Page) -> Iterator[tuple[str, bytes]]:
+def _images(page: Page) -> Iterator[tuple[str, bytes]]:
     for section in page.sections:
         for chart in section.charts:
             yield f"{chart.name}.svg", chart.light
@@ -122,7 +122,7 @@ def _markdown(page: Page, folder: str) -> str:
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """Return bytes as the address of a picture within the page."""
+    """Return bytes as the address of an image within the page."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 

@@ -38,7 +38,7 @@ class RunFolder:
 
     @property
     def weights(self) -> Path | None:
-        """The checkpoint that a report scores: `last.pt`, since `best.pt` is chosen on the pictures that are scored."""
+        """The checkpoint that a report scores: `last.pt`, since `best.pt` is chosen on the images that are scored."""
         return None if self.digest is None else self.folder / "weights" / "last.pt"
 
     @property
@@ -74,7 +74,7 @@ class RunFolder:
 
     @property
     def imgsz(self) -> int | None:
-        """Side of the pictures it was trained on, in pixels."""
+        """Side of the images it was trained on, in pixels."""
         size = self.arguments.get("imgsz")
         size = max(size) if isinstance(size, list) and size else size
         return size if isinstance(size, int) else None

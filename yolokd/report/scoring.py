@@ -1,8 +1,8 @@
-"""Scores of every model of a report on the data's validation pictures, kept beside the report.
+"""Scores of every model of a report on the data's validation images, kept beside the report.
 
-What is kept depends on the weights' sha256, the data's fingerprint and class names, the picture size, the device and
+What is kept depends on the weights' sha256, the data's fingerprint and class names, the image size, the device and
 the versions of the libraries; if one of them changes, the model is scored anew. Of the detections only those count, and
-are kept, that reach the score at which the model's own F1 over all pictures is largest (`matching.best_threshold`), so
+are kept, that reach the score at which the model's own F1 over all images is largest (`matching.best_threshold`), so
 that models whose scores are differently calibrated are shown at their best.
 """
 
@@ -22,7 +22,7 @@ from yolokd.backend.checkpoints import sha256
 from yolokd.comparison.spec import write_json
 from yolokd.data.check import check_labels, fingerprint
 from yolokd.errors import UserError, YolokdError
-from yolokd.evaluation.ground_truth import list_pictures, unusable
+from yolokd.evaluation.ground_truth import list_images, unusable
 from yolokd.evaluation.instances import ground_truth
 from yolokd.evaluation.models import ModelScore, Progress, examine
 from yolokd.evaluation.task import Task
@@ -37,8 +37,8 @@ FORMAT = 2  # of the files that are kept
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """The pictures that are scored on, with their labels."""
+class ScoredImages:
+    """The images that are scored on, with their labels."""
 
     yaml: str
     names: Mapping[int, str]  # of the classes that are scored
@@ -81,13 +81,13 @@ class Scores:
     notes: tuple[str, ...] = ()
 
 
-def open_pictures(
+def open_images(
     data: str,
     progress: Progress | None = None,
     *,
     single_cls: bool = False,
     classes: tuple[int, ...] | None = None,
-) -> Pictures:
+) -> ScoredImages:
     """Read the validation split of a data set.
 
     Args:
@@ -101,19 +101,19 @@ def open_pictures(
     """
     found = dataset.resolve(data)
     sources = found.splits[SPLIT]
-    told = progress or (lambda what, share: None)
+    notified = progress or (lambda what, share: None)
     check_labels(
         {SPLIT: sources},
         found.names,
         keypoints=found.keypoints,
         joined=single_cls,
-        progress=lambda done, total: told("opening images", done / total),
+        progress=lambda done, total: notified("opening images", done / total),
     ).raise_if_bad()
-    files, skipped = list_pictures(sources), unusable(sources)
+    files, skipped = list_images(sources), unusable(sources)
     task = Task(found.names, single_cls, classes)
     boxes = task.apply(ground_truth(found.yaml_path, SPLIT, files, found.names, left_out=skipped))["annotations"]
     own = json.dumps([fingerprint({SPLIT: sources}), sorted(task.counted.items()), boxes])
-    return Pictures(
+    return ScoredImages(
         yaml=str(found.yaml_path.absolute()),
         names=task.counted,
         single_cls=single_cls,
@@ -128,7 +128,7 @@ def open_pictures(
 
 def score_study(
     study: Study,
-    pictures: Pictures,
+    images: ScoredImages,
     cache: Path,
     *,
     teacher: str | Path | None = None,
@@ -139,11 +139,11 @@ def score_study(
 
     Args:
         study: The runs.
-        pictures: Where to score.
+        images: Where to score.
         cache: Folder of earlier findings.
         teacher: Where the teacher lies now, if it was moved.
         device: As Ultralytics takes it.
-        progress: Told a model's name and the share of its pictures that are done.
+        progress: Told a model's name and the share of its images that are done.
 
     Raises:
         UserError: `teacher` is not the one of any run.
@@ -157,7 +157,7 @@ def score_study(
     found: dict[Model, Finding] = {}
     for model in (*masters, *students):
         try:
-            found[model] = score(model, pictures, cache, device=device, progress=progress)
+            found[model] = score(model, images, cache, device=device, progress=progress)
         except YolokdError as error:
             notes.append(f"{model.name} could not be scored: {error}")
     return Scores(
@@ -199,12 +199,12 @@ def find_teachers(study: Study, moved: str | Path | None) -> tuple[list[Model], 
     return models, notes
 
 
-def score(model: Model, pictures: Pictures, cache: Path, *, device: str | None, progress: Progress) -> Finding:
+def score(model: Model, images: ScoredImages, cache: Path, *, device: str | None, progress: Progress) -> Finding:
     """Return what a model finds, from the cache if it is there; errors as `yolokd.evaluation.models.evaluate`."""
     key = {
         "format": FORMAT,
         "weights": model.digest,
-        "pictures": pictures.fingerprint,
+        "images": images.fingerprint,
         "imgsz": model.imgsz,
         "classes": model.classes if isinstance(model.classes, str) else dict(model.classes),
         "device": device,
@@ -216,20 +216,20 @@ def score(model: Model, pictures: Pictures, cache: Path, *, device: str | None, 
         return kept
     examined = examine(
         model.path,
-        pictures.yaml,
+        images.yaml,
         split=SPLIT,
         imgsz=model.imgsz,
         device=device,
         classes=model.classes,
-        single_cls=pictures.single_cls,
-        only=pictures.classes,
+        single_cls=images.single_cls,
+        only=images.classes,
         progress=lambda _, share: progress(model.name, share),
     )[0]
     detections = examined.detections
-    right, _ = match(pictures.objects, detections)
-    counted = right | ~in_crowds(pictures.crowds, detections)
+    right, _ = match(images.objects, detections)
+    counted = right | ~in_crowds(images.crowds, detections)
     scores = np.array([box["score"] for box in detections], dtype=np.float64)
-    threshold = best_threshold(right[counted], scores[counted], len(pictures.objects))
+    threshold = best_threshold(right[counted], scores[counted], len(images.objects))
     places = np.flatnonzero(counted & (scores >= threshold)).tolist()
     boxes = [{**detections[place], "right": bool(right[place])} for place in places]
     finding = Finding(examined.score, examined.precision50, threshold, boxes)

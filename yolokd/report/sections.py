@@ -1,4 +1,4 @@
-"""The sections of a report but for the pictures: comparison, accuracy, cost, training, runs, method."""
+"""The sections of a report but for the images: comparison, accuracy, cost, training, runs, method."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import yaml
 
 from yolokd.report.arms import Arm, Arms
 from yolokd.report.figures import accuracy, cost, gains, training
+from yolokd.report.formatting import NOTHING, counted, interval, mean_and_spread, percent, share, signed
 from yolokd.report.runs import UNKNOWN, RunFolder
-from yolokd.report.scoring import Finding, Pictures, Scores
+from yolokd.report.scoring import Finding, ScoredImages, Scores
 from yolokd.report.series import MOST, Series, latency, series_of
 from yolokd.report.study import Study
 from yolokd.report.view import Listing, Section, Table
-from yolokd.report.words import NOTHING, counted, interval, mean_and_spread, percent, share, signed
 
 BANDS = "Lines and bars are means over the seeds; bands and thin lines reach from the lowest to the highest run."
 
@@ -60,10 +60,10 @@ def without_empty_columns(table: Table) -> Table:
     return replace(table, header=[table.header[n] for n in kept], rows=[[row[n] for n in kept] for row in table.rows])
 
 
-def accuracies(arms: Arms, scores: Scores, pictures: Pictures) -> list[Section]:
+def accuracies(arms: Arms, scores: Scores, images: ScoredImages) -> list[Section]:
     """By class and by recall, a section per student."""
-    objects = dict.fromkeys(pictures.names.values(), 0)
-    objects |= Counter(pictures.names[box["category_id"]] for box in pictures.objects)
+    objects = dict.fromkeys(images.names.values(), 0)
+    objects |= Counter(images.names[box["category_id"]] for box in images.objects)
     classes = [name for name, count in objects.items() if count]
     found = []
     students = arms.students()
@@ -100,7 +100,7 @@ def costs(arms: Arms, scores: Scores) -> Section:
         return Section("Accuracy and cost")
     header = ["model", "AP", "AP50", "AP75", "APs", "APm", "APl", "params M", "GFLOPs", "ms", "imgsz"]
     after = (
-        "Latency is the median time of a forward pass with one picture on the machine that scored, as it was loaded "
+        "Latency is the median time of a forward pass with one image on the machine that scored, as it was loaded "
         "then. Models of the same size and cost share the median of all their measurements."
     )
     rows = [_cost_row(one, latency(one, every)) for one in every]
@@ -169,7 +169,7 @@ def each_run(study: Study, arms: Arms, scores: Scores) -> Section:
 
 
 def _origin(run: RunFolder, finding: Finding | None) -> str:
-    keys = ("teacher", "teacher_sha256", "student", "student_initialisation", "data", "data_fingerprint", "seed")
+    keys = ("teacher", "teacher_sha256", "student", "student_initialization", "data", "data_fingerprint", "seed")
     origin = {key: run.provenance.get(key, UNKNOWN) for key in keys}
     budget = {key: run.arguments.get(key, UNKNOWN) for key in ("epochs", "imgsz", "batch", "optimizer", "lr0")}
     plain = {
@@ -185,11 +185,11 @@ def _origin(run: RunFolder, finding: Finding | None) -> str:
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
 
 
-def method(study: Study, arms: Arms, pictures: Pictures | None) -> Section:
+def method(study: Study, arms: Arms, images: ScoredImages | None) -> Section:
     """How the numbers came about."""
     points = [
         "AP is COCO's, the mean over IoU 0.50 to 0.95 and over the classes, in percent; AP50 at IoU 0.50.",
-        "Every run is scored by last.pt, since best.pt is chosen on the pictures that are scored here.",
+        "Every run is scored by last.pt, since best.pt is chosen on the images that are scored here.",
         "A difference is taken seed by seed to plain training of the same student with the same budget; its 95 % "
         "interval is Student's. It is called a gain or a loss only if the interval excludes 0.",
     ]
@@ -201,12 +201,12 @@ def method(study: Study, arms: Arms, pictures: Pictures | None) -> Section:
         )
     if study.comparison is None and any(arm.result.difference["AP"].pairs > 1 for arm in taken):
         points.append(
-            "These runs were not made by 'yolokd compare': runs of one seed need not have seen the same pictures in "
+            "These runs were not made by 'yolokd compare': runs of one seed need not have seen the same images in "
             "the same order, which widens the intervals."
         )
-    if pictures is not None:
+    if images is not None:
         points.append(
-            f"Scored on {counted(len(pictures.files), 'picture')} with {counted(len(pictures.objects), 'object')}, the "
-            f"split val of {pictures.yaml}."
+            f"Scored on {counted(len(images.files), 'picture')} with {counted(len(images.objects), 'object')}, the "
+            f"split val of {images.yaml}."
         )
     return Section("How this was measured", points=points)

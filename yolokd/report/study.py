@@ -14,8 +14,8 @@ from yolokd.errors import UserError
 from yolokd.report.runs import UNKNOWN, RunFolder, is_run, read_run
 from yolokd.training.task import chosen_classes
 
-CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f]")  # colours and bars of a terminal
-PULL = re.compile(r"kd_\w+ pulls .*")  # the trainer's warning
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f]")  # colors and bars of a terminal
+RATIO = re.compile(r"kd_\w+ pulls .*")  # the trainer's warning
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Study:
     runs: Mapping[str, RunFolder]  # short name → run
     comparison: Comparison | None = None
     absent: tuple[str, ...] = ()  # runs of the comparison that have not been started
-    alarms: tuple[str, ...] = ()  # what the logs of the comparison's runs say
+    anomaly_checks: tuple[str, ...] = ()  # what the logs of the comparison's runs say
 
     @property
     def single_cls(self) -> bool:
@@ -79,9 +79,9 @@ def _open_comparison(folder: Path) -> Study:
             f"The comparison in '{folder}' has not trained anything yet, so there is nothing to report. Start it again "
             f"with its 'yolokd compare' command."
         )
-    alarms = [line for name in known for line in read_log(log_file(comparison, name), name, runs.get(name))]
+    anomaly_checks = [line for name in known for line in read_log(log_file(comparison, name), name, runs.get(name))]
     absent = tuple(name for name in known if name not in runs)
-    return Study(folder.name, runs, comparison, absent, tuple(alarms))
+    return Study(folder.name, runs, comparison, absent, tuple(anomaly_checks))
 
 
 def read_log(log: Path, name: str, run: RunFolder | None) -> list[str]:
@@ -91,7 +91,7 @@ def read_log(log: Path, name: str, run: RunFolder | None) -> list[str]:
     except OSError:
         return []
     lines = [CONTROL.sub("", line.rpartition("\r")[2]).strip() for line in text.splitlines()]
-    found = [f"{name}: {pull}" for pull in dict.fromkeys(m for line in lines for m in PULL.findall(line))]
+    found = [f"{name}: {ratio}" for ratio in dict.fromkeys(m for line in lines for m in RATIO.findall(line))]
     if (run is None or run.state != "finished") and (last := next((line for line in reversed(lines) if line), "")):
         found.append(f"{name} is not finished; its log ends with: {last[:300]}")
     return found
@@ -112,7 +112,7 @@ def refuse_different_data(runs: Mapping[str, RunFolder]) -> None:
     if len(groups) > 1:
         each = "; ".join(f"{', '.join(names)}: {runs[names[0]].data}" for names in groups.values())
         same = len({runs[names[0]].data for names in groups.values()}) == 1
-        why = " (the same path, but other pictures or labels by then)" if same else ""
+        why = " (the same path, but other images or labels by then)" if same else ""
         raise UserError(
             f"The runs were trained on different data, so their scores cannot be compared: {each}{why}. Report on each "
             f"group by itself."

@@ -29,7 +29,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a row."""
+    """One image of a row."""
 
     title: str
     text: str
@@ -64,7 +64,7 @@ class Section:
     tables: Sequence[Table] = ()
     charts: Sequence[Chart] = ()
     after: str = ""  # how the charts are to be read
-    key: bool = False  # whether the marks in the pictures are explained
+    key: bool = False  # whether the marks in the images are explained
     rows: Sequence[Row] = ()
     points: Sequence[str] = ()  # a list
     listings: Sequence[Listing] = ()
@@ -103,6 +103,6 @@ class Page:
     facts: Sequence[tuple[str, str]]  # what was trained, on what
     tiles: Sequence[Tile]
     statements: Sequence[Statement]
-    alarms: Sequence[str]
+    anomaly_checks: Sequence[str]
     sections: Sequence[Section]
     footer: str

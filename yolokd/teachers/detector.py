@@ -1,6 +1,6 @@
 """The frozen teacher: as cheap as its floating-point operations allow.
 
-Convolutions are folded with their normalisation once, weights are held in the precision that they run in, boxes are
+Convolutions are folded with their normalization once, weights are held in the precision that they run in, boxes are
 never decoded, and a pass stops at the last layer that somebody needs.
 """
 
@@ -36,7 +36,7 @@ class Teacher(nn.Module):
         Args:
             model: The trained detector.
             dtype: Precision of its weights and of its pass.
-            compiled: Compile the pass without gradient, at its first run on each shape of pictures.
+            compiled: Compile the pass without gradient, at its first run on each shape of images.
         """
         super().__init__()
         self.info: HeadInfo = read_head(model, "The teacher")
@@ -105,7 +105,7 @@ def require_compiler(device: torch.device) -> None:
 
 
 def fold(model: DetectionModel) -> DetectionModel:
-    """Fold every convolution with its normalisation in place, and keep both branches of a dual head.
+    """Fold every convolution with its normalization in place, and keep both branches of a dual head.
 
     Ultralytics' own `fuse()` does the folding but also lets the head drop a branch, so the head's part is held off.
     """

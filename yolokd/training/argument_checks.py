@@ -57,7 +57,7 @@ def check_with_data(train: Mapping[str, Any], data: Dataset, report: DataReport,
     split = train.get("split", "val")
     if split not in data.splits:
         raise UserError(f"train.split={split}: '{data.yaml_path}' has no such split; it has {', '.join(data.splits)}.")
-    images, fraction = report.splits["train"].pictures, train.get("fraction", 1.0)
+    images, fraction = report.splits["train"].images, train.get("fraction", 1.0)
     share = fraction[0] if isinstance(fraction, list) else fraction
     if isinstance(share, float) and round(images * share) < 1:
         raise UserError(f"train.fraction={fraction} leaves none of the {images} training images. Give a larger share.")

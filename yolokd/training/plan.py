@@ -20,7 +20,7 @@ from yolokd.data.check import DataReport, check_labels
 from yolokd.distillation.adversarial import Attack, extra_passes, teacher_precision
 from yolokd.distillation.instance_weights import InstanceWeighting
 from yolokd.errors import PairError, UserError, WeightsError
-from yolokd.initialization.weight_selection import UnfitTeacherError, inherit
+from yolokd.initialization.weight_selection import UnfitTeacherError, select_weights
 from yolokd.loaders.unlabeled import Unlabeled, check_unlabeled, find_unlabeled, with_absolute_paths
 from yolokd.losses.base import Loss, requirements
 from yolokd.losses.table import losses_of
@@ -41,7 +41,7 @@ class ModelPlan:
     path: Path
     pretrained: bool
     parameters: int
-    gflops: float  # of one picture at the training size
+    gflops: float  # of one image at the training size
     head: HeadInfo
 
 
@@ -59,7 +59,7 @@ class Plan:
     folder: Path
     notes: tuple[str, ...]
     unlabeled: Unlabeled | None = None
-    inherited: float | None = None  # share of the student's first weights that is taken from the teacher
+    selected: float | None = None  # share of the student's first weights that is taken from the teacher
 
     @property
     def cost(self) -> float:
@@ -95,7 +95,7 @@ def make_plan(
         teacher: The teacher's checkpoint; None is allowed if the recipe takes neither losses nor weights of it.
         student: Checkpoint, name or model YAML of the student.
         recipe: The resolved recipe, command line options included.
-        allow_partial: Distil the common classes where the teacher lacks some of the data's.
+        allow_partial: Distill the common classes where the teacher lacks some of the data's.
         runs: Folder of all runs; `runs` in the current folder if None.
         progress: Called with the number of images opened and to be opened, where not all were opened before.
 
@@ -132,7 +132,7 @@ def make_plan(
     elif "unlabeled_share" in train:
         notes.append("train.unlabeled_share has no effect without train.unlabeled")
     names = learned_names(train, data.names)
-    learner = _partner(student, imgsz, "The student", classes=len(names))
+    learner = _model_plan(student, imgsz, "The student", classes=len(names))
     if learner[1].pretrained and in_other_order(learner[0].names, names):
         how = "by name" if train.get("cls_remap", True) else "in its own order, since train.cls_remap is off"
         notes.append(f"the student's checkpoint has the data's classes in another order: rows are taken over {how}")
@@ -145,7 +145,7 @@ def make_plan(
     check_with_data(train, data, report, learner[0])
     notes += check_task(train, data, report)
     match = None
-    inherited: float | None = None
+    selected: float | None = None
     if master is not None:
         model, info = master
         match = match_task(data.names, model.names, recipe.teacher.classes, joined=joined)
@@ -165,9 +165,9 @@ def make_plan(
         if recipe.teacher.compile:
             require_compiler(select_device(train.get("device") or "", verbose=False))
         if unlabeled is not None and (needs.objects or not losses):
-            notes.append("the losses of this recipe act on labelled objects only: unlabelled pictures teach nothing")
+            notes.append("the losses of this recipe act on labeled objects only: unlabeled images teach nothing")
         if recipe.student.init != "random":
-            inherited, note = _first_weights(learner[0], str(student), model, match, recipe)
+            selected, note = _first_weights(learner[0], str(student), model, match, recipe)
             notes.append(note)
     return Plan(
         recipe=recipe,
@@ -180,7 +180,7 @@ def make_plan(
         folder=folder,
         notes=tuple(notes),
         unlabeled=unlabeled,
-        inherited=inherited,
+        selected=selected,
     )
 
 
@@ -198,7 +198,7 @@ def _first_weights(
             note += ", and for such a student only --unlabeled has shown a gain: compare before you trust a recipe"
         return None, note
     try:
-        share = inherit(student, teacher, match).share
+        share = select_weights(student, teacher, match).share
     except UnfitTeacherError as error:
         if recipe.student.init == "auto":
             return None, f"the student starts from random weights: {error.reason}"
@@ -225,7 +225,7 @@ def check_device(device: Any) -> None:
         raise UserError(f"The device '{device}' is not there. Give cpu, or GPU numbers.")
 
 
-def _partner(spec: Spec, imgsz: int, what: str, classes: int | None = None) -> tuple[DetectionModel, ModelPlan]:
+def _model_plan(spec: Spec, imgsz: int, what: str, classes: int | None = None) -> tuple[DetectionModel, ModelPlan]:
     pretrained = not is_yaml(spec)
     if not pretrained:
         model, path = from_yaml(spec, classes), Path(spec)
@@ -245,7 +245,7 @@ def _partner(spec: Spec, imgsz: int, what: str, classes: int | None = None) -> t
 def _teacher(spec: Spec, imgsz: int) -> tuple[DetectionModel, ModelPlan]:
     if is_yaml(spec):
         raise WeightsError(f"The teacher '{spec}' is a model description without weights; give a trained checkpoint.")
-    return _partner(spec, imgsz, "The teacher")
+    return _model_plan(spec, imgsz, "The teacher")
 
 
 def from_yaml(spec: Spec, classes: int | None) -> DetectionModel:
@@ -265,10 +265,10 @@ def from_yaml(spec: Spec, classes: int | None) -> DetectionModel:
 
 
 def _check_last_batch(report: DataReport, train: Mapping[str, Any], imgsz: int) -> None:
-    pictures, batch = trained_images(train, report), train.get("batch", 16)
-    if imgsz < 64 and isinstance(batch, int) and batch > 0 and (pictures % min(batch, pictures) or batch) == 1:
+    images, batch = trained_images(train, report), train.get("batch", 16)
+    if imgsz < 64 and isinstance(batch, int) and batch > 0 and (images % min(batch, images) or batch) == 1:
         raise UserError(
-            f"The last batch would hold one picture, and at {imgsz} px that gives normalisation a single value per "
+            f"The last batch would hold one image, and at {imgsz} px that gives normalization a single value per "
             f"channel. Change --batch, or take --imgsz 64 or more."
         )
 
@@ -276,7 +276,7 @@ def _check_last_batch(report: DataReport, train: Mapping[str, Any], imgsz: int) 
 def _check_channels(teacher: DetectionModel, spec: str, data: Dataset) -> None:
     takes = int(teacher.yaml.get("channels", 3))
     if takes != data.channels:
-        raise PairError(f"The teacher '{spec}' takes pictures of {takes} channels, the data have {data.channels}.")
+        raise PairError(f"The teacher '{spec}' takes images of {takes} channels, the data have {data.channels}.")
 
 
 def active_losses(recipe: Recipe) -> dict[str, Loss]:

@@ -1,6 +1,6 @@
 """What may change where a run is continued: where its files are, the batch, the machine; and the record of it.
 
-What does not change the course of training is taken as it is. What does, is named, and stands in the list
+What does not change what is learned is taken as it is. What does, is named, and stands in the list
 `resumptions` of `provenance.json`. Everything else would make another run of it, and is refused with the reason.
 """
 
@@ -193,7 +193,7 @@ def _find_unlabeled(run: Interrupted, asked: object) -> _Found:
     found = find_unlabeled(moved)
     if found is not None and before and _identity(found, before) != before["fingerprint"]:
         count = f"{len(found.files)} images, and the run was started with {before['pictures']}"
-        what = count if len(found.files) != before["pictures"] else "images of other names or sizes"
+        what = count if len(found.files) != before["images"] else "images of other names or sizes"
         raise DataError(f"'{path}' holds {what}. Give the same unlabeled images, or start a new run.")
     return _Found(path, path != source, changed=False)
 

@@ -68,15 +68,15 @@ def start(plan: Plan, *, allow_partial: bool = False, paired: bool = False) -> P
 
     Args:
         plan: What to do, checked.
-        allow_partial: Distil the common classes where the teacher lacks some of the data's.
-        paired: Show the pictures that every paired run with this seed shows; see `yolokd.loaders.sampling`.
+        allow_partial: Distill the common classes where the teacher lacks some of the data's.
+        paired: Show the images that every paired run with this seed shows; see `yolokd.loaders.sampling`.
 
     Raises:
         UserError: A paired run with `multi_scale`, whose sizes are not paired.
         RunError: The run failed after it had started.
     """
     if paired and plan.recipe.train.get("multi_scale"):
-        raise UserError("Paired runs see the same pictures at the same size: leave train.multi_scale out or set it 0.")
+        raise UserError("Paired runs see the same images at the same size: leave train.multi_scale out or set it 0.")
     settings = RunSettings(
         recipe=plan.recipe.to_dict(),
         recipe_name=plan.recipe.name,
@@ -183,7 +183,7 @@ def _finish(interrupted: Interrupted) -> Path:
 def _provenance(plan: Plan) -> dict[str, Any]:
     return {
         "student": plan.student.spec,
-        "student_initialisation": _initialisation(plan),
+        "student_initialization": _initialization(plan),
         "data": str(plan.data.yaml_path.absolute()),
         "data_fingerprint": fingerprint(plan.data.splits),
         "data_splits": records.split_identities(plan.data.splits),
@@ -194,11 +194,11 @@ def _provenance(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _initialisation(plan: Plan) -> str:
+def _initialization(plan: Plan) -> str:
     """Say where the student's first weights come from, `train.pretrained` included, which Ultralytics lets decide."""
     pretrained = plan.recipe.train.get("pretrained", True)
     if isinstance(pretrained, str):
         return f"checkpoint {pretrained}, sha256 {sha256(find(pretrained))}"
     if not from_scratch(plan.student.path, pretrained):
         return f"checkpoint {plan.student.path}, sha256 {sha256(plan.student.path)}"
-    return "from scratch" if plan.inherited is None else "a part of the teacher's weights, fitted on training pictures"
+    return "from scratch" if plan.selected is None else "a part of the teacher's weights, fitted on training images"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import ultralytics
 
-from yolokd.data.layout import fingerprint, pictures
+from yolokd.data.layout import fingerprint, images_of
 from yolokd.training.settings import RunSettings
 
 
@@ -37,7 +37,7 @@ def split_identities(splits: Mapping[str, Sequence[Path]]) -> dict[str, dict[str
     """
     return {
         split: {
-            "images": sum(len(pictures(source)) for source in sources),
+            "images": sum(len(images_of(source)) for source in sources),
             "fingerprint": fingerprint({split: sources}),
         }
         for split, sources in splits.items()

@@ -9,7 +9,7 @@ from typing import Any
 
 from yolokd.backend.dataset import Dataset
 from yolokd.data.check import DataReport
-from yolokd.data.layout import label_path, pictures
+from yolokd.data.layout import images_of, label_path
 from yolokd.errors import UserError
 from yolokd.evaluation.ground_truth import read_labels
 from yolokd.recipe.classes import ITEM
@@ -66,7 +66,7 @@ def check_task(train: Mapping[str, Any], data: Dataset, report: DataReport) -> l
 
 def trained_images(train: Mapping[str, Any], report: DataReport) -> int:
     """Return how many images an epoch shows."""
-    images = report.splits["train"].pictures
+    images = report.splits["train"].images
     share = train.get("fraction")
     share = share[0] if isinstance(share, list) else share
     return images if share is None else min(images, _count(share, images))
@@ -101,7 +101,7 @@ def _count(share: float, images: int) -> int:
 
 def _objects_of_part(data: Dataset, split: str, share: float) -> Counter[int]:
     """Objects by class in the part of a split that is taken."""
-    files = sorted(path for source in data.splits.get(split, []) for path in pictures(source))
+    files = sorted(path for source in data.splits.get(split, []) for path in images_of(source))
     taken = files[: _count(share, len(files))]
     labels = (read_labels(Path(label_path(path)), data.keypoints) for path in taken)
     return Counter(int(label) for rows in labels for label in rows[:, 0].tolist())

@@ -27,12 +27,12 @@ from yolokd.backend.label_scan import kept_apart
 from yolokd.backend.paths import unaltered
 from yolokd.backend.plots import plot_results
 from yolokd.distillation.model import PREFIX, TeacherStudent
-from yolokd.distillation.state import Distillation, make_teacher, wire
-from yolokd.distillation.weight_files import WeightRecords
+from yolokd.distillation.state import Distillation, build_distillation, make_teacher
+from yolokd.distillation.weight_files import WeightLog
 from yolokd.initialization.reconstruction import calibration, reconstruct
-from yolokd.initialization.weight_selection import UnfitTeacherError, inherit
+from yolokd.initialization.weight_selection import UnfitTeacherError, select_weights
 from yolokd.loaders.augmentation import augment_loader
-from yolokd.loaders.sampling import pair_loader
+from yolokd.loaders.sampling import sample_deterministically
 from yolokd.loaders.unlabeled import FILES, IMAGES
 from yolokd.loaders.unlabeled_loader import UnlabeledStream, stream_beside
 from yolokd.locks import locked
@@ -40,7 +40,7 @@ from yolokd.training import run_files as records
 from yolokd.training.settings import KEY, RunSettings
 
 LOCK = "yolokd-data.lock"  # in Ultralytics' settings folder
-PULL_LIMIT = 10  # times the detection loss's gradient at the neck, above which a term is warned of
+RATIO_LIMIT = 10  # times the detection loss's gradient at the neck, above which a term is warned of
 
 
 class DistillTrainer(DetectionTrainer):
@@ -66,7 +66,7 @@ class DistillTrainer(DetectionTrainer):
         self.state: dict[str, Any] = vars(self.args)[KEY]["state"]  # saved with every checkpoint
         self.batch_number = 0
         self.unlabeled: UnlabeledStream | None = None
-        self.warned: set[str] = set()  # terms whose pull has been warned of
+        self.warned: set[str] = set()  # terms whose gradient ratio has been warned of
 
     # Building the pair
 
@@ -74,14 +74,14 @@ class DistillTrainer(DetectionTrainer):
         """Build the student as Ultralytics does, then the teacher around it."""
         if self.resume and self.recipe.terms():
             return self._resumed_model()
-        inherits = (
+        selects_weights = (
             not self.resume and self.recipe.student.init != "random" and from_scratch(self.model, self.args.pretrained)
         )
         checkpoint = self._student_model()
         if self.recipe.terms():
-            self.model = self._pair(self.model, inherits=inherits)
-        elif inherits:
-            self._inherit(self._named(self.model), *self._teacher())
+            self.model = self._pair(self.model, selects_weights=selects_weights)
+        elif selects_weights:
+            self._select_weights(self._named(self.model), *self._teacher())
         return checkpoint
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
@@ -115,13 +115,13 @@ class DistillTrainer(DetectionTrainer):
         self.model.projector.load_state_dict(saved.projector.state_dict())
         return checkpoint
 
-    def _pair(self, student: Any, *, inherits: bool = False) -> TeacherStudent:
+    def _pair(self, student: Any, *, selects_weights: bool = False) -> TeacherStudent:
         student = self._named(student)
         detector, match = self._teacher()
-        if inherits:  # before the teacher's layers are folded
-            self._inherit(student, detector, match)
+        if selects_weights:  # before the teacher's layers are folded
+            self._select_weights(student, detector, match)
         teacher = make_teacher(self.recipe, detector, self.device, half=self.args.amp not in {False, "fp32"})
-        distillation = wire(self.recipe, match, epochs=self.epochs, state=self.state)
+        distillation = build_distillation(self.recipe, match, epochs=self.epochs, state=self.state)
         with torch.random.fork_rng(devices=[]):  # the parts' first weights must not shift the student's random stream
             torch.default_generator.manual_seed(self.args.seed)  # of the CPU alone: forking spares no other device
             return TeacherStudent(student, teacher, distillation)
@@ -138,18 +138,18 @@ class DistillTrainer(DetectionTrainer):
         names = resolve(str(self.args.data)).names if joined else self.data["names"]  # here they are joined already
         return detector, match_task(names, detector.names, self.recipe.teacher.classes, joined=joined)
 
-    def _inherit(self, student: Any, teacher: Any, match: ClassMatch) -> None:
-        """Start the student from a part of the teacher's weights, fitted on training pictures."""
+    def _select_weights(self, student: Any, teacher: Any, match: ClassMatch) -> None:
+        """Start the student from a part of the teacher's weights, fitted on training images."""
         try:
-            taken = inherit(student, teacher, match)
+            taken = select_weights(student, teacher, match)
         except UnfitTeacherError as error:
             if self.recipe.student.init == "teacher":
                 raise
             LOGGER.info(f"The student starts from random weights: {error.reason}.")
             return
         LOGGER.info(f"Fitting the student's first weights: {taken.share:.0%} of them are taken from the teacher ...")
-        pictures = calibration(self.args, self.data, self.device)
-        reconstruct(student.to(self.device), teacher.to(self.device), taken.rows, pictures)
+        images = calibration(self.args, self.data, self.device)
+        reconstruct(student.to(self.device), teacher.to(self.device), taken.rows, images)
 
     def set_model_attributes(self) -> None:
         """Give class count, names and arguments to the student as well as to the wrapper."""
@@ -159,9 +159,9 @@ class DistillTrainer(DetectionTrainer):
             student.nc, student.names, student.args = self.model.nc, self.model.names, self.args
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """Return the loader; IKD changes the training pictures, and paired runs fix their order and augmentation.
+        """Return the loader; IKD changes the training images, and paired runs fix their order and augmentation.
 
-        Runs that start at the same time look through their pictures one after the other: Ultralytics writes what it
+        Runs that start at the same time look through their images one after the other: Ultralytics writes what it
         finds beside the labels, and fails where another process does so at once.
         """
         first = RANK in {-1, 0}  # the other processes of a run wait for this one
@@ -173,19 +173,19 @@ class DistillTrainer(DetectionTrainer):
             loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
         ikd = self.recipe.augment.ikd
 
-        def course() -> tuple[int, int]:
+        def current_epoch() -> tuple[int, int]:
             return getattr(self, "epoch", self.start_epoch), self.epochs
 
         if mode == "train" and ikd is not None:
-            augment_loader(loader, ikd, seed=self.args.seed, course=course)
+            augment_loader(loader, ikd, seed=self.args.seed, current_epoch=current_epoch)
         if mode == "train" and self.settings.paired:
-            pair_loader(loader, seed=self.args.seed, course=course)
+            sample_deterministically(loader, seed=self.args.seed, current_epoch=current_epoch)
         if mode == "train":
-            self.unlabeled = stream_beside(loader, self, course)
+            self.unlabeled = stream_beside(loader, self, current_epoch)
         return loader
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Prepare a training batch as Ultralytics does; add the step's unlabelled pictures."""
+        """Prepare a training batch as Ultralytics does; add the step's unlabeled images."""
         batch = super().preprocess_batch(batch)
         if self.unlabeled is not None:
             batch[IMAGES], batch[FILES] = self.unlabeled.images(batch["img"])
@@ -207,7 +207,7 @@ class DistillTrainer(DetectionTrainer):
             full.max_det = self.args.max_det
             self.args = full
 
-    # The course of a run
+    # Epochs and checkpoints
 
     def _setup_train(self) -> None:
         with _quiet_about_the_teacher():
@@ -262,17 +262,17 @@ class DistillTrainer(DetectionTrainer):
             self.epoch -= 1
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
-        """Write a row of results.csv; with automatic gains or `balance.log` also gain, share and pull of each term."""
+        """Write a row of results.csv; with automatic gains or `balance.log` also gain, share and gradient ratio of each term."""
         if self.recipe.terms() and (self.recipe.balance.log or "auto" in self.recipe.terms().values()):
             distillation = _distillation(self)
             losses = {name: float(value) for name, value in self.tloss.items()}
             total = sum(losses.values()) or 1.0
-            pulls = distillation.pulls()
+            gradient_ratios = distillation.gradient_ratios()
             metrics = dict(metrics)
             for term in distillation.gains:  # that of adversarial images has no gradient at these features: not 0, none
                 metrics[f"gain/{PREFIX}{term}"] = distillation.strength(term, 1.0)
                 metrics[f"share/{PREFIX}{term}"] = losses[PREFIX + term] / total
-                metrics[f"gradient/{PREFIX}{term}"] = pulls.get(term, 0.0)
+                metrics[f"gradient/{PREFIX}{term}"] = gradient_ratios.get(term, 0.0)
         super().save_metrics(metrics)
 
     def progress_string(self) -> str:
@@ -325,7 +325,7 @@ def _distillation(trainer: DistillTrainer) -> Distillation:
 
 def _start_epoch(trainer: DistillTrainer) -> None:
     trainer.batch_number = 0
-    _distillation(trainer).weight_records = WeightRecords()  # anew after an aborted pass, and where nobody writes them
+    _distillation(trainer).weight_log = WeightLog()  # anew after an aborted pass, and where nobody writes them
 
 
 def _start_batch(trainer: DistillTrainer) -> None:
@@ -339,20 +339,20 @@ def _start_batch(trainer: DistillTrainer) -> None:
 
 
 def _end_batch(trainer: DistillTrainer) -> None:
-    if _distillation(trainer).alarms.due:
-        _distillation(trainer).alarms.read()
+    if _distillation(trainer).anomaly_checks.due:
+        _distillation(trainer).anomaly_checks.read()
 
 
 def _end_epoch(trainer: DistillTrainer) -> None:
     distillation = _distillation(trainer)
-    distillation.alarms.read()
+    distillation.anomaly_checks.read()
     distillation.counts.save()
     if RANK in {-1, 0}:
-        distillation.weight_records.write(trainer.save_dir, trainer.epoch + 1)
-        for term, pull in distillation.pulls().items():
-            if pull > PULL_LIMIT and term not in trainer.warned:
+        distillation.weight_log.write(trainer.save_dir, trainer.epoch + 1)
+        for term, ratio in distillation.gradient_ratios().items():
+            if ratio > RATIO_LIMIT and term not in trainer.warned:
                 trainer.warned.add(term)
                 LOGGER.warning(
-                    f"kd_{term} pulls {pull:.0f} times as hard at the neck as the detection loss; lower its gain, or "
+                    f"kd_{term} pulls {ratio:.0f} times as hard at the neck as the detection loss; lower its gain, or "
                     f"set it to auto."
                 )

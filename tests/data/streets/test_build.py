@@ -71,7 +71,7 @@ def test_build__works_after_the_folder_is_moved(tmp_path: Path) -> None:
     splits = {split: [moved / data[split]] for split in ("train", "val")}
     report = check_labels(splits, data["names"])
     report.raise_if_bad()
-    assert [report.splits[split].pictures for split in ("train", "val")] == [2, 1]
+    assert [report.splits[split].images for split in ("train", "val")] == [2, 1]
 
 
 def test_build__says_that_it_is_synthetic(tmp_path: Path) -> None:

@@ -7,8 +7,18 @@ from hypothesis import strategies as st
 from yolokd.comparison.results import ArmResult
 from yolokd.comparison.statistics import Difference, Spread, paired_difference
 from yolokd.report.arms import Arm
+from yolokd.report.formatting import (
+    counted,
+    interval,
+    listed,
+    mean_and_spread,
+    percent,
+    share,
+    signed,
+    statement,
+    together,
+)
 from yolokd.report.view import Statement
-from yolokd.report.words import counted, interval, listed, mean_and_spread, percent, share, signed, statement, together
 
 APS = st.lists(st.floats(0, 1), min_size=1, max_size=5)
 

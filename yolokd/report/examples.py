@@ -1,26 +1,26 @@
-"""Pictures with the ground truth and what teacher, plain training and a recipe found, side by side."""
+"""Images with the ground truth and what teacher, plain training and a recipe found, side by side."""
 
 from __future__ import annotations
 
 from yolokd.data.layout import printable
 from yolokd.report.arms import Arm, Arms
-from yolokd.report.drawing import Photo, draw, read_photo
+from yolokd.report.drawing import LabeledImage, draw, read_labeled_image
+from yolokd.report.formatting import counted
 from yolokd.report.frames import Cast, Frame, Shown, choose, frames
 from yolokd.report.runs import RunFolder
-from yolokd.report.scoring import Finding, Pictures, Scores
+from yolokd.report.scoring import Finding, ScoredImages, Scores
 from yolokd.report.view import Panel, Row, Section
-from yolokd.report.words import counted
 
-TITLE = "Pictures"
+TITLE = "Images"
 
 
-def gallery(arms: Arms, scores: Scores, pictures: Pictures) -> Section:
+def examples(arms: Arms, scores: Scores, images: ScoredImages) -> Section:
     """Make the section; it is empty if nothing was scored."""
     cast = choose_cast(arms, scores)
     if cast is None:
         return Section(TITLE)
-    places = choose(pictures, cast)
-    rows = [_row(frame, number, pictures) for number, frame in enumerate(frames(pictures, cast, places), start=1)]
+    places = choose(images, cast)
+    rows = [_row(frame, number, images) for number, frame in enumerate(frames(images, cast, places), start=1)]
     return Section(TITLE, text=_explained(cast, len(rows)), key=bool(rows), rows=rows)
 
 
@@ -60,8 +60,8 @@ def _finding(arm: Arm, scores: Scores, seed: int | None) -> tuple[RunFolder, Fin
 def _explained(cast: Cast, count: int) -> list[str]:
     pair = cast.pair
     if not count:
-        what = f"{pair[0]} and {pair[1]} do equally well on every picture" if pair else "it does perfectly on all"
-        return [f"No picture to show: by the F1 of each picture at IoU 0.5, {what}."]
+        what = f"{pair[0]} and {pair[1]} do equally well on every image" if pair else "it does perfectly on all"
+        return [f"No image to show: by the F1 of each image at IoU 0.5, {what}."]
     thresholds = "; ".join(f"{label}: {finding.threshold:.2f}" for label, finding in cast.members.items())
     if pair:
         chosen = (
@@ -71,26 +71,26 @@ def _explained(cast: Cast, count: int) -> list[str]:
     else:
         chosen = f"the {counted(count, 'picture')} with objects of lowest F1"
     return [
-        f"Chosen by a measure, not by hand: {chosen}. F1 is 2 · right / (objects + detections) of a picture; a "
+        f"Chosen by a measure, not by hand: {chosen}. F1 is 2 · right / (objects + detections) of an image; a "
         f"detection is right if it matches an object of its class at IoU 0.5 or more.",
-        f"Detections count from the score at which a model's F1 over all pictures is largest ({thresholds}).",
+        f"Detections count from the score at which a model's F1 over all images is largest ({thresholds}).",
     ]
 
 
-def _row(frame: Frame, number: int, pictures: Pictures) -> Row:
-    path = pictures.files[frame.place]
-    photo, factor = read_photo(path)
+def _row(frame: Frame, number: int, images: ScoredImages) -> Row:
+    path = images.files[frame.place]
+    image, factor = read_labeled_image(path)
     name = printable(path.name)
     counts = ", ".join(f"{count} {name}" for name, count in frame.counts.items())
-    truth = draw(photo, factor, [("object", box) for box in frame.objects])
-    panels = [Panel("ground truth", counts, f"{name} with its labelled objects: {counts}", truth)]
-    panels += [_panel(shown, photo, factor, name) for shown in frame.shown]
-    return Row(f"picture{number}", name, counts, panels)
+    truth = draw(image, factor, [("object", box) for box in frame.objects])
+    panels = [Panel("ground truth", counts, f"{name} with its labeled objects: {counts}", truth)]
+    panels += [_panel(shown, image, factor, name) for shown in frame.shown]
+    return Row(f"image{number}", name, counts, panels)
 
 
-def _panel(shown: Shown, photo: Photo, factor: float, name: str) -> Panel:
+def _panel(shown: Shown, image: LabeledImage, factor: float, name: str) -> Panel:
     marks = [("missed", box) for box in shown.missed]
     marks += [("right" if box["right"] else "false", box) for box in shown.boxes]
-    tally = shown.tally
-    text = f"F1 {tally.f1:.2f}: {tally.right} right, {tally.false} false, {tally.missed} missed"
-    return Panel(shown.label, text, f"{name} with what {shown.label} found. {text}", draw(photo, factor, marks))
+    accumulator = shown.accumulator
+    text = f"F1 {accumulator.f1:.2f}: {accumulator.right} right, {accumulator.false} false, {accumulator.missed} missed"
+    return Panel(shown.label, text, f"{name} with what {shown.label} found. {text}", draw(image, factor, marks))

@@ -6,18 +6,18 @@ import math
 from collections.abc import Iterator
 
 from yolokd.report.arms import Arms
+from yolokd.report.formatting import percent
 from yolokd.report.runs import RunFolder
-from yolokd.report.scoring import Pictures, Scores
+from yolokd.report.scoring import ScoredImages, Scores
 from yolokd.report.study import Study
-from yolokd.report.words import percent
-from yolokd.training.trainer import PULL_LIMIT
+from yolokd.training.trainer import RATIO_LIMIT
 
 SAME = 0.001  # AP; scoring again on another device may differ by less
 
 
-def alarms(study: Study, arms: Arms, scores: Scores, pictures: Pictures | None) -> list[str]:
+def anomaly_checks(study: Study, arms: Arms, scores: Scores, images: ScoredImages | None) -> list[str]:
     """Return sentences, each once, the gravest first."""
-    found = [*_of_runs(study), *study.alarms, *_of_arms(arms), *arms.notes, *_of_data(study, pictures)]
+    found = [*_of_runs(study), *study.anomaly_checks, *_of_arms(arms), *arms.notes, *_of_data(study, images)]
     found += [*scores.notes, *_of_scores(study, arms, scores)]
     return list(dict.fromkeys(found))
 
@@ -42,14 +42,14 @@ def of_columns(run: RunFolder) -> Iterator[str]:
     epochs = run.columns.get("epoch", ())
     for column, values in run.columns.items():
         bad = [epoch for epoch, value in zip(epochs, values, strict=False) if not math.isfinite(value)]
-        pull = max((value for value in values if math.isfinite(value)), default=0)
+        ratio = max((value for value in values if math.isfinite(value)), default=0)
         if column.startswith("train/") and bad:
             more = f" and {len(bad) - 1} later" if len(bad) > 1 else ""
             yield f"{column} is not finite in epoch {bad[0]:.0f}{more}."
         if column.startswith("train/kd_") and values and not any(values):
             yield f"{column} is 0 in every epoch: the term taught nothing."
-        if column.startswith("gradient/") and pull > PULL_LIMIT:
-            yield f"{column[9:]} pulled up to {pull:.0f} times as hard at the neck as the detection loss."
+        if column.startswith("gradient/") and ratio > RATIO_LIMIT:
+            yield f"{column[9:]} pulled up to {ratio:.0f} times as hard at the neck as the detection loss."
 
 
 def _of_arms(arms: Arms) -> Iterator[str]:
@@ -61,13 +61,13 @@ def _of_arms(arms: Arms) -> Iterator[str]:
             yield "The teacher scores no higher than plain training: there is no gap to close."
 
 
-def _of_data(study: Study, pictures: Pictures | None) -> Iterator[str]:
-    if pictures is None:
+def _of_data(study: Study, images: ScoredImages | None) -> Iterator[str]:
+    if images is None:
         return
     recorded = {str(run.provenance.get("data_fingerprint") or "") for run in study.runs.values()} - {""}
-    if recorded and not pictures.whole & recorded:
+    if recorded and not images.whole & recorded:
         yield (
-            f"The data in '{pictures.yaml}' are not those of the training (another fingerprint); the models were "
+            f"The data in '{images.yaml}' are not those of the training (another fingerprint); the models were "
             f"scored on what is there now."
         )
 

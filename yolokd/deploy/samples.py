@@ -1,4 +1,4 @@
-"""Pictures for an export: those it is compared on, and those that 8-bit ranges are measured on."""
+"""Images for an export: those it is compared on, and those that 8-bit ranges are measured on."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import torch
 from torch import Tensor
 
 from yolokd.data import layout, publish
-from yolokd.data.layout import PICTURES
+from yolokd.data.layout import SUFFIXES
 from yolokd.errors import DataError
-from yolokd.evaluation.ground_truth import list_pictures
+from yolokd.evaluation.ground_truth import list_images
 from yolokd.images.reader import check_images, left_out, read_image
 
 MAX_COMPARED = 16
 MAX_CALIBRATION = 300  # as nncf's own default; more takes longer and changes little
-GREY = 114  # Ultralytics' padding
+GRAY = 114  # Ultralytics' padding
 
 
 def is_data_set(check: str | Path) -> bool:
-    """Whether `check` names a data set rather than a picture or a folder of pictures."""
+    """Whether `check` names a data set rather than an image or a folder of images."""
     path = Path(check).expanduser()
     if path.is_dir():
         try:
             return any(p.suffix in {".yaml", ".yml"} for p in path.iterdir())
         except OSError as error:
             raise DataError(f"The folder '{check}' cannot be listed: {error.strerror or error}.") from error
-    return not (path.is_file() and path.suffix.lower()[1:] in PICTURES)
+    return not (path.is_file() and path.suffix.lower()[1:] in SUFFIXES)
 
 
 def to_compare(check: str | Path | None) -> list[Path]:
-    """Return at most 16 pictures, spread evenly.
+    """Return at most 16 images, spread evenly.
 
     Args:
-        check: A data set (its validation pictures), a folder or a picture; None is the two photographs that
+        check: A data set (its validation images), a folder or an image; None is the two images that
             Ultralytics ships.
 
     Raises:
@@ -45,20 +45,20 @@ def to_compare(check: str | Path | None) -> list[Path]:
     if check is None:
         from yolokd.backend.api import ASSETS
 
-        return list_pictures([Path(ASSETS)])
+        return list_images([Path(ASSETS)])
     path = Path(check).expanduser()
     if is_data_set(check):
         from yolokd.backend import dataset
 
-        return spread(list_pictures(dataset.resolve(str(check)).splits.get("val", [])), MAX_COMPARED)
-    return [path] if path.is_file() else spread(list_pictures([path]), MAX_COMPARED)
+        return spread(list_images(dataset.resolve(str(check)).splits.get("val", [])), MAX_COMPARED)
+    return [path] if path.is_file() else spread(list_images([path]), MAX_COMPARED)
 
 
 def left_out_of(check: str | Path | None) -> str:
     """Return a sentence on the images of a folder that `to_compare` leaves out; "" if there are none."""
     if check is None or is_data_set(check) or not Path(check).expanduser().is_dir():
         return ""
-    return left_out(check_images(layout.pictures(Path(check).expanduser())))
+    return left_out(check_images(layout.images_of(Path(check).expanduser())))
 
 
 def write_calibration(data: str | Path, folder: Path) -> Path:
@@ -68,13 +68,13 @@ def write_calibration(data: str | Path, folder: Path) -> Path:
     number: Ultralytics takes them from there whatever their names, and writes its cache there.
 
     Raises:
-        DataError: No such data set, or it has no training pictures.
+        DataError: No such data set, or it has no training images.
     """
     from yolokd.backend import dataset
     from yolokd.evaluation.models import write_data
 
     found = dataset.resolve(str(data))
-    chosen = spread(list_pictures(found.splits.get("train", [])), MAX_CALIBRATION)
+    chosen = spread(list_images(found.splits.get("train", [])), MAX_CALIBRATION)
     (folder / "images").mkdir(parents=True)
     try:
         for number, path in enumerate(chosen):
@@ -84,9 +84,9 @@ def write_calibration(data: str | Path, folder: Path) -> Path:
     return write_data(folder, found.names, found.yaml_path)
 
 
-def spread(pictures: Sequence[Path], most: int) -> list[Path]:
-    """Every n-th of at least one picture, n as small as `most` allows."""
-    return list(pictures[:: -(-len(pictures) // most)])
+def spread(images: Sequence[Path], most: int) -> list[Path]:
+    """Every n-th of at least one image, n as small as `most` allows."""
+    return list(images[:: -(-len(images) // most)])
 
 
 def letterbox(path: Path, size: int, channels: int = 3) -> Tensor:
@@ -95,7 +95,7 @@ def letterbox(path: Path, size: int, channels: int = 3) -> Tensor:
     height, width = image.shape[:2]
     scale = size / max(height, width)
     new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
-    canvas = np.full((size, size, channels), GREY, dtype=np.uint8)
+    canvas = np.full((size, size, channels), GRAY, dtype=np.uint8)
     top, left = (size - new_height) // 2, (size - new_width) // 2
     scaled = cv2.resize(image, (new_width, new_height)).reshape(new_height, new_width, channels)  # of one: (H, W)
     canvas[top : top + new_height, left : left + new_width] = scaled
