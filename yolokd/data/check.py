@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from yolokd.data.description import load_yaml, refuse_script
 from yolokd.data.labels import NO_KEYPOINTS, BadRowError, Box, Keypoints, parse_row, read_rows, refuse_row
-from yolokd.data.layout import fingerprint, images_of, label_path, printable
-from yolokd.errors import DataError
+from yolokd.data.layout import fingerprint, images_of, label_path
+from yolokd.errors import DataError, printable
 from yolokd.images.reader import ImageCheck, check_images, left_out
 
 __all__ = ["DataReport", "Problem", "Split", "check_labels", "fingerprint", "load_yaml", "refuse_script"]

@@ -87,7 +87,7 @@ def prepare(src: Path, out: Path, *, progress: Progress | None = None) -> Prepar
     marker = {
         "prepared by": "yolokd data coco-traffic",
         "version": VERSION,
-        "images": {split: str(source.images) for split, source in sources.items()},
+        "pictures": {split: str(source.images) for split, source in sources.items()},
         "sha256 of the annotations": {split: _digest(source.instances) for split, source in sources.items()},
     }
     out = Path(out).expanduser().absolute()

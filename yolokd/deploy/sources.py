@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from yolokd.data.layout import SUFFIXES, printable
-from yolokd.errors import DataError, UserError
-from yolokd.images.reader import ImageCheck, check_images, read_image
+from yolokd.errors import DataError, UserError, printable
+from yolokd.images.reader import SUFFIXES, ImageCheck, check_images, read_image
 
 SHOWN = 5  # files that a note names
 LISTS = {".txt", ".csv"}

@@ -175,5 +175,5 @@ def _known(record: Mapping[str, Any], key: str, ids: dict[Any, int], what: str) 
     try:
         return ids[value]
     except (KeyError, TypeError):
-        kind = "image" if key == "image_id" else "class"
-        raise DataError(f"The {what} has {key} {value!r}, a {kind} that the ground truth does not list.") from None
+        kind = "an image" if key == "image_id" else "a class"
+        raise DataError(f"The {what} has {key} {value!r}, {kind} that the ground truth does not list.") from None

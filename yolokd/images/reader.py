@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from yolokd.data.layout import SUFFIXES, printable
-from yolokd.errors import DataError
+from yolokd.errors import DataError, printable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+SUFFIXES = frozenset(("avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"))
 MIN_PIXELS = 10  # an image with a smaller side is left out by Ultralytics
 LARGE = 50_000_000  # pixels of an image that is decoded only while no other of that size is
 ORIENTATION = 0x0112  # EXIF tag

@@ -204,7 +204,7 @@ def score(model: Model, images: ScoredImages, cache: Path, *, device: str | None
     key = {
         "format": FORMAT,
         "weights": model.digest,
-        "images": images.fingerprint,
+        "pictures": images.fingerprint,
         "imgsz": model.imgsz,
         "classes": model.classes if isinstance(model.classes, str) else dict(model.classes),
         "device": device,

@@ -26,7 +26,7 @@ class Study:
     runs: Mapping[str, RunFolder]  # short name → run
     comparison: Comparison | None = None
     absent: tuple[str, ...] = ()  # runs of the comparison that have not been started
-    anomaly_checks: tuple[str, ...] = ()  # what the logs of the comparison's runs say
+    anomalies: tuple[str, ...] = ()  # what the logs of the comparison's runs say
 
     @property
     def single_cls(self) -> bool:
@@ -79,9 +79,9 @@ def _open_comparison(folder: Path) -> Study:
             f"The comparison in '{folder}' has not trained anything yet, so there is nothing to report. Start it again "
             f"with its 'yolokd compare' command."
         )
-    anomaly_checks = [line for name in known for line in read_log(log_file(comparison, name), name, runs.get(name))]
+    anomalies = [line for name in known for line in read_log(log_file(comparison, name), name, runs.get(name))]
     absent = tuple(name for name in known if name not in runs)
-    return Study(folder.name, runs, comparison, absent, tuple(anomaly_checks))
+    return Study(folder.name, runs, comparison, absent, tuple(anomalies))
 
 
 def read_log(log: Path, name: str, run: RunFolder | None) -> list[str]:
