@@ -32,6 +32,7 @@ SIZES = {
 }  # COCO's classes of area, pixels, exclusive upper bounds
 JOINED_CLASSES = 2**24  # classes of labels that are joined; up to there Ultralytics' float32 tells them apart
 SHOWN = 5  # problems that an error lists
+LONGEST = 200  # letters of a value that a problem shows
 
 
 class Problem(NamedTuple):
@@ -44,7 +45,11 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         place = printable(self.file) + (f":{self.line}" if self.line else "")
-        return f"{place}: {self.what}" + (f", got {printable(self.value)}" if self.value else "")
+        return f"{place}: {self.what}" + (f", got {_short(printable(self.value))}" if self.value else "")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 @dataclass
@@ -222,7 +227,7 @@ def _orphans(found: Mapping[str, Sequence[str]]) -> list[Problem]:
     for folder, names in sorted(used.items()):
         try:
             others = sorted(name for name in os.listdir(folder) if name.endswith(".txt") and name not in names)
-        except OSError:  # there is none, or it cannot be listed
+        except (OSError, ValueError):  # there is none, it cannot be listed, or its name holds a null character
             continue
         if others:
             files = "1 label file" if len(others) == 1 else f"{len(others)} label files"

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from yolokd.images.reader import SUFFIXES
+from yolokd.inputs import read_text, refuse_special
 
 VERSION = 2  # of the fingerprint
 _IMAGES, _LABELS = f"{os.sep}images{os.sep}", f"{os.sep}labels{os.sep}"
@@ -99,8 +100,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _listed(file: str) -> Iterator[str]:
-    with open(file, encoding="utf-8-sig") as stream:
-        lines = stream.read().strip().splitlines()
+    lines = read_text(file).strip().splitlines()
     beside = os.path.dirname(file) + os.sep
     for line in lines:
         path = line.replace("./", beside, 1) if line.startswith("./") else line
@@ -116,7 +116,9 @@ def _size(image: str) -> int:
 
 def _label_hash(image: str) -> str:
     try:
-        with open(label_path(image), "rb") as stream:
+        labels = label_path(image)
+        refuse_special(labels)
+        with open(labels, "rb") as stream:
             return hashlib.sha256(stream.read()).hexdigest()
     except (OSError, ValueError):
         return "-"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from yolokd.errors import DataError, printable
+from yolokd.inputs import refuse_special
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,6 +66,10 @@ def read_image(path: str | Path, channels: int = 3) -> NDArray[np.uint8]:
     """
     import cv2
 
+    try:
+        refuse_special(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"The image '{printable(path)}' cannot be read: {_reason(str(path), error)}.") from error
     pixels = _decode(str(path), {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED))
     if pixels is None:
         raise DataError(f"The file '{printable(path)}' cannot be read as an image.")

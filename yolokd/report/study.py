@@ -11,6 +11,7 @@ from yolokd.backend.opening import short_names
 from yolokd.comparison.executor import log_file
 from yolokd.comparison.spec import FILE, Comparison, read
 from yolokd.errors import UserError
+from yolokd.inputs import read_text
 from yolokd.report.runs import UNKNOWN, RunFolder, is_run, read_run
 from yolokd.training.task import chosen_classes
 
@@ -87,7 +88,7 @@ def _open_comparison(folder: Path) -> Study:
 def read_log(log: Path, name: str, run: RunFolder | None) -> list[str]:
     """Return the trainer's warnings in the log of a comparison's run, and how it ends if the run did not finish."""
     try:
-        text = log.read_text(encoding="utf-8", errors="replace")
+        text = read_text(log, errors="replace")
     except OSError:
         return []
     lines = [CONTROL.sub("", line.rpartition("\r")[2]).strip() for line in text.splitlines()]
