@@ -5,7 +5,8 @@
 
 Writes to `docs/images`:
 
-- `loss-maps.png`: the figure of `yolokd inspect` that the demo ends with, in 256 colors and 1,400 pixels wide.
+- `loss-maps.png`: what `yolokd inspect` draws for one validation image of the demo, with the demo's teacher and its
+  student trained without it, in 256 colors and 1,400 pixels wide.
 - `comparison.svg`: AP of every seed and its mean by recipe, from `benchmarks/results/study-control.json`.
 - `architecture.svg`: the layers of the package; an error where they do not name every folder of `yolokd`.
 
@@ -16,6 +17,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,8 @@ IMAGES = HERE.parent / "docs" / "images"
 PACKAGE = HERE.parent / "yolokd"
 LARGEST = 300_000  # bytes of an image
 ACROSS = 1400  # pixels of the loss maps
+IMAGE = "000044"  # of the demo's validation set
+INSPECT = ("--recipe", "bckd", "--set", "weighting.aid.alpha=0.1")
 RECIPES = ("baseline", "ssim", "ultralytics", "samkd", "bckd", "init", "best")  # in the chart, from bottom to top
 
 INK, MUTED, GRID, PAPER = "#1b2129", "#68717d", "#dfe3e8", "#ffffff"
@@ -86,9 +92,10 @@ LAYERS: tuple[Layer, ...] = (
         "base",
         "#f1f2f4",
         (
-            ("outputs", "results, never over inputs"),
-            ("files", "locks, atomic writes"),
-            ("errors", "what yolokd raises"),
+            ("outputs", "results,\nnever over inputs"),
+            ("inputs", "text, JSON, YAML\nof others"),
+            ("files", "locks,\natomic writes"),
+            ("errors", "what yolokd\nraises"),
         ),
     ),
 )
@@ -116,21 +123,27 @@ def main() -> None:
 
 
 def loss_maps(demo: Path, path: Path) -> None:
-    """Write the demo's inspect figure with fewer pixels and colors.
+    """Write the inspect figure of one image of the demo, with fewer pixels and colors.
 
     Args:
-        demo: Folder of the demo, with one PNG in `inspect`.
+        demo: Folder of the demo, with its data and runs.
         path: The PNG to write.
 
     Raises:
-        SystemExit: The folder holds no figure, or the result is above the limit of size.
+        SystemExit: The demo is not complete, inspect failed, or the result is above the limit of size.
     """
-    figures = sorted((demo / "inspect").glob("*.png"))
-    if not figures:
-        raise SystemExit(f"'{demo}' holds no figure in 'inspect'; run: yolokd demo {demo}")
-    with Image.open(figures[0]) as figure:
-        height = round(figure.height * ACROSS / figure.width)
-        small = figure.convert("RGB").resize((ACROSS, height), Image.Resampling.LANCZOS)
+    image = demo / "streets" / "images" / "val" / f"{IMAGE}.jpg"
+    teacher, student = (demo / "runs" / run / "weights" / "last.pt" for run in ("teacher", "baseline"))
+    if missing := [file for file in (image, teacher, student) if not file.is_file()]:
+        raise SystemExit(f"There is no '{missing[0]}'; run: yolokd demo {demo}")
+    with tempfile.TemporaryDirectory() as folder:
+        models = ["--teacher", str(teacher), "--student", str(student), "--device", "cpu"]
+        command = [sys.executable, "-m", "yolokd", "inspect", str(image), *models, *INSPECT, "--out", folder]
+        if code := subprocess.run(command, check=False).returncode:
+            raise SystemExit(code)
+        with Image.open(Path(folder) / f"{IMAGE}.png") as figure:
+            height = round(figure.height * ACROSS / figure.width)
+            small = figure.convert("RGB").resize((ACROSS, height), Image.Resampling.LANCZOS)
     small.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
     check_size(path)
 
