@@ -144,7 +144,7 @@ def loss_maps(demo: Path, path: Path) -> None:
         with Image.open(Path(folder) / f"{IMAGE}.png") as figure:
             height = round(figure.height * ACROSS / figure.width)
             small = figure.convert("RGB").resize((ACROSS, height), Image.Resampling.LANCZOS)
-    small.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+    small.quantize(256, kmeans=5, dither=Image.Dither.NONE).save(path, optimize=True)
     check_size(path)
 
 
