@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from yolokd.api import evaluate, export, train
 from yolokd.recipe import Recipe, load_recipe
-
-__version__ = "0.1.0"
+from yolokd.version import __version__
 
 __all__ = ["Recipe", "__version__", "evaluate", "export", "load_recipe", "train"]

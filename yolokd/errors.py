@@ -5,6 +5,8 @@ Exit codes: 2 for a mistake that the user can mend (`UserError`), 1 for a run th
 
 from __future__ import annotations
 
+import os
+
 
 class YolokdError(Exception):
     """Base of every error that yolokd raises on purpose. Its text is one short paragraph for the user."""
@@ -40,3 +42,20 @@ class RunError(YolokdError):
 
 class ShapeError(YolokdError, ValueError):
     """Two tensors that must have the same shape, or a tensor of the wrong rank; names both shapes."""
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""Return a path as text that can be printed: what is no UTF-8 and what is no visible character is escaped.
+
+    Example:
+        >>> printable("caf\udce9\n.jpg")
+        'caf\\xe9\\n.jpg'
+    """
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in str(path))
+
+
+def _escaped(letter: str) -> str:
+    """An unprintable character as text; a byte that is no UTF-8, which Python keeps as U+DC80 and up, as that byte."""
+    if "\udc80" <= letter <= "\udcff":
+        return f"\\x{ord(letter) & 0xFF:02x}"
+    return letter.encode("unicode_escape").decode()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from yolokd.data.layout import fingerprint, images_of, label_path, printable
+from yolokd.data.layout import fingerprint, images_of, label_path
+from yolokd.errors import printable
 
 
 def make(root: Path, names: list[str]) -> Path:

@@ -94,7 +94,7 @@ def test_to_dict__is_plain_and_holds_the_verdict() -> None:
         "AP50": None,
         "per_class": None,
     }
-    assert plain["parity"] == {"images": 2, "box_px": 0.1, "score": 0.001, "detections": 100, "paired": 100}
+    assert plain["parity"] == {"pictures": 2, "box_px": 0.1, "score": 0.001, "detections": 100, "paired": 100}
     assert (plain["agreement"], plain["passed"], plain["notes"]) == (1.0, False, ["a"])
     assert plain["ap_change"] == pytest.approx(-0.15)
     assert plain["ap_interval"] is None

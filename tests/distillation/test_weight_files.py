@@ -40,9 +40,9 @@ def test_write__sums_up_the_epoch(tmp_path: Path) -> None:
     assert line["mean_place_weight"] == pytest.approx(0.6)
     assert line["histogram"] == [1, 0, 0, 2, 0, 1, 0, 0, 0, 2]
     assert line["worst"] == [
-        {"image": "d.jpg", "weight": 0.0},
-        {"image": "b.jpg", "weight": 0.35},
-        {"image": "a.jpg", "weight": 0.95},
+        {"picture": "d.jpg", "weight": 0.0},
+        {"picture": "b.jpg", "weight": 0.35},
+        {"picture": "a.jpg", "weight": 0.95},
     ]
 
 
@@ -76,7 +76,7 @@ def test_write__names_the_worst_images_only(tmp_path: Path) -> None:
     records = WeightLog()
     records.record(weights([[1 - i / 100] for i in range(50)]), [f"{i}.jpg" for i in range(50)])
     records.write(tmp_path, 1)
-    assert [row["image"] for row in read(tmp_path)[0]["worst"]] == [f"{49 - i}.jpg" for i in range(WORST)]
+    assert [row["picture"] for row in read(tmp_path)[0]["worst"]] == [f"{49 - i}.jpg" for i in range(WORST)]
 
 
 def test_write__an_epoch_without_any_object(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from tests.helpers.models import detector, save
 from tests.helpers.unlabeled import make_images
 from yolokd.backend.checkpoints import load_detector
 from yolokd.backend.classes import match_classes
+from yolokd.backend.descriptions import from_yaml
 from yolokd.errors import RunError, UserError
 from yolokd.initialization.weight_selection import UnfitTeacherError, select_weights
-from yolokd.training.plan import from_yaml, make_plan
+from yolokd.training.plan import make_plan
 from yolokd.training.run import resolve_recipe, resume, start
 from yolokd.training.trainer import DistillTrainer
 

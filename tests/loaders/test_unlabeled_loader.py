@@ -226,6 +226,6 @@ def test_start__everything_takes_them_and_says_so(tiny_pair: Pair, free: Path) -
     plan = tiny_pair.plan("everything", ["train.multi_scale=0.5"], epochs=1, unlabeled=str(free))
     run = start(plan)
     assert all(float(rows(run)[0][f"train/kd_{term}"]) > 0 for term in plan.recipe.terms())
-    assert '"images": 10' in (run / "provenance.json").read_text()
+    assert '"pictures": 10' in (run / "provenance.json").read_text()
     assert str(free) in (run / "recipe.yaml").read_text()
     assert "unlabeled" not in (run / "args.yaml").read_text().split("yolokd:")[0]

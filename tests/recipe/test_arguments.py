@@ -177,4 +177,4 @@ def test_train__yolokds_own_keys_stand_beside_them() -> None:
         with pytest.raises(RecipeError, match=rf"train\.{wrong.partition('=')[0]}: must be"):
             load_recipe("bckd", [f"train.{wrong}"])
     with pytest.raises(RecipeError, match="did you mean unlabeled_share"):
-        load_recipe("bckd", ["train.unlabeled_share=0.5"])
+        load_recipe("bckd", ["train.unlabelled_share=0.5"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ultralytics import __version__
 from ultralytics.cfg import get_cfg
 from ultralytics.data.augment import LetterBox, Mosaic
 from ultralytics.data.build import InfiniteDataLoader, build_yolo_dataset
@@ -30,9 +31,12 @@ from ultralytics.utils.torch_utils import (
     unwrap_model,
 )
 
+ULTRALYTICS_VERSION = str(__version__)
+
 __all__ = [
     "ASSETS",
     "RANK",
+    "ULTRALYTICS_VERSION",
     "VID_FORMATS",
     "AAttn",
     "Attention",

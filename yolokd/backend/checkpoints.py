@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -18,6 +20,8 @@ from yolokd.backend.paths import altered, link, unaltered
 from yolokd.errors import WeightsError
 
 Spec = str | Path
+# Names of the pair in checkpoints: that of version 0.1.0, which exists no more, and today's.
+PAIRS = ("yolokd.engine.model.TeacherStudent", "yolokd.distillation.model.TeacherStudent")
 
 
 def is_yaml(spec: Spec) -> bool:
@@ -153,7 +157,12 @@ def sha256(path: Path) -> str:
 
 
 def register_own_classes() -> None:
-    """Let the restricted loader read the wrapper, which mid-run checkpoints hold around the student."""
-    from yolokd.distillation.model import TeacherStudent
+    """Let the loaders read the pair of teacher and student that checkpoints of unfinished runs hold, of all versions.
 
-    torch.serialization.add_safe_globals([TeacherStudent])
+    The class itself is not needed: what the file holds of it is that of its base class, which Ultralytics knows.
+    """
+    torch.serialization.add_safe_globals([(DistillationModel, name) for name in PAIRS])
+    module, _, name = PAIRS[0].rpartition(".")
+    if module not in sys.modules:  # for the unrestricted loader, which imports what a file names
+        sys.modules[module] = ModuleType(module)
+        setattr(sys.modules[module], name, DistillationModel)

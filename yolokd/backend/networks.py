@@ -13,10 +13,26 @@ from typing import Any
 
 from yolokd.backend.opening import DEFAULT_IMGSZ, image_size, open_checkpoint, quiet
 from yolokd.errors import UserError, WeightsError
-from yolokd.evaluation.detections import MAX_DETECTIONS
-from yolokd.evaluation.task import Identity
+from yolokd.recipe.classes import ITEM, find_name
 
+MAX_DETECTIONS = 300  # of an image, as a checkpoint is scored
 DEFAULT_CONF = 0.25  # of the NMS that Ultralytics builds into an export
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a network tells apart."""
+
+    names: dict[int, str]  # class index → name
+    channels: int = 3  # of the images that it takes
+    single_cls: bool | None = None  # train.single_cls; None: not recorded, as in an export
+    classes: tuple[int, ...] | None = None  # train.classes; None: all, or not recorded
+
+    def is_joined(self, data: Mapping[int, str]) -> bool:
+        """Whether its one class stands for all classes of the data; of an export, whether the name says so."""
+        if len(self.names) != 1 or self.names.get(0) != ITEM:
+            return False
+        return self.single_cls or (self.single_cls is None and find_name(ITEM, data.values()) is None)
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,16 @@ from torch import Tensor, nn
 from yolokd.backend.api import DetectionModel, autocast, get_cfg, get_cpu_info, make_divisible, select_device
 from yolokd.backend.checkpoints import Spec, find, is_yaml, load_detector
 from yolokd.backend.classes import match_classes
+from yolokd.backend.descriptions import from_yaml
+from yolokd.backend.devices import check_device
 from yolokd.backend.heads import read_head
 from yolokd.distillation.model import TeacherStudent
+from yolokd.distillation.pair import check_pair
 from yolokd.distillation.state import build_distillation, make_teacher
 from yolokd.errors import PairError, UserError
 from yolokd.losses.base import requirements
+from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
-from yolokd.training.plan import active_losses, check_device, check_pair, from_yaml
 
 OBJECTS = 8  # per image; COCO has 7.3 on average
 

@@ -13,8 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from yolokd.data.layout import printable
-from yolokd.errors import RunError, UserError
+from yolokd.errors import RunError, UserError, printable
 
 if TYPE_CHECKING:
     from yolokd.outputs import OutputFolder
@@ -43,10 +42,10 @@ def predict(
         raise UserError(f"There is no image, video or folder '{source}'.")
     os.environ.setdefault("YOLO_VERBOSE", "false")
     from yolokd.backend import checkpoints
+    from yolokd.backend.devices import check_device
     from yolokd.backend.opening import image_size, open_checkpoint, quiet
     from yolokd.deploy.sources import list_sources
     from yolokd.outputs import open_folder
-    from yolokd.training.plan import check_device
 
     console = Console()
     check_device(device)

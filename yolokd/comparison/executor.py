@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from yolokd.comparison.results import TEACHER, run_score, teacher_score
 from yolokd.comparison.spec import Comparison
+from yolokd.inputs import read_text
 
 WORKER = "yolokd.comparison.worker"
 PAUSE = 0.2  # seconds between two looks at the processes
@@ -152,7 +153,7 @@ def _ended(comparison: Comparison, name: str, code: int) -> Event:
 
 def _last_line(log: Path) -> str:
     try:
-        lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+        lines = [line.strip() for line in read_text(log, errors="replace").splitlines()]
     except OSError:
         return ""
     return next((line for line in reversed(lines) if line), "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from yolokd.backend.checkpoints import sha256
 from yolokd.comparison.spec import BASELINE, Comparison, Run
 from yolokd.comparison.statistics import Difference, Spread, gap_closed, paired_difference, spread
+from yolokd.inputs import misfits, read_json, refuse_special
 
 SCORE = "score.json"  # in a run's folder
 PEAK = "memory.json"  # in a run's folder
@@ -87,9 +87,10 @@ def teacher_score(comparison: Comparison) -> dict[str, Any] | None:
 def seconds_per_epoch(folder: Path) -> float | None:
     """Return the median time of an epoch from `results.csv`, whose clock starts anew where a run was continued."""
     try:
-        with (folder / "results.csv").open(newline="") as file:
+        refuse_special(folder / "results.csv")
+        with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
             times = [0.0, *(float(row["time"]) for row in csv.DictReader(file))]
-    except (OSError, KeyError, ValueError, TypeError):
+    except (OSError, KeyError, ValueError, TypeError, csv.Error):
         return None
     steps = [after - before if after > before else after for before, after in itertools.pairwise(times)]
     return statistics.median(steps) if steps else None
@@ -102,7 +103,7 @@ def _arm(runs: list[Run], baseline: Mapping[str, Mapping[int, float]], teacher: 
     gaps = {m: gap_closed(scores[m], baseline[m], teacher[m]) for m in differences if m in teacher}
     times = [time for run in runs if (time := seconds_per_epoch(run.folder)) is not None]
     memory = {run.seed: _plain(run.folder / PEAK) for run in runs}
-    peaks = [kept["bytes"] for kept in memory.values() if kept.get("bytes") is not None]
+    peaks = [kept["bytes"] for kept in memory.values() if isinstance(kept.get("bytes"), int)]
     return ArmResult(
         student=runs[0].student,
         recipe=runs[0].recipe,
@@ -123,12 +124,13 @@ def _scores(runs: list[Run]) -> dict[str, dict[int, float]]:
 
 def _cached(file: Path, digest: str | None) -> dict[str, Any] | None:
     plain = _plain(file)
-    return plain if plain and plain.get("sha256") == digest else None
+    known = all(metric in plain for metric in METRICS) and not misfits(plain, dict.fromkeys(METRICS, (int, float)))
+    return plain if known and plain.get("sha256") == digest else None
 
 
 def _plain(file: Path) -> dict[str, Any]:
     try:
-        plain = json.loads(file.read_text(encoding="utf-8"))
+        plain = read_json(file)
     except (OSError, ValueError):
         return {}
     return plain if isinstance(plain, dict) else {}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from yolokd.errors import UserError
+from yolokd.inputs import Kinds, misfits, read_json
 from yolokd.locks import locked
 from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import OWN, arguments
@@ -24,6 +25,11 @@ from yolokd.recipe.classes import ClassMap
 FILE = "compare.json"
 LOCK = "lock"
 BASELINE = "baseline"
+TEXT_OR_NONE = (str, type(None))
+KINDS: Kinds = {
+    "data": str, "data_fingerprint": str, "teacher": TEXT_OR_NONE, "teacher_sha256": TEXT_OR_NONE, "budget": dict,
+    "recipes": dict, "classes": (dict, str), "allow_partial": bool, "versions": dict, "unlabeled": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,11 +106,30 @@ def read(folder: Path) -> Comparison:
         UserError: `compare.json` is missing or cannot be read.
     """
     try:
-        plain = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        plain = read_json(folder / FILE)
         students = {name: Student(**student) for name, student in plain.pop("students").items()}
-        return Comparison(folder=folder, students=students, seeds=tuple(plain.pop("seeds")), **plain)
+        found = Comparison(folder=folder, students=students, seeds=tuple(plain.pop("seeds")), **plain)
+        _check_kinds(found)
+        return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"'{folder}' holds no comparison that can be read ({error}). Give another --name.") from error
+
+
+def _check_kinds(found: Comparison) -> None:
+    """Raise `TypeError` where a value read from a file is not of its field's kind."""
+    inside = {"recipe": found.recipes.values(), "seed": found.seeds, "student": found.students.values()}
+    wrong = [*misfits(vars(found), KINDS)]
+    wrong += [what for what, values in inside.items() if not all(_is_a(what, value) for value in values)]
+    if wrong:
+        raise TypeError(f"{', '.join(wrong)}: of another kind than written")
+
+
+def _is_a(what: str, value: Any) -> bool:
+    if what == "recipe":
+        return isinstance(value, dict) and isinstance(value.get("train"), dict)
+    if what == "student":
+        return isinstance(value.spec, str) and isinstance(value.digest, str)
+    return type(value) is int
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from yolokd.data.description import load_yaml, refuse_script
 from yolokd.data.labels import NO_KEYPOINTS, BadRowError, Box, Keypoints, parse_row, read_rows, refuse_row
-from yolokd.data.layout import fingerprint, images_of, label_path, printable
-from yolokd.errors import DataError
+from yolokd.data.layout import fingerprint, images_of, label_path
+from yolokd.errors import DataError, printable
 from yolokd.images.reader import ImageCheck, check_images, left_out
 
 __all__ = ["DataReport", "Problem", "Split", "check_labels", "fingerprint", "load_yaml", "refuse_script"]
@@ -32,6 +32,7 @@ SIZES = {
 }  # COCO's classes of area, pixels, exclusive upper bounds
 JOINED_CLASSES = 2**24  # classes of labels that are joined; up to there Ultralytics' float32 tells them apart
 SHOWN = 5  # problems that an error lists
+LONGEST = 200  # letters of a value that a problem shows
 
 
 class Problem(NamedTuple):
@@ -44,7 +45,11 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         place = printable(self.file) + (f":{self.line}" if self.line else "")
-        return f"{place}: {self.what}" + (f", got {printable(self.value)}" if self.value else "")
+        return f"{place}: {self.what}" + (f", got {_short(printable(self.value))}" if self.value else "")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 @dataclass
@@ -222,7 +227,7 @@ def _orphans(found: Mapping[str, Sequence[str]]) -> list[Problem]:
     for folder, names in sorted(used.items()):
         try:
             others = sorted(name for name in os.listdir(folder) if name.endswith(".txt") and name not in names)
-        except OSError:  # there is none, or it cannot be listed
+        except (OSError, ValueError):  # there is none, it cannot be listed, or its name holds a null character
             continue
         if others:
             files = "1 label file" if len(others) == 1 else f"{len(others)} label files"

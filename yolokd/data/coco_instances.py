@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from yolokd.data.check import DataReport, Problem
 from yolokd.data.json_stream import entries
-from yolokd.data.layout import SUFFIXES
 from yolokd.errors import DataError
+from yolokd.images.reader import SUFFIXES
 
 TRIGGERS = (
     *("bicycle", "car", "motorcycle", "bus", "train", "truck"),
@@ -142,7 +142,7 @@ class _Reader:
             or PurePath(file).name != file
             or PurePath(file).suffix.lower()[1:] not in SUFFIXES
         ):
-            raise BadEntryError("file_name must be the name of a image_id, without folders", repr(file))
+            raise BadEntryError("file_name must be the name of an image, without folders", repr(file))
         sides = [_whole(entry, side) for side in ("width", "height")]
         if min(sides) < 1:
             raise BadEntryError("width and height must be at least 1", f"{sides[0]}×{sides[1]}")

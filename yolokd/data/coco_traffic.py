@@ -29,6 +29,7 @@ from yolokd.data.check import DataReport, Split
 from yolokd.data.coco_convert import Conversion, Counts, convert
 from yolokd.data.coco_instances import NAMES, Instances, read_instances
 from yolokd.errors import DataError
+from yolokd.inputs import read_json, refuse_special
 
 VERSION = 1  # goes up whenever the same source gives another set
 MARKER = "coco-traffic.json"
@@ -87,7 +88,7 @@ def prepare(src: Path, out: Path, *, progress: Progress | None = None) -> Prepar
     marker = {
         "prepared by": "yolokd data coco-traffic",
         "version": VERSION,
-        "images": {split: str(source.images) for split, source in sources.items()},
+        "pictures": {split: str(source.images) for split, source in sources.items()},
         "sha256 of the annotations": {split: _digest(source.instances) for split, source in sources.items()},
     }
     out = Path(out).expanduser().absolute()
@@ -131,6 +132,7 @@ def _find(src: Path, split: str) -> _Source:
 def _digest(file: Path) -> str:
     total = hashlib.sha256()
     try:
+        refuse_special(file)
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 20):
                 total.update(chunk)
@@ -191,8 +193,8 @@ def _describe(folder: Path, counts: Mapping[str, Counts]) -> None:
 
 def _read_counts(file: Path) -> dict[str, Counts]:
     try:
-        return {split: Counts(**found) for split, found in json.loads(file.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, TypeError) as error:
+        return {split: Counts(**found) for split, found in read_json(file).items()}
+    except (AttributeError, OSError, TypeError, ValueError) as error:
         raise DataError(f"'{file}' is damaged ({error}); remove the folder and prepare the set again.") from error
 
 

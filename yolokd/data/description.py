@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from yolokd.errors import DataError
+from yolokd.inputs import FormatError, read_yaml
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".txz", ".tbz2")  # what Ultralytics downloads and unpacks
+MOST_CLASSES = 100_000  # Ultralytics makes a name for each class that has none
+LONGEST = 200  # letters of a value that a message shows
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -28,15 +29,14 @@ def load_yaml(path: Path) -> dict[str, Any]:
         DataError: No such file, malformed (with the line), no mapping, or wrong `names`, `nc`, `train` or `val`.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        data = read_yaml(path)
     except OSError as error:
         raise DataError(f"The data YAML '{path}' cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
+    except FormatError as error:
+        line = f", line {error.line}" if error.line else ""
+        raise DataError(f"'{path}'{line} is not valid YAML: {error.reason}.") from error
+    except ValueError as error:
         raise DataError(f"The data YAML '{path}' is not text in UTF-8.") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise DataError(f"'{path}'{line} is not valid YAML: {getattr(error, 'problem', None) or error}.") from error
     if not isinstance(data, dict):
         raise DataError(
             f"'{path}' holds {_kind(data)}, but a data YAML is a mapping with the keys train, val and names."
@@ -59,7 +59,7 @@ def keypoints_of(data: dict[str, Any], path: Path) -> tuple[int, int]:
     if not isinstance(shape, list) or [type(value) for value in shape] != [int, int] or min(shape) < 0:
         raise DataError(
             f"'{path}': kpt_shape is the number of keypoints and 2 (x, y) or 3 (x, y, visible), such as [17, 3], got "
-            f"{shape!r}. Remove the key if the labels have no keypoints."
+            f"{shown(shape)}. Remove the key if the labels have no keypoints."
         )
     return shape[0], shape[1]
 
@@ -86,6 +86,15 @@ def refuse_script(data: dict[str, Any], path: Path) -> None:
         )
 
 
+def shown(value: object) -> str:
+    """Return a value as a message shows it, cut short if it is long."""
+    return _short(repr(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
 def _check_names(data: dict[str, Any], path: Path) -> None:
     names, count = data.get("names"), data.get("nc")
     if names is None and count is None:
@@ -93,7 +102,9 @@ def _check_names(data: dict[str, Any], path: Path) -> None:
     if count is not None:
         whole = not isinstance(count, bool) and re.fullmatch(r"\d+(\.0*)?", str(count))
         if not whole or float(count) < 1:
-            raise DataError(f"'{path}': nc is the number of classes, a whole number from 1, got {count!r}.")
+            raise DataError(f"'{path}': nc is the number of classes, a whole number from 1, got {shown(count)}.")
+        if float(count) > MOST_CLASSES:
+            raise DataError(f"'{path}': nc is {shown(count)}, and more than {MOST_CLASSES} classes are not possible.")
     if names is None:
         return
     if not isinstance(names, list | dict) or not names:
@@ -101,14 +112,14 @@ def _check_names(data: dict[str, Any], path: Path) -> None:
     labels = list(names.values()) if isinstance(names, dict) else names
     for label in labels:
         if not isinstance(label, str | int | float) or isinstance(label, bool) or not str(label).strip():
-            raise DataError(f"'{path}': every class name must be text, got {label!r}; put it in quotes.")
+            raise DataError(f"'{path}': every class name must be text, got {shown(label)}; put it in quotes.")
     if isinstance(names, dict) and sorted(map(str, names)) != sorted(map(str, range(len(names)))):
         raise DataError(
-            f"'{path}': the indices of names must be 0 to {len(names) - 1}, got {', '.join(map(str, names))}."
+            f"'{path}': the indices of names must be 0 to {len(names) - 1}, got {_short(', '.join(map(str, names)))}."
         )
     twice = [label for label, n in Counter(map(str, labels)).items() if n > 1]
     if twice:
-        raise DataError(f"'{path}': names holds '{twice[0]}' more than once; every class needs a name of its own.")
+        raise DataError(f"'{path}': names holds {shown(twice[0])} more than once; every class needs a name of its own.")
     if count is not None and float(count) != len(names):
         raise DataError(f"'{path}': nc is {count}, but names holds {len(names)}.")
 
@@ -123,9 +134,9 @@ def _check_splits(data: dict[str, Any], path: Path) -> None:
         value = data.get(key)
         entries = value if isinstance(value, list) else [value]
         if value is not None and not all(isinstance(entry, str) for entry in entries):
-            raise DataError(f"'{path}': {key} must be a path or a list of paths, got {value!r}.")
+            raise DataError(f"'{path}': {key} must be a path or a list of paths, got {shown(value)}.")
     if not isinstance(data.get("path"), str | None):
-        raise DataError(f"'{path}': path must be the folder of the data set, got {data['path']!r}.")
+        raise DataError(f"'{path}': path must be the folder of the data set, got {shown(data['path'])}.")
 
 
 def _kind(value: object) -> str:

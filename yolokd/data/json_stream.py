@@ -9,6 +9,7 @@ from typing import Any
 import ijson
 
 from yolokd.errors import DataError
+from yolokd.inputs import refuse_special
 
 EVERY = 4096  # entries between two calls of `progress`
 
@@ -31,6 +32,7 @@ def entries(path: Path, key: str, *, progress: Progress | None = None) -> Iterat
     """
     count = 0
     try:
+        refuse_special(path)
         size = max(path.stat().st_size, 1)
         with path.open("rb") as stream:
             for entry in ijson.items(stream, f"{key}.item", use_float=True):

@@ -89,7 +89,7 @@ def prepare(
         "classes": mapping,
         "split": split if split in {"published", "random"} else "lists of ids",
         "seed": (seed or 0) if split == "random" else None,
-        "images": {name: len(ids) for name, ids in frames.ids.items()},
+        "pictures": {name: len(ids) for name, ids in frames.ids.items()},
         "contents": _digest(source, found),
     }
     out = Path(out).expanduser().absolute()

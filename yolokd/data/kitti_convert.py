@@ -13,6 +13,7 @@ from yolokd.data.check import DataReport, Problem, Split
 from yolokd.data.kitti_labels import DONT_CARE, TYPES, BadLineError, Line, class_names, parse_line, proper_type
 from yolokd.data.kitti_source import Source
 from yolokd.errors import UserError
+from yolokd.inputs import read_text
 
 Size = tuple[int, int]  # width and height in pixels
 
@@ -116,7 +117,7 @@ class _Reader:
 
     def _lines(self, file: Path) -> list[tuple[int, str]]:
         try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
+            lines = read_text(file).splitlines()
         except (OSError, ValueError) as error:
             self.problems.append(Problem(str(file), 0, "the labels cannot be read as text", str(error)))
             return []

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from yolokd.errors import UserError
+from yolokd.inputs import read_yaml
 
 TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc")
 DONT_CARE = "DontCare"  # a region whose objects are not labeled
@@ -106,8 +105,8 @@ def _split_pairs(text: str) -> list[tuple[str, str]]:
 
 def _read_pairs(path: Path) -> list[tuple[str, str]]:
     try:
-        pairs = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        pairs = read_yaml(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"The class mapping '{path}' cannot be read: {error}") from error
     if not isinstance(pairs, dict) or not pairs or not all(isinstance(v, str) for kv in pairs.items() for v in kv):
         raise UserError(f"The class mapping '{path}' must hold lines such as 'Van: Car', a KITTI type and a class.")

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from yolokd.data.check import Problem
-from yolokd.errors import DataError, UserError
+from yolokd.errors import DataError, UserError, printable
+from yolokd.inputs import read_text
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg"))
 LABELS = frozenset((".txt",))
@@ -167,7 +168,7 @@ def _listed(source: Source, split: str) -> Frames:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+        return [line.strip() for line in read_text(file).splitlines()]
     except (OSError, ValueError) as error:
         raise DataError(f"The list of ids '{file}' cannot be read: {getattr(error, 'strerror', error)}.") from error
 
@@ -190,6 +191,8 @@ def _list(
             value = os.path.realpath(path)
         elif not path.is_file():
             what, value = "neither a file nor a link to one", ""
+        elif printable(entry.name) != entry.name:
+            what, value = "the id of a frame must be printable text in UTF-8", ""
         elif path.stem in found:
             what, value = f"a second file of the frame beside {found[path.stem].name}", ""
         else:

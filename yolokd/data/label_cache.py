@@ -9,6 +9,7 @@ from typing import Any
 
 from yolokd.data.layout import images_of, label_path
 from yolokd.errors import DataError
+from yolokd.inputs import refuse_special
 
 MAGIC = b"\x93NUMPY"
 ARRAYS = frozenset({
@@ -36,6 +37,7 @@ def refuse_code(sources: Iterable[Path]) -> None:
         return
     cache = Path(label_path(min(firsts))).parent.with_suffix(".cache")  # where Ultralytics looks for it
     try:
+        refuse_special(cache)
         with cache.open("rb") as file:
             if file.read(len(MAGIC)) == MAGIC:
                 version, _ = file.read(2)

@@ -5,14 +5,13 @@ with a row of more than six columns holds polygons, and then only those. Where t
 keypoints (`kpt_shape`), a row of a box and exactly these keypoints is the row of its box.
 """
 
-# ruff: noqa: PTH116, PTH123  (a hundred thousand files in seconds)
+# ruff: noqa: PTH123  (a hundred thousand files in seconds)
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
+
+from yolokd.inputs import refuse_special
 
 TOLERANCE = 0.01  # of coordinates beyond 0 and 1
 
@@ -37,8 +36,7 @@ def read_rows(file: str | Path, keypoints: Keypoints = NO_KEYPOINTS) -> tuple[li
         ValueError: It is not text in UTF-8.
     """
     try:
-        if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would be waited for
-            raise OSError(errno.EINVAL, "not a file", str(file))
+        refuse_special(file)
     except NotADirectoryError as error:
         raise FileNotFoundError(error.errno, error.strerror, str(file)) from error
     with open(file, encoding="utf-8-sig") as stream:

@@ -15,7 +15,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-SUFFIXES = frozenset(("avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"))
+from yolokd.images.reader import SUFFIXES
+from yolokd.inputs import read_text, refuse_special
+
 VERSION = 2  # of the fingerprint
 _IMAGES, _LABELS = f"{os.sep}images{os.sep}", f"{os.sep}labels{os.sep}"
 
@@ -35,23 +37,6 @@ def images_of(source: Path) -> list[str]:
 def label_path(image: str) -> str:
     """Return where the labels of an image belong."""
     return _LABELS.join(image.rsplit(_IMAGES, 1)).rsplit(".", 1)[0] + ".txt"
-
-
-def printable(path: str | os.PathLike[str]) -> str:
-    r"""Return a path as text that can be printed: what is no UTF-8 and what is no visible character is escaped.
-
-    Example:
-        >>> printable("caf\udce9\n.jpg")
-        'caf\\xe9\\n.jpg'
-    """
-    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in str(path))
-
-
-def _escaped(letter: str) -> str:
-    """An unprintable character as text; a byte that is no UTF-8, which Python keeps as U+DC80 and up, as that byte."""
-    if "\udc80" <= letter <= "\udcff":
-        return f"\\x{ord(letter) & 0xFF:02x}"
-    return letter.encode("unicode_escape").decode()
 
 
 def fingerprint(splits: Mapping[str, Sequence[Path]], *, like: str | None = None) -> str:
@@ -115,8 +100,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _listed(file: str) -> Iterator[str]:
-    with open(file, encoding="utf-8-sig") as stream:
-        lines = stream.read().strip().splitlines()
+    lines = read_text(file).strip().splitlines()
     beside = os.path.dirname(file) + os.sep
     for line in lines:
         path = line.replace("./", beside, 1) if line.startswith("./") else line
@@ -132,7 +116,9 @@ def _size(image: str) -> int:
 
 def _label_hash(image: str) -> str:
     try:
-        with open(label_path(image), "rb") as stream:
+        labels = label_path(image)
+        refuse_special(labels)
+        with open(labels, "rb") as stream:
             return hashlib.sha256(stream.read()).hexdigest()
     except (OSError, ValueError):
         return "-"

@@ -24,6 +24,7 @@ from typing import Any
 from uuid import uuid4
 
 from yolokd.errors import DataError
+from yolokd.inputs import read_json
 
 UNFINISHED = ".unfinished"
 
@@ -119,7 +120,7 @@ def _resolve(out: Path) -> Path:
 
 def _read(file: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

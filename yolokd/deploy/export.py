@@ -22,14 +22,13 @@ import torch
 
 from yolokd.backend import runtimes
 from yolokd.backend.formats import QUANTIZE, Precision, check_precision, known_format, require_packages
-from yolokd.backend.networks import identity_of
+from yolokd.backend.networks import Identity, identity_of
 from yolokd.backend.opening import image_size, open_checkpoint, quiet
 from yolokd.deploy import samples
 from yolokd.deploy.parity import Parity, compare
 from yolokd.deploy.report import ExportReport, Side, size_of
 from yolokd.errors import RunError, UserError
 from yolokd.evaluation.bootstrap import ap_interval
-from yolokd.evaluation.task import Identity
 from yolokd.outputs import OutputFolder
 from yolokd.recipe.classes import ITEM
 

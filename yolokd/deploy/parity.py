@@ -65,8 +65,8 @@ def compare(pairs: Iterable[tuple[Tensor, Tensor]]) -> Parity:
     box_px = score = 0.0
     for reference, exported in pairs:
         box, confidence = raw_difference(reference, exported)
-        found, examples = pair_detections(reference, exported)
-        images, detections, paired = images + 1, detections + found, paired + examples
+        found, matched = pair_detections(reference, exported)
+        images, detections, paired = images + 1, detections + found, paired + matched
         box_px, score = max(box_px, box), max(score, confidence)
     return Parity(images, box_px, score, detections, paired)
 

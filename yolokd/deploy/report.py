@@ -111,8 +111,11 @@ class ExportReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, verdict included."""
         agreement = None if self.parity is None else self.parity.agreement
+        plain = asdict(self)
+        if plain["parity"] is not None:  # under the name that readers of the file know
+            plain["parity"] = {"pictures": plain["parity"].pop("images"), **plain["parity"]}
         return {
-            **asdict(self),
+            **plain,
             "agreement": agreement,
             "ap_change": self.ap_change,
             "ap_interval": None if self.ap_interval is None else list(self.ap_interval),

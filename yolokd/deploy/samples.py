@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from yolokd.data import layout, publish
-from yolokd.data.layout import SUFFIXES
 from yolokd.errors import DataError
 from yolokd.evaluation.ground_truth import list_images
-from yolokd.images.reader import check_images, left_out, read_image
+from yolokd.images.reader import SUFFIXES, check_images, left_out, read_image
 
 MAX_COMPARED = 16
 MAX_CALIBRATION = 300  # as nncf's own default; more takes longer and changes little

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from yolokd.data.layout import SUFFIXES, printable
-from yolokd.errors import DataError, UserError
-from yolokd.images.reader import ImageCheck, check_images, read_image
+from yolokd.errors import DataError, UserError, printable
+from yolokd.images.reader import SUFFIXES, ImageCheck, check_images, read_image
+from yolokd.inputs import read_text
 
 SHOWN = 5  # files that a note names
 LISTS = {".txt", ".csv"}
@@ -51,11 +51,11 @@ def _files(path: Path) -> Iterator[Path]:
         if path.is_dir():
             yield from sorted(file for file in path.iterdir() if not file.name.startswith(".") and known(file))
         elif path.suffix.lower() in LISTS:
-            lines = path.read_text(encoding="utf-8-sig").split("\n")
+            lines = read_text(path).split("\n")
             yield from (_listed(line.strip(), path) for line in lines if line.strip())
         elif known(path):
             yield path
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"The files in '{printable(path)}' cannot be listed: {reason}.") from error
 

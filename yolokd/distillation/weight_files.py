@@ -83,5 +83,5 @@ class WeightLog:
             "mean_loss": round(loss / count, 6) if count else None,
             "mean_place_weight": round(places / len(self._sums), 6),
             "histogram": histogram,
-            "worst": [{"image": file, "weight": round(value, 6)} for value, file in worst],
+            "worst": [{"picture": file, "weight": round(value, 6)} for value, file in worst],
         }

@@ -10,7 +10,6 @@ two and drops the last.
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from yolokd.errors import DataError
+from yolokd.inputs import read_json
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
@@ -98,7 +98,7 @@ def _silent(*_: object) -> None:
 
 def _load(path: str | Path, what: str) -> Any:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        return read_json(path, limit=None)
     except OSError as error:
         raise DataError(f"The {what} file '{path}' cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
@@ -175,5 +175,5 @@ def _known(record: Mapping[str, Any], key: str, ids: dict[Any, int], what: str) 
     try:
         return ids[value]
     except (KeyError, TypeError):
-        kind = "image" if key == "image_id" else "class"
-        raise DataError(f"The {what} has {key} {value!r}, a {kind} that the ground truth does not list.") from None
+        kind = "an image" if key == "image_id" else "a class"
+        raise DataError(f"The {what} has {key} {value!r}, {kind} that the ground truth does not list.") from None

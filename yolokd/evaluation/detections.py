@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 
 from yolokd.backend.api import DetectionValidator, YOLODataset
-from yolokd.data.layout import printable
-from yolokd.errors import DataError
+from yolokd.backend.networks import MAX_DETECTIONS
+from yolokd.errors import DataError, printable
 from yolokd.images.reader import ImageCheck, check_images
 
 WARM_UPS = 3
 TIMED_PASSES = 20
 GRAY = 114  # Ultralytics' padding
 NMS_IOU = 0.7
-MAX_DETECTIONS = 300  # of an image
 
 Detection = tuple[str, int, list[float], float]  # image, class index, x y width height in its pixels, score
 

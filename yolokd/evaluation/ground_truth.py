@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from yolokd.data import layout
 from yolokd.data.labels import NO_KEYPOINTS, Keypoints, parse_row, read_rows
-from yolokd.errors import DataError
+from yolokd.errors import DataError, printable
 from yolokd.images.reader import ImageCheck, check_images, shown_size
 
 Rows = NDArray[np.float64]
@@ -38,7 +38,7 @@ def list_images(sources: Iterable[Path]) -> list[Path]:
     if not usable:
         path, check = next(iter(checks.items()))
         raise DataError(
-            f"None of the {len(checks)} images in {where} can be used: {layout.printable(path)} is {check.problem}."
+            f"None of the {len(checks)} images in {where} can be used: {printable(path)} is {check.problem}."
         )
     return usable
 

@@ -15,8 +15,7 @@ from typing import Any
 from yolokd.data.coco_traffic import ANNOTATIONS_KEY
 from yolokd.data.description import keypoints_of, load_yaml
 from yolokd.data.json_stream import entries
-from yolokd.data.layout import printable
-from yolokd.errors import DataError
+from yolokd.errors import DataError, printable
 from yolokd.evaluation.ground_truth import coco_ground_truth
 from yolokd.images.reader import shown_size
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from yolokd.data.kitti_labels import BadLineError, parse_line
 from yolokd.errors import DataError, ShapeError
 from yolokd.evaluation.kitti_curves import CLASSES, DIFFICULTIES, SAMPLES, Box, ImageEntry, counts, precision_curves
+from yolokd.inputs import read_text
 
 __all__ = ["Box", "attainable", "count_objects", "evaluate", "evaluate_folders", "read_boxes"]
 
@@ -115,7 +116,7 @@ def read_boxes(path: Path, *, scored: bool = False) -> list[Box]:
         DataError: The file is missing or a line is malformed; the message names file and line.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"The KITTI file '{path}' cannot be read: {error}.") from error
     boxes = []

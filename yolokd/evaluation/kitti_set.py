@@ -7,7 +7,6 @@ Person_sitting for Pedestrian).
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from yolokd.data.kitti import LABELS, MARKER
 from yolokd.errors import DataError
 from yolokd.evaluation.kitti import attainable, count_objects, evaluate, read_boxes
 from yolokd.evaluation.kitti_curves import CLASSES, NEIGHBORS, SAMPLES, Box
+from yolokd.inputs import read_json
 
 Detection = tuple[str, int, Sequence[float], float]  # image, class of the data, x y width height in pixels, score
 Levels = dict[str, dict[str, float]]
@@ -111,7 +111,7 @@ def _marker(images: Sequence[Path]) -> tuple[Path, dict[str, str]]:
     roots = {str(image).rpartition(f"{os.sep}images{os.sep}")[0] for image in images}
     root = Path(roots.pop())
     try:
-        classes = json.loads((root / MARKER).read_text(encoding="utf-8"))["classes"]
+        classes = read_json(root / MARKER)["classes"]
     except (OSError, ValueError, KeyError, TypeError):
         classes = None
     if roots or not isinstance(classes, dict):

@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from yolokd.backend import networks
+from yolokd.backend.networks import Identity
 from yolokd.backend.opening import quiet, short_names
 from yolokd.data.check import check_labels
 from yolokd.data.description import load_yaml
@@ -37,7 +38,7 @@ from yolokd.evaluation.detections import detect, latency
 from yolokd.evaluation.ground_truth import list_images, unusable
 from yolokd.evaluation.instances import ground_truth
 from yolokd.evaluation.kitti import METRICS, R40
-from yolokd.evaluation.task import Identity, Task, Truth, suppress, task_of
+from yolokd.evaluation.task import Task, Truth, suppress, task_of
 from yolokd.recipe.classes import ClassMap
 
 PROTOCOLS = ("coco", "kitti")
@@ -152,7 +153,7 @@ def examine(
     are otherwise taken from the networks (see `yolokd.evaluation.task`).
     """
     from yolokd.backend import dataset
-    from yolokd.training.plan import check_device
+    from yolokd.backend.devices import check_device
 
     _check_protocol(protocol, metric)
     check_device(device)

@@ -15,27 +15,12 @@ from typing import Any
 import torch
 from torchvision.ops import nms
 
+from yolokd.backend.networks import Identity
 from yolokd.errors import DataError
 from yolokd.evaluation.detections import NMS_IOU, Detection
-from yolokd.recipe.classes import ITEM, find_name
+from yolokd.recipe.classes import ITEM
 
 Truth = dict[str, list[dict[str, Any]]]  # of COCO: images, annotations, categories
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a network tells apart."""
-
-    names: dict[int, str]  # class index → name
-    channels: int = 3  # of the images that it takes
-    single_cls: bool | None = None  # train.single_cls; None: not recorded, as in an export
-    classes: tuple[int, ...] | None = None  # train.classes; None: all, or not recorded
-
-    def is_joined(self, data: Mapping[int, str]) -> bool:
-        """Whether its one class stands for all classes of the data; of an export, whether the name says so."""
-        if len(self.names) != 1 or self.names.get(0) != ITEM:
-            return False
-        return self.single_cls or (self.single_cls is None and find_name(ITEM, data.values()) is None)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from yolokd.data.layout import SUFFIXES, printable
-from yolokd.errors import DataError
+from yolokd.errors import DataError, printable
+from yolokd.inputs import refuse_special
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+SUFFIXES = frozenset(("avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"))
 MIN_PIXELS = 10  # an image with a smaller side is left out by Ultralytics
 LARGE = 50_000_000  # pixels of an image that is decoded only while no other of that size is
 ORIENTATION = 0x0112  # EXIF tag
@@ -65,6 +66,10 @@ def read_image(path: str | Path, channels: int = 3) -> NDArray[np.uint8]:
     """
     import cv2
 
+    try:
+        refuse_special(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"The image '{printable(path)}' cannot be read: {_reason(str(path), error)}.") from error
     pixels = _decode(str(path), {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}.get(channels, cv2.IMREAD_UNCHANGED))
     if pixels is None:
         raise DataError(f"The file '{printable(path)}' cannot be read as an image.")

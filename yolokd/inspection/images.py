@@ -16,8 +16,8 @@ from yolokd.augment.ikd import Image
 from yolokd.backend.api import LetterBox
 from yolokd.data.check import JOINED_CLASSES
 from yolokd.data.labels import NO_KEYPOINTS, BadRowError, Box, Keypoints, parse_row, read_rows, refuse_row
-from yolokd.data.layout import images_of, label_path, printable
-from yolokd.errors import DataError, UserError
+from yolokd.data.layout import images_of, label_path
+from yolokd.errors import DataError, UserError, printable
 from yolokd.images.reader import read_image
 
 LIMIT = 16  # images that are taken from a folder

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from yolokd.data.layout import printable
+from yolokd.errors import printable
 from yolokd.inspection.images import LabeledImage
 from yolokd.inspection.maps import Inspection
 from yolokd.inspection.panels import Panel, colors_of, foot_lines, panels_of

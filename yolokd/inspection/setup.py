@@ -11,16 +11,19 @@ from yolokd.backend.api import DetectionModel, get_cfg, make_divisible, select_d
 from yolokd.backend.checkpoints import Spec, find, is_yaml, load, load_detector
 from yolokd.backend.classes import match_task, require_classes
 from yolokd.backend.dataset import resolve
+from yolokd.backend.descriptions import from_yaml
+from yolokd.backend.devices import check_device
 from yolokd.backend.heads import read_head
 from yolokd.backend.networks import identity_of
 from yolokd.distillation.model import TeacherStudent
+from yolokd.distillation.pair import check_pair
 from yolokd.distillation.state import build_distillation
 from yolokd.errors import PairError, UserError, WeightsError
 from yolokd.inspection.maps import Inspector
 from yolokd.losses.base import requirements
+from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
 from yolokd.teachers.detector import Teacher
-from yolokd.training.plan import active_losses, check_device, check_pair, from_yaml
 
 
 def open_pair(

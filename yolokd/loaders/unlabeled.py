@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yolokd.data.layout import fingerprint, images_of, printable
-from yolokd.errors import DataError, UserError
+from yolokd.data.layout import fingerprint, images_of
+from yolokd.errors import DataError, UserError, printable
 from yolokd.images.reader import check_images, left_out
 from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import SHARE
@@ -44,7 +44,7 @@ class Unlabeled:
         """Where they are, how many are used, and a digest of their names and sizes, of the version of `like`."""
         return {
             "source": str(self.source),
-            "images": len(self.files),
+            "pictures": len(self.files),
             "fingerprint": fingerprint({"unlabeled": [self.source]}, like=like),
         }
 

@@ -41,3 +41,9 @@ def losses_of(recipe: Recipe) -> dict[str, Loss]:
     if recipe.augment.adversarial is not None:
         losses["ikd"] = IKD(recipe.augment.adversarial)
     return losses
+
+
+def active_losses(recipe: Recipe) -> dict[str, Loss]:
+    """Return the wired losses of which at least one term has a gain above 0."""
+    gains = recipe.terms()
+    return {name: loss for name, loss in losses_of(recipe).items() if any(gains[term] for term in loss.terms)}

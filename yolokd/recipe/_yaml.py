@@ -15,6 +15,7 @@ from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
 from yolokd.errors import RecipeError
+from yolokd.inputs import LARGEST_BITS
 
 FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
 
@@ -49,6 +50,16 @@ class _Loader(yaml.SafeLoader):
                 raise ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _whole(loader: _Loader, node: yaml.ScalarNode) -> int:
+    number: int = loader.construct_yaml_int(node)
+    if number.bit_length() > LARGEST_BITS:
+        raise ConstructorError(None, None, "a whole number this large is not allowed", node.start_mark)
+    return number
+
+
+_Loader.add_constructor(STANDARD + "int", _whole)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from yolokd.errors import RecipeError
+from yolokd.inputs import refuse_special
 from yolokd.recipe._yaml import parse
 from yolokd.recipe.models import Recipe, checked
 from yolokd.recipe.problems import listing, nearest, shown
@@ -92,6 +93,7 @@ def recipe_text(recipe: str | Path) -> str:
     try:
         if path.is_dir():
             raise RecipeError(f"recipe {path}: is a folder; name the YAML file in it")
+        refuse_special(path)
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
     except FileNotFoundError:

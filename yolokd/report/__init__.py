@@ -34,11 +34,11 @@ def write(
     Raises:
         yolokd.errors.UserError: Folders that cannot be reported on together, or a place that cannot be written to.
     """
+    from yolokd.backend.devices import check_device
     from yolokd.errors import UserError
     from yolokd.report.page import make_page
     from yolokd.report.render import check_place, folder_of, write_page
     from yolokd.report.study import open_study
-    from yolokd.training.plan import check_device
 
     check_device(device)
     folders = [runs] if isinstance(runs, (str, Path)) else list(runs)

@@ -15,9 +15,9 @@ from yolokd.training.trainer import RATIO_LIMIT
 SAME = 0.001  # AP; scoring again on another device may differ by less
 
 
-def anomaly_checks(study: Study, arms: Arms, scores: Scores, images: ScoredImages | None) -> list[str]:
+def find_anomalies(study: Study, arms: Arms, scores: Scores, images: ScoredImages | None) -> list[str]:
     """Return sentences, each once, the gravest first."""
-    found = [*_of_runs(study), *study.anomaly_checks, *_of_arms(arms), *arms.notes, *_of_data(study, images)]
+    found = [*_of_runs(study), *study.anomalies, *_of_arms(arms), *arms.notes, *_of_data(study, images)]
     found += [*scores.notes, *_of_scores(study, arms, scores)]
     return list(dict.fromkeys(found))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from yolokd.data.layout import printable
+from yolokd.errors import printable
 from yolokd.report.arms import Arm, Arms
 from yolokd.report.drawing import LabeledImage, draw, read_labeled_image
 from yolokd.report.formatting import counted

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from yolokd import __version__
 from yolokd.errors import DataError
 from yolokd.evaluation.models import Progress
 from yolokd.report import sections
-from yolokd.report.anomalies import anomaly_checks
+from yolokd.report.anomalies import find_anomalies
 from yolokd.report.arms import Arms, gather
 from yolokd.report.examples import examples
 from yolokd.report.formatting import counted, listed, mean_and_spread, percent, statement, together
@@ -18,6 +17,7 @@ from yolokd.report.runs import UNKNOWN, RunFolder
 from yolokd.report.scoring import ScoredImages, Scores, open_images, score_study
 from yolokd.report.study import Study
 from yolokd.report.view import Page, Statement, Tile
+from yolokd.version import __version__
 
 
 def make_page(
@@ -64,7 +64,7 @@ def make_page(
         facts=_facts(study, arms, images),
         tiles=_tiles(arms),
         statements=_statements(arms),
-        anomaly_checks=[*gone, *anomaly_checks(study, arms, scores, images)],
+        anomalies=[*gone, *find_anomalies(study, arms, scores, images)],
         sections=[part for part in parts if not part.empty],
         footer=f"Made by yolokd {__version__} on {date.today().isoformat()}.",
     )

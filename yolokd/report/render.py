@@ -80,8 +80,13 @@ def write_page(page: Page, html: Path) -> None:
     for name, content in files.items():
         kept.put(name, content)
     kept.remove(own - files.keys())
-    write_whole(html.with_suffix(".md"), _markdown(page, folder.name).encode())
-    write_whole(html, _html(page).encode())
+    write_whole(html.with_suffix(".md"), _encoded(_markdown(page, folder.name)))
+    write_whole(html, _encoded(_html(page)))
+
+
+def _encoded(text: str) -> bytes:
+    """A page in UTF-8; bytes of a path that are none, which Python keeps as lone surrogates, are escaped."""
+    return text.encode(errors="backslashreplace")
 
 
 def _shown(markdown: Path, folder: str) -> set[str]:
@@ -89,7 +94,9 @@ def _shown(markdown: Path, folder: str) -> set[str]:
     if not markdown.is_file():
         return set()
     address = re.escape(_address(folder))
-    return set(re.findall(rf"\({address}/([^/()\s]+\.(?:svg|jpg))\)", markdown.read_text(encoding="utf-8")))
+    return set(
+        re.findall(rf"\({address}/([^/()\s]+\.(?:svg|jpg))\)", markdown.read_text(encoding="utf-8", errors="replace"))
+    )
 
 
 def _images(page: Page) -> Iterator[tuple[str, bytes]]:

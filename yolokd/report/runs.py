@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from yolokd.backend.checkpoints import load, sha256
 from yolokd.distillation.weight_files import FILE as AID_FILE
 from yolokd.errors import UserError, WeightsError
+from yolokd.inputs import Kinds, misfits, parse_json, read_json, read_text, read_yaml, refuse_special
 
 MARKS = ("args.yaml", "provenance.json", "results.csv")  # one of them makes a folder a run
 UNKNOWN = "not recorded"
+NONE = type(None)
+ARGUMENTS: Kinds = {
+    "epochs": int, "imgsz": (int, list), "batch": (int, float), "classes": (int, list, NONE), "single_cls": bool,
+    "seed": int, "model": str, "data": str,
+}  # fmt: skip
+PROVENANCE: Kinds = {
+    "recipe": str, "teacher": (str, NONE), "teacher_sha256": (str, NONE), "student": str, "data": str, "versions": dict,
+    "student_initialization": str, "data_fingerprint": str, "seed": int, "command": str,
+}  # fmt: skip
+RECIPE: Kinds = {"teacher": (dict, NONE), "losses": (dict, NONE)}
+AID: Kinds = {"mean_weight": (int, float, NONE), "instances": (int, float)}
 
 State = Literal["finished", "unfinished", "without weights"]
 
@@ -121,9 +130,9 @@ def read_run(folder: Path) -> RunFolder:
     state, digest = _checkpoint(folder / "weights" / "last.pt", problems)
     return RunFolder(
         folder=folder,
-        arguments=_mapping(folder / "args.yaml", yaml.safe_load, problems),
-        recipe=_mapping(folder / "recipe.yaml", yaml.safe_load, problems),
-        provenance=_mapping(folder / "provenance.json", json.loads, problems),
+        arguments=_mapping(folder / "args.yaml", read_yaml, ARGUMENTS, problems),
+        recipe=_mapping(folder / "recipe.yaml", read_yaml, RECIPE, problems),
+        provenance=_mapping(folder / "provenance.json", read_json, PROVENANCE, problems),
         columns=read_columns(folder / "results.csv"),
         aid=_lines(folder / AID_FILE, problems),
         state=state,
@@ -135,6 +144,7 @@ def read_run(folder: Path) -> RunFolder:
 def read_columns(file: Path) -> dict[str, tuple[float, ...]]:
     """Return the columns of a results.csv; a row that was cut short is left out, and a missing file has no columns."""
     try:
+        refuse_special(file)
         with file.open(encoding="utf-8", newline="") as stream:
             header, *rows = [*csv.reader(stream)] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error):
@@ -161,24 +171,44 @@ def _checkpoint(last: Path, problems: list[str]) -> tuple[State, str | None]:
     return "finished" if checkpoint.get("epoch", -1) == -1 else "unfinished", sha256(last)
 
 
-def _mapping(file: Path, parse: Callable[[str], Any], problems: list[str]) -> Mapping[str, Any]:
+def _mapping(file: Path, read: Callable[[Path], Any], kinds: Kinds, problems: list[str]) -> Mapping[str, Any]:
+    """The entries of a file, keys as text; those of another kind than expected are left out and named."""
     if not file.is_file():
         return {}
     try:
-        plain = parse(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        plain = _text_keys(read(file))
+    except (OSError, ValueError):
         plain = None
+    if not isinstance(plain, dict):
+        problems.append(f"{file.name} cannot be read")
+        return {}
+    wrong = misfits(plain, kinds)
+    if isinstance(plain.get("teacher"), dict) and misfits(plain["teacher"], {"classes": (dict, str, NONE)}):
+        wrong["teacher"] = plain["teacher"]
+    wrong |= {
+        key: plain[key]
+        for key in ("imgsz", "classes")
+        if isinstance(plain.get(key), list) and not all(type(number) is int for number in plain[key])
+    }
+    problems += [f"{file.name}: the value of '{key}' is no such value and left out" for key in wrong]
+    return {key: value for key, value in plain.items() if key not in wrong}
+
+
+def _text_keys(plain: Any) -> Any:
+    """Plain data with all keys as text: YAML allows numbers and dates, which cannot be sorted among text."""
     if isinstance(plain, dict):
-        return plain
-    problems.append(f"{file.name} cannot be read")
-    return {}
+        return {str(key): _text_keys(value) for key, value in plain.items()}
+    return [_text_keys(value) for value in plain] if isinstance(plain, list) else plain
 
 
 def _lines(file: Path, problems: list[str]) -> tuple[Mapping[str, Any], ...]:
     if not file.is_file():
         return ()
     try:
-        return tuple(json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+        found = tuple(parse_json(line) for line in read_text(file).splitlines() if line.strip())
+        if all(isinstance(line, dict) and not misfits(line, AID) for line in found):
+            return found
     except (OSError, ValueError):
-        problems.append(f"{file.name} cannot be read")
-        return ()
+        pass
+    problems.append(f"{file.name} cannot be read")
+    return ()

@@ -26,6 +26,7 @@ from yolokd.evaluation.ground_truth import list_images, unusable
 from yolokd.evaluation.instances import ground_truth
 from yolokd.evaluation.models import ModelScore, Progress, examine
 from yolokd.evaluation.task import Task
+from yolokd.inputs import read_json
 from yolokd.recipe.classes import ClassMap
 from yolokd.report.matching import Box, best_threshold, in_crowds, match
 from yolokd.report.runs import RunFolder
@@ -204,7 +205,7 @@ def score(model: Model, images: ScoredImages, cache: Path, *, device: str | None
     key = {
         "format": FORMAT,
         "weights": model.digest,
-        "images": images.fingerprint,
+        "pictures": images.fingerprint,
         "imgsz": model.imgsz,
         "classes": model.classes if isinstance(model.classes, str) else dict(model.classes),
         "device": device,
@@ -240,7 +241,7 @@ def score(model: Model, images: ScoredImages, cache: Path, *, device: str | None
 
 def _read(file: Path) -> Finding | None:
     try:
-        plain: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        plain: dict[str, Any] = read_json(file)
         score = plain.pop("score")
         return Finding(score=ModelScore(**{**score, "notes": tuple(score["notes"])}), **plain)
     except (OSError, ValueError, KeyError, TypeError):

@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import yaml
 
@@ -141,7 +142,7 @@ def _read_charts(arms: Sequence[Arm]) -> str:
 
 def _weights(arm: Arm) -> list[str]:
     """What AID's weights were in the last epoch."""
-    last = [run.aid[-1] for run in arm.runs.values() if run.aid and run.aid[-1].get("mean_weight") is not None]
+    last = [run.aid[-1] for run in arm.runs.values() if run.aid and _is_weighed(run.aid[-1])]
     if not last:
         return []
     mean = statistics.fmean(line["mean_weight"] for line in last)
@@ -150,6 +151,10 @@ def _weights(arm: Arm) -> list[str]:
         f"{arm.label}: adaptive instance distillation gave its {count} objects of the last epoch a mean weight of "
         f"{mean:.2f} (1: full trust in the teacher)."
     ]
+
+
+def _is_weighed(line: Mapping[str, Any]) -> bool:
+    return line.get("mean_weight") is not None and "instances" in line
 
 
 def each_run(study: Study, arms: Arms, scores: Scores) -> Section:

@@ -11,6 +11,7 @@ from yolokd.backend.opening import short_names
 from yolokd.comparison.executor import log_file
 from yolokd.comparison.spec import FILE, Comparison, read
 from yolokd.errors import UserError
+from yolokd.inputs import read_text
 from yolokd.report.runs import UNKNOWN, RunFolder, is_run, read_run
 from yolokd.training.task import chosen_classes
 
@@ -26,7 +27,7 @@ class Study:
     runs: Mapping[str, RunFolder]  # short name → run
     comparison: Comparison | None = None
     absent: tuple[str, ...] = ()  # runs of the comparison that have not been started
-    anomaly_checks: tuple[str, ...] = ()  # what the logs of the comparison's runs say
+    anomalies: tuple[str, ...] = ()  # what the logs of the comparison's runs say
 
     @property
     def single_cls(self) -> bool:
@@ -79,15 +80,15 @@ def _open_comparison(folder: Path) -> Study:
             f"The comparison in '{folder}' has not trained anything yet, so there is nothing to report. Start it again "
             f"with its 'yolokd compare' command."
         )
-    anomaly_checks = [line for name in known for line in read_log(log_file(comparison, name), name, runs.get(name))]
+    anomalies = [line for name in known for line in read_log(log_file(comparison, name), name, runs.get(name))]
     absent = tuple(name for name in known if name not in runs)
-    return Study(folder.name, runs, comparison, absent, tuple(anomaly_checks))
+    return Study(folder.name, runs, comparison, absent, tuple(anomalies))
 
 
 def read_log(log: Path, name: str, run: RunFolder | None) -> list[str]:
     """Return the trainer's warnings in the log of a comparison's run, and how it ends if the run did not finish."""
     try:
-        text = log.read_text(encoding="utf-8", errors="replace")
+        text = read_text(log, errors="replace")
     except OSError:
         return []
     lines = [CONTROL.sub("", line.rpartition("\r")[2]).strip() for line in text.splitlines()]

@@ -103,6 +103,6 @@ class Page:
     facts: Sequence[tuple[str, str]]  # what was trained, on what
     tiles: Sequence[Tile]
     statements: Sequence[Statement]
-    anomaly_checks: Sequence[str]
+    anomalies: Sequence[str]
     sections: Sequence[Section]
     footer: str

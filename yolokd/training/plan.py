@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from yolokd.backend.api import DetectionModel, get_flops, get_num_params, make_divisible, select_device
-from yolokd.backend.checkpoints import Spec, as_detector, find, from_scratch, is_yaml, load_detector
+from yolokd.backend.checkpoints import Spec, find, from_scratch, is_yaml, load_detector
 from yolokd.backend.class_rows import in_other_order
 from yolokd.backend.classes import ClassMatch, match_task, partial_note, require_classes
 from yolokd.backend.dataset import Dataset, resolve
+from yolokd.backend.descriptions import from_yaml
+from yolokd.backend.devices import check_device
 from yolokd.backend.heads import HeadInfo, read_head
-from yolokd.backend.paths import refuse_altered
 from yolokd.data.check import DataReport, check_labels
 from yolokd.distillation.adversarial import Attack, extra_passes, teacher_precision
 from yolokd.distillation.instance_weights import InstanceWeighting
+from yolokd.distillation.pair import check_pair
 from yolokd.errors import PairError, UserError, WeightsError
 from yolokd.initialization.weight_selection import UnfitTeacherError, select_weights
 from yolokd.loaders.unlabeled import Unlabeled, check_unlabeled, find_unlabeled, with_absolute_paths
-from yolokd.losses.base import Loss, requirements
-from yolokd.losses.table import losses_of
+from yolokd.losses.base import requirements
+from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
 from yolokd.teachers.detector import require_compiler
 from yolokd.training.argument_checks import check_with_data, check_with_device
@@ -210,21 +210,6 @@ def _terms(recipe: Recipe) -> str:
     return ", ".join(f"kd_{term}" for term in recipe.terms())
 
 
-def check_device(device: Any) -> None:
-    """Raise `UserError` unless Ultralytics can use the device; None leaves the choice to it."""
-    if device is None:
-        return
-    try:
-        chosen = select_device(device, verbose=False)
-    except Exception as error:  # whatever a driver, or a device that is no text, may lead to
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "unknown device")
-        raise UserError(f"The device '{device}' cannot be used: {reason} Give cpu, mps, or GPU numbers.") from error
-    if not isinstance(chosen, torch.device):  # tpu, vulkan and intel:… are for exports
-        raise UserError(f"The device '{device}' cannot train or run a checkpoint. Give cpu, mps, or GPU numbers (0).")
-    if str(device).lower().startswith("mps") and chosen.type != "mps":  # Ultralytics would take the CPU in silence
-        raise UserError(f"The device '{device}' is not there. Give cpu, or GPU numbers.")
-
-
 def _model_plan(spec: Spec, imgsz: int, what: str, classes: int | None = None) -> tuple[DetectionModel, ModelPlan]:
     pretrained = not is_yaml(spec)
     if not pretrained:
@@ -248,22 +233,6 @@ def _teacher(spec: Spec, imgsz: int) -> tuple[DetectionModel, ModelPlan]:
     return _model_plan(spec, imgsz, "The teacher")
 
 
-def from_yaml(spec: Spec, classes: int | None) -> DetectionModel:
-    """Build a detector from its description, with random weights; `WeightsError` where that fails."""
-    path = Path(spec)
-    if path.is_file():
-        refuse_altered(path.absolute(), "The model description", "Rename it, or move it to another folder.")
-    elif any(letter in str(spec) for letter in "*?["):  # Ultralytics would search for files that fit
-        raise WeightsError(f"There is no model description '{spec}', and patterns of names are not searched for.")
-    try:
-        model = DetectionModel(str(spec), nc=classes, verbose=False)
-    except FileNotFoundError as error:
-        raise WeightsError(f"There is no model description '{spec}', and Ultralytics packages none.") from error
-    except Exception as error:  # a wrong YAML fails anywhere in Ultralytics' parser
-        raise WeightsError(f"The model description '{spec}' cannot be built: {error}") from error
-    return as_detector(model, str(spec))
-
-
 def _check_last_batch(report: DataReport, train: Mapping[str, Any], imgsz: int) -> None:
     images, batch = trained_images(train, report), train.get("batch", 16)
     if imgsz < 64 and isinstance(batch, int) and batch > 0 and (images % min(batch, images) or batch) == 1:
@@ -277,21 +246,3 @@ def _check_channels(teacher: DetectionModel, spec: str, data: Dataset) -> None:
     takes = int(teacher.yaml.get("channels", 3))
     if takes != data.channels:
         raise PairError(f"The teacher '{spec}' takes images of {takes} channels, the data have {data.channels}.")
-
-
-def active_losses(recipe: Recipe) -> dict[str, Loss]:
-    """Return the wired losses of which at least one term has a gain above 0."""
-    gains = recipe.terms()
-    return {name: loss for name, loss in losses_of(recipe).items() if any(gains[term] for term in loss.terms)}
-
-
-def check_pair(losses: Mapping[str, Loss], student: HeadInfo, teacher: HeadInfo, notes: list[str]) -> None:
-    """Raise `PairError` where a loss cannot compare these heads; add to the notes what is left out."""
-    for name, loss in losses.items():
-        if loss.requires.distributions and (student.bins != teacher.bins or student.bins == 1):
-            raise PairError(
-                f"The loss '{name}' compares box distributions, but the student's head has reg_max {student.bins} and "
-                f"the teacher's {teacher.bins}. Use bckd's box term, which works on decoded boxes."
-            )
-    if len(student.branches) != len(teacher.branches) and requirements(losses.values()).teacher_head:
-        notes.append("one partner has a single head: only the one-to-many branch is distilled")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,12 @@ from typing import Any
 from yolokd.backend.checkpoints import find, load, sha256
 from yolokd.backend.paths import refuse_altered
 from yolokd.errors import UserError
+from yolokd.inputs import Kinds, misfits
 from yolokd.recipe import Recipe
 from yolokd.training.run_directory import is_run
 from yolokd.training.settings import KEY, RunSettings
+
+SETTINGS: Kinds = {"recipe": dict, "recipe_name": str}  # what no `RunSettings` is without
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def read_interrupted(run: str) -> Interrupted:
         )
     if KEY not in args:
         raise UserError(f"'{run}' is not a yolokd run; resume it with the tool that started it.")
+    _check_arguments(checkpoint, args)
     _check_place(checkpoint)
     student = getattr(model, "student_model", model)
     return Interrupted(
@@ -63,11 +67,26 @@ def read_interrupted(run: str) -> Interrupted:
         checkpoint,
         RunSettings.from_dict(args[KEY]),
         saved["epoch"] + 1,
-        int(args["epochs"]),
+        args["epochs"],
         str(args.get("data") or ""),
         {key: value for key, value in args.items() if key != KEY},
         dict(getattr(student, "names", {})),
     )
+
+
+def _check_arguments(checkpoint: Path, args: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose training arguments are not those that a run of yolokd writes."""
+    settings = args[KEY]
+    damaged = [*misfits({"epochs": args.get("epochs")}, {"epochs": int})]
+    if not damaged and args["epochs"] < 1:
+        damaged = ["epochs"]
+    if not isinstance(settings, dict) or not SETTINGS.keys() <= settings.keys() or misfits(settings, SETTINGS):
+        damaged.append(KEY)
+    if damaged:
+        raise UserError(
+            f"'{checkpoint}' cannot be resumed: its training arguments hold no valid value for {', '.join(damaged)}. "
+            f"Start the run again with its command."
+        )
 
 
 def _check_place(checkpoint: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yolokd.backend.dataset import Dataset, resolve
+from yolokd.backend.devices import check_device
 from yolokd.data.layout import fingerprint
 from yolokd.errors import DataError, UserError
 from yolokd.loaders.unlabeled import Unlabeled, find_unlabeled
@@ -20,7 +21,6 @@ from yolokd.recipe import Recipe
 from yolokd.recipe.load import with_assignments
 from yolokd.training import run_files as records
 from yolokd.training.argument_checks import check_with_device
-from yolokd.training.plan import check_device
 from yolokd.training.resume import Interrupted
 
 CHANGEABLE: Mapping[str, bool] = {  # keys of `train` that a resumed run may change → whether the result changes
@@ -193,7 +193,7 @@ def _find_unlabeled(run: Interrupted, asked: object) -> _Found:
     found = find_unlabeled(moved)
     if found is not None and before and _identity(found, before) != before["fingerprint"]:
         count = f"{len(found.files)} images, and the run was started with {before['pictures']}"
-        what = count if len(found.files) != before["images"] else "images of other names or sizes"
+        what = count if len(found.files) != before["pictures"] else "images of other names or sizes"
         raise DataError(f"'{path}' holds {what}. Give the same unlabeled images, or start a new run.")
     return _Found(path, path != source, changed=False)
 

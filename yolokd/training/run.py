@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from yolokd.backend.checkpoints import Spec, find, from_scratch, sha256
+from yolokd.backend.devices import check_device
 from yolokd.data.check import fingerprint
 from yolokd.errors import RunError, UserError, YolokdError
 from yolokd.loaders.unlabeled import with_absolute_paths
 from yolokd.recipe import Recipe, load_recipe
 from yolokd.recipe.arguments import OWN
 from yolokd.training import run_files as records
-from yolokd.training.plan import Plan, check_device, make_plan
+from yolokd.training.plan import Plan, make_plan
 from yolokd.training.resume import Interrupted, check_same, read_interrupted
 from yolokd.training.resume_changes import prepare
 from yolokd.training.settings import KEY, RunSettings

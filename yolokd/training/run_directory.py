@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from yolokd.backend.paths import refuse_altered
 from yolokd.errors import UserError
+from yolokd.inputs import read_json
 from yolokd.recipe import Recipe
 
 NAME_LIMIT = 255  # bytes of a name; what common file systems take
@@ -78,7 +78,7 @@ def is_run(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     try:
-        found = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        found = read_json(folder / "provenance.json")
         return isinstance(found, dict) and found.keys() >= RUN_FILES
     except (OSError, ValueError):
         inside = sorted(path.name for path in folder.iterdir())

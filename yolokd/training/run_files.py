@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import ultralytics
 
+from yolokd.backend.api import ULTRALYTICS_VERSION
 from yolokd.data.layout import fingerprint, images_of
 from yolokd.training.settings import RunSettings
+from yolokd.version import __version__
 
 
 def versions() -> dict[str, str]:
     """Versions that a result depends on."""
-    from yolokd import __version__
-
     return {
         "yolokd": __version__,
-        "ultralytics": str(ultralytics.__version__),
+        "ultralytics": ULTRALYTICS_VERSION,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
     }

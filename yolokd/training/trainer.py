@@ -262,7 +262,7 @@ class DistillTrainer(DetectionTrainer):
             self.epoch -= 1
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
-        """Write a row of results.csv; with automatic gains or `balance.log` also gain, share and gradient ratio by term."""
+        """Write a row of results.csv; with `balance.log` or automatic gains also those, shares and gradient ratios."""
         if self.recipe.terms() and (self.recipe.balance.log or "auto" in self.recipe.terms().values()):
             distillation = _distillation(self)
             losses = {name: float(value) for name, value in self.tloss.items()}

@@ -1,0 +1,393 @@
+"""Every command on damaged, misplaced and hostile files: exit code 0 or 2, one short error, and no input changed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from tests import mutations
+from tests.helpers import coco, kitti
+from tests.helpers.calling import call
+from tests.helpers.fixtures import make_data
+from tests.helpers.making import Oracle, make_comparison, make_run, network
+from tests.helpers.models import CONFIGS, detector, save
+from tests.mutations import ANY, IMAGE, JSON, STEMS, TEXT, YAML, Mutation, state_of
+from yolokd.recipe import load_recipe, recipe_path
+from yolokd.report import charts, examples, scoring
+from yolokd.training.settings import KEY, RunSettings
+
+pytestmark = [
+    pytest.mark.timeout(90),  # a pipe that is waited for would keep a test for ever
+    pytest.mark.filterwarnings("ignore"),  # of decoders, on damaged files
+]
+
+CPU = ("--device", "cpu")
+PAIR = ("--teacher", "@teacher.pt", "--student", "@student.pt", "--recipe", "bckd", *CPU)
+TRAIN = ("--teacher", "@teacher.pt", "--imgsz", "64", "--dry-run", *CPU)
+ODD = ("pattern", "no UTF-8")  # names of the quick tests
+FEW = ("random bytes", "pipe", "keys that unfold", "nested value")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A command and one of the files that it reads."""
+
+    line: tuple[str, ...]  # "@" stands for the folder of inputs
+    file: str  # below that folder
+    groups: tuple[Mapping[str, Mutation], ...] = ()  # mutations beside `ANY`
+    needs: tuple[str, ...] = ()  # what else of the folder
+    slow: bool = False  # all mutations but `FEW` are left to the slow tests
+
+    def mutations(self) -> dict[str, Mutation]:
+        """All mutations of this file."""
+        return {name: mutation for group in (ANY, *self.groups) for name, mutation in group.items()}
+
+
+CHECK = Reader(("data", "check", "@set/data.yaml"), "set/data.yaml", needs=("set",))
+EVAL = Reader(("eval", "@student.pt", "--data", "@set/data.yaml", *CPU), "", needs=("set", "student.pt"), slow=True)
+DRY = Reader(
+    ("train", "--student", "@student.yaml", "--recipe", "@recipe.yaml", "--data", "@set/data.yaml", *TRAIN),
+    "",
+    needs=("set", "student.yaml", "teacher.pt", "recipe.yaml"),
+    slow=True,
+)
+DRAWN = (*CPU, "--out", "drawn")
+PREDICT = Reader(("predict", "@student.pt", "@set/images/val", *DRAWN), "", needs=("set", "student.pt"), slow=True)
+INSPECT = Reader(
+    ("inspect", "@set/images/val/001.png", *PAIR, "--out", "drawn"),
+    "",
+    needs=("set", "student.pt", "teacher.pt"),
+    slow=True,
+)
+REPORT = Reader(("report", "@run", "--out", "page.html", *CPU), "", needs=("run", "set", "teacher.pt"), slow=True)
+COMPARED = replace(REPORT, line=("report", "@compared", *REPORT.line[2:]), needs=("compared", "set", "teacher.pt"))
+RESUME = Reader(("train", "--resume", "@going"), "", needs=("going",), slow=True)
+COMPARE = Reader(
+    (
+        *("compare", "--teacher", "@teacher.pt", "--student", "@student.yaml", "--recipes", "bckd", "--seeds", "0,1"),
+        *("--data", "@set/data.yaml", "--epochs", "3", "--imgsz", "64", "--batch", "8", *CPU, "--name", "compared"),
+    ),
+    "compared/compare.json",
+    (TEXT, JSON),
+    ("set", "student.yaml", "teacher.pt"),
+    slow=True,
+)
+KITTI = Reader(("data", "kitti", "@kitti", "out", "--split", "random"), "", needs=("kitti",))
+COCO = Reader(
+    ("data", "coco-traffic", "@coco", "out"), "coco/annotations/instances_train2017.json", (TEXT, JSON), ("coco",)
+)
+READERS: Mapping[str, Reader] = {
+    "check data": replace(CHECK, groups=(TEXT, YAML)),
+    "check list": replace(CHECK, line=("data", "check", "@set/listed.yaml"), file="set/train.txt", groups=(TEXT,)),
+    "check label": replace(CHECK, file="set/labels/train/001.txt", groups=(TEXT,)),
+    "check cache": replace(CHECK, file="set/labels/train.cache"),
+    "check image": replace(CHECK, line=(*CHECK.line, "--deep"), file="set/images/train/001.png", groups=(IMAGE,)),
+    "recipes check": Reader(("recipes", "check", "@recipe.yaml"), "recipe.yaml", (TEXT, YAML)),
+    "recipes show": Reader(("recipes", "show", "@recipe.yaml"), "recipe.yaml", (TEXT, YAML), slow=True),
+    "kitti label": replace(KITTI, file="kitti/training/label_2/000001.txt", groups=(TEXT,)),
+    "kitti image": replace(KITTI, file="kitti/training/image_2/000001.png", groups=(IMAGE,), slow=True),
+    "kitti classes": replace(
+        KITTI, line=(*KITTI.line, "--classes", "@classes.yaml"), file="classes.yaml", groups=(TEXT, YAML)
+    ),
+    "kitti ids": replace(
+        KITTI,
+        line=("data", "kitti", "@kitti", "out", "--split", "@train.txt,../in/val.txt"),
+        file="train.txt",
+        groups=(TEXT,),
+        needs=("kitti", "val.txt"),
+        slow=True,
+    ),
+    "coco instances": COCO,
+    "report arguments": replace(REPORT, file="run/args.yaml", groups=(TEXT, YAML)),
+    "report recipe": replace(REPORT, file="run/recipe.yaml", groups=(TEXT, YAML)),
+    "report provenance": replace(REPORT, file="run/provenance.json", groups=(TEXT, JSON)),
+    "report results": replace(REPORT, file="run/results.csv", groups=(TEXT,)),
+    "report weights of instances": replace(REPORT, file="run/aid.jsonl", groups=(TEXT, JSON)),
+    "report checkpoint": replace(REPORT, file="run/weights/last.pt"),
+    "compared plan": replace(COMPARED, file="compared/compare.json", groups=(TEXT, JSON)),
+    "compared teacher": replace(COMPARED, file="compared/teacher.json", groups=(JSON,)),
+    "compared score": replace(COMPARED, file="compared/student/bckd-0/score.json", groups=(TEXT, JSON)),
+    "compared results": replace(COMPARED, file="compared/student/bckd-0/results.csv", groups=(TEXT,)),
+    "compared log": replace(COMPARED, file="compared/student/bckd-1.log", groups=(TEXT,)),
+    "resume checkpoint": replace(RESUME, file="going/weights/last.pt"),
+    "resume provenance": replace(RESUME, file="going/provenance.json", groups=(TEXT, JSON)),
+    "resume results": replace(RESUME, file="going/results.csv", groups=(TEXT,)),
+    "compare plan": COMPARE,
+    "train data": replace(DRY, file="set/data.yaml", groups=(TEXT, YAML)),
+    "train recipe": replace(DRY, file="recipe.yaml", groups=(TEXT, YAML)),
+    "train student": replace(DRY, file="student.yaml", groups=(TEXT, YAML)),
+    "train teacher": replace(DRY, file="teacher.pt"),
+    "train unlabeled": replace(DRY, line=(*DRY.line, "--unlabeled", "@set/train.txt"), file="set/train.txt"),
+    "eval data": replace(EVAL, file="set/data.yaml", groups=(TEXT, YAML)),
+    "eval label": replace(EVAL, file="set/labels/val/001.txt", groups=(TEXT,)),
+    "eval image": replace(EVAL, file="set/images/val/001.png", groups=(IMAGE,)),
+    "eval checkpoint": replace(EVAL, file="student.pt"),
+    "predict checkpoint": replace(PREDICT, file="student.pt"),
+    "predict images": replace(PREDICT, file="set/images/val/001.png", groups=(IMAGE,)),
+    "predict image": replace(
+        PREDICT, line=("predict", "@student.pt", "@set/images/val/001.png", *DRAWN), file="set/images/val/001.png",
+        groups=(IMAGE,),
+    ),
+    "predict list": replace(
+        PREDICT, line=("predict", "@student.pt", "@set/train.txt", *DRAWN), file="set/train.txt", groups=(TEXT,)
+    ),
+    "inspect image": replace(INSPECT, file="set/images/val/001.png", groups=(IMAGE,)),
+    "inspect label": replace(INSPECT, file="set/labels/val/001.txt", groups=(TEXT,)),
+    "inspect student": replace(INSPECT, file="student.pt"),
+    "export checkpoint": Reader(("export", "@student.pt", "--imgsz", "64"), "student.pt", slow=True),
+}  # fmt: skip
+TYPED = (  # readers of plain data, of which each value is replaced
+    "check data", "recipes check", "kitti classes", "coco instances", "report arguments", "report recipe",
+    "report provenance", "report weights of instances", "compared plan", "compared teacher", "compared score",
+    "train student",
+)  # fmt: skip
+SAMPLED = 4  # replaced values per reader in the quick tests
+
+
+QUICK_FIRST = [  # every reader
+    pytest.param(name, marks=pytest.mark.slow) if reader.slow else name for name, reader in READERS.items()
+]
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a sound file of every kind."""
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+def make_inputs(folder: Path) -> Path:
+    """Write a sound file of every kind and return the folder."""
+    data = make_data(folder / "set", train=4, val=2)
+    (folder / "set" / "train.txt").write_text("".join(f"./images/train/{n:03d}.png\n" for n in range(4)))
+    listed = {**yaml.safe_load(data.read_text()), "train": "train.txt"}
+    (folder / "set" / "listed.yaml").write_text(yaml.safe_dump(listed))
+    (folder / "set" / "labels" / "train.cache").write_bytes(b"an old cache")
+    teacher = save(detector("v8", seed=1), folder / "teacher.pt")
+    save(detector("v8"), folder / "student.pt")
+    description = yaml.safe_load((CONFIGS / "v8/yolov8.yaml").read_text())
+    description.update(depth_multiple=0.33, width_multiple=0.125)
+    del description["scales"]
+    (folder / "student.yaml").write_text(yaml.safe_dump(description))
+    shutil.copy(recipe_path("bckd_ssim"), folder / "recipe.yaml")
+    make_run(folder / "run", data, "bckd", teacher=teacher)
+    line = {"epoch": 0, "instances": 3, "mean_weight": 0.5, "mean_loss": 1.0, "histogram": [3], "worst": []}
+    (folder / "run" / "aid.jsonl").write_text(json.dumps(line))
+    make_comparison(folder / "compared", data, teacher, {"baseline": (0.3, 0.4), "bckd": (0.4, 0.5)})
+    (folder / "compared" / "student" / "bckd-1.log").write_text("kd_ssim pulls hard\n")
+    make_going(folder / "going")
+    frames = {f"{n:06}": kitti.CAR + kitti.DONT_CARE for n in range(4)}
+    kitti.source(folder / "kitti", frames)
+    (folder / "classes.yaml").write_text("Car: vehicle\nVan: vehicle\n")
+    kitti.ids(folder / "train.txt", "000000", "000001")
+    kitti.ids(folder / "val.txt", "000002", "000003")
+    coco.write(folder / "coco", train=6, val=4)
+    return folder
+
+
+def make_going(folder: Path, **changes: Any) -> Path:
+    """Write an interrupted run whose data are gone, so that nothing is trained, with some training arguments."""
+    make_run(folder, Path("gone.yaml"))
+    run = RunSettings(recipe=load_recipe("baseline").to_dict(), recipe_name="baseline")
+    arguments = {
+        "epochs": 3,
+        "imgsz": 64,
+        "batch": 8,
+        "data": "gone.yaml",
+        "device": "cpu",
+        KEY: run.to_dict(),
+        **changes,
+    }
+    saved = {"model": network(), "epoch": 0, "train_args": arguments}
+    torch.save(saved, folder / "weights" / "last.pt")
+    return folder
+
+
+@dataclass
+class Place:
+    """An empty folder beside a copy of some inputs."""
+
+    inputs: Path
+    capsys: pytest.CaptureFixture[str]
+    root: Path
+    numbers: Iterator[int]
+
+    def copy(self, *parts: str) -> Path:
+        """Copy parts of the inputs into a new folder, make a new current folder beside it, and return the former."""
+        root = self.root / str(next(self.numbers))
+        for new in ("in", "work"):
+            (root / new).mkdir(parents=True)
+        (root / "work" / "runs").symlink_to("../in")  # a comparison is looked for there
+        for part in dict.fromkeys(Path(part).parts[0] for part in parts):
+            source = self.inputs / part
+            if source.is_dir():
+                shutil.copytree(source, root / "in" / part)
+            else:
+                shutil.copy(source, root / "in" / part)
+        os.chdir(root / "work")
+        return root / "in"
+
+    def expect(self, folder: Path, *line: str, what: str = "") -> str:
+        """Run a command; expect the exit code 0 or 2, a short error, and unchanged inputs; return what it printed."""
+        before = state_of(folder)
+        code, out, error = call(self.capsys, *(f"../in/{word[1:]}" if word[:1] == "@" else word for word in line))
+        after = state_of(folder)
+        assert code in {0, 2}, f"{what}\n{error}"
+        assert "Traceback" not in error
+        assert (code == 2) == ("Error: " in error or "Usage: " in error), error
+        assert len(error) < 10_000
+        assert {name: after.get(name) for name in before} == before
+        return out + error
+
+
+@pytest.fixture
+def place(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Place]:
+    """Where commands are called; an oracle stands for the networks of reports."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scoring, "examine", oracle(inputs))
+    monkeypatch.setattr(charts, "_svg", lambda *_: b"<svg/>")
+    monkeypatch.setattr(examples, "draw", lambda *_: b"jpeg")
+    yield Place(inputs, capsys, tmp_path, itertools.count())
+    os.chdir("/")
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+@cache
+def oracle(inputs: Path) -> Oracle:
+    return Oracle(inputs / "set" / "data.yaml")
+
+
+def _cases() -> Iterator[Any]:
+    for name, reader in READERS.items():
+        for label in reader.mutations():
+            marks = [pytest.mark.slow] if reader.slow and label not in FEW else []
+            yield pytest.param(name, label, marks=marks, id=f"{name}-{label}")
+
+
+@pytest.mark.parametrize("name", QUICK_FIRST)
+def test_reader__sound_files_are_read(place: Place, name: str) -> None:
+    reader = READERS[name]
+    text = place.expect(place.copy(*reader.needs, reader.file), *reader.line)
+    assert "Error" not in text or name.startswith(("resume", "compare "))  # which would train
+
+
+@pytest.mark.parametrize(("name", "label"), list(_cases()))
+def test_file__mutated(place: Place, name: str, label: str) -> None:
+    reader = READERS[name]
+    folder = place.copy(*reader.needs, reader.file)
+    reader.mutations()[label](folder / reader.file)
+    place.expect(folder, *reader.line)
+
+
+def _typed() -> Iterator[Any]:
+    """Some replaced values of each reader of plain data, others in the slow tests."""
+    for name in TYPED:
+        for number in range(SAMPLED * 30):
+            marks = [pytest.mark.slow] if number >= SAMPLED else []
+            yield pytest.param(name, number, marks=marks, id=f"{name}-{number}")
+
+
+@cache
+def _values(file: Path) -> list[tuple[str, str]]:
+    """The texts of a file with one value replaced, in an order drawn at random, and what was replaced."""
+    is_yaml = file.suffix == ".yaml"
+    plain = yaml.safe_load(file.read_text()) if is_yaml else json.loads(file.read_text())
+    write: Callable[[Any], str] = yaml.safe_dump if is_yaml else json.dumps
+    found = [(what, write(changed)) for what, changed in mutations.with_values(plain)]
+    random.Random(0).shuffle(found)
+    return found
+
+
+@pytest.mark.parametrize(("name", "number"), list(_typed()))
+def test_value__of_another_kind(place: Place, name: str, number: int) -> None:
+    reader = READERS[name]
+    values = _values(place.inputs / reader.file)
+    what, text = values[number % len(values)]
+    folder = place.copy(*reader.needs, reader.file)
+    (folder / reader.file).write_text(text)
+    place.expect(folder, *reader.line, what=what)
+
+
+@pytest.mark.parametrize("key", ["epochs", "data", "device", "batch", KEY])
+@pytest.mark.parametrize(
+    "value", [None, "many", -1, float("nan"), [], {"recipe": 3}, {"recipe": {}, "recipe_name": 3}, 10**30], ids=str
+)
+def test_resume__training_arguments_of_another_kind(place: Place, key: str, value: object) -> None:
+    folder = place.copy("set")
+    make_going(folder / "going", **{key: value})
+    place.expect(folder, *RESUME.line)
+
+
+@pytest.mark.parametrize(
+    ("line", "file"),
+    [
+        (CHECK.line, "set/images/val/001.png"),
+        (CHECK.line, "set/labels/val/001.txt"),
+        (("predict", "@student.pt", "@set/images/val", *DRAWN), "set/images/val/001.png"),
+        (("predict", "@student.pt", None, *DRAWN), "set/images/val/001.png"),
+        (("inspect", None, *PAIR, "--out", "drawn"), "set/images/val/001.png"),
+        (("data", "check", None), "set/data.yaml"),
+        (("recipes", "check", None), "recipe.yaml"),
+        (("predict", None, "@set/images/val", *DRAWN), "student.pt"),
+        (("eval", None, "--data", "@set/data.yaml", *CPU), "student.pt"),
+        (("eval", "@student.pt", "--data", None, *CPU), "set/data.yaml"),
+        (("report", None, "--out", "page.html", *CPU), "run"),
+        (("train", "--resume", None), "going"),
+        (("train", "--student", None, "--recipe", "bckd", "--data", "@set/data.yaml", *TRAIN), "student.yaml"),
+        (KITTI.line, "kitti/training/image_2/000001.png"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "stem", [stem if stem in ODD else pytest.param(stem, marks=pytest.mark.slow) for stem in STEMS]
+)
+def test_name__of_a_file(place: Place, stem: str, line: tuple[str | None, ...], file: str) -> None:
+    folder = place.copy("set", "recipe.yaml", "student.pt", "teacher.pt", "student.yaml", "run", "going", "kitti")
+    target = mutations.renamed(folder / file, STEMS[stem])
+    place.expect(folder, *(f"@{target.relative_to(folder)}" if word is None else word for word in line))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("name", QUICK_FIRST)
+def test_file__without_permission(place: Place, name: str) -> None:
+    reader = READERS[name]
+    folder = place.copy(*reader.needs, reader.file)
+    before = state_of(folder)
+    (folder / reader.file).chmod(0)
+    code, _, error = call(place.capsys, *(f"../in/{word[1:]}" if word[:1] == "@" else word for word in reader.line))
+    (folder / reader.file).chmod(0o644)
+    assert code in {0, 2}, error
+    assert "Traceback" not in error
+    assert {path: state_of(folder).get(path) for path in before} == before
+
+
+@pytest.mark.parametrize("name", [name for name, reader in READERS.items() if not reader.slow])
+@settings(
+    max_examples=3, deadline=None, derandomize=True, database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+@given(flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=16))
+@example(flips=[(0.0, 1)])
+def test_bytes__flipped(place: Place, name: str, flips: list[tuple[float, int]]) -> None:
+    reader = READERS[name]
+    folder = place.copy(*reader.needs, reader.file)
+    content = bytearray((folder / reader.file).read_bytes())
+    for share, mask in flips:
+        content[int(share * len(content))] ^= mask
+    (folder / reader.file).write_bytes(content)
+    place.expect(folder, *reader.line)
