@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -12,19 +11,10 @@ import pytest
 import torch
 from ultralytics.nn.tasks import ClassificationModel, DetectionModel, RTDETRDetectionModel, SegmentationModel
 
+from tests.helpers.attack import Attack
 from tests.helpers.models import CONFIGS, detector, save
 from yolokd.backend.checkpoints import find, load, load_detector, sha256
 from yolokd.errors import WeightsError
-
-
-class Attack:
-    """Runs a command where a plain unpickler would load it."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.marker}",)
 
 
 def test_find__a_path_is_taken_as_it_is(teacher_pt: Path) -> None:

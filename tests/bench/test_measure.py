@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.bench.test_models import CPU, recipe
+from tests.helpers.benching import CPU, recipe
 from tests.helpers.models import detector
 from yolokd.bench.measure import bench
 from yolokd.bench.models import Models, make_batch

@@ -9,24 +9,18 @@ import torch
 import yaml
 from ultralytics.nn.tasks import DetectionModel
 
+from tests.helpers.benching import CPU, recipe
 from tests.helpers.models import config, detector, save, training_args
 from yolokd.bench import models as bench_models
-from yolokd.bench.models import Models, Setting, make_batch, make_pair, make_student, open_models, read_setting
+from yolokd.bench.models import Models, make_batch, make_pair, make_student, open_models, read_setting
 from yolokd.errors import PairError, UserError, WeightsError
-from yolokd.recipe import Recipe
 from yolokd.training.run import resolve_recipe
-
-CPU = Setting(imgsz=64, batch=3, device=torch.device("cpu"), amp=False)
 
 
 def description(folder: Path, name: str, **changes: Any) -> str:
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**config("v8"), **changes}))
     return str(path)
-
-
-def recipe(name: str = "bckd", *overrides: str, **options: Any) -> Recipe:
-    return resolve_recipe(name, overrides, device="cpu", **options)
 
 
 def models(teacher: int = 3, student: int = 3) -> Models:

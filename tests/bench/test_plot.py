@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from tests.bench.test_results import cost, report
+from tests.helpers.benching import cost, report
 from yolokd.bench.plot import bars_of, draw, title_of
 
 

@@ -9,7 +9,7 @@ import cv2
 import pytest
 import yaml
 
-from tests.bench.test_results import report
+from tests.helpers.benching import report
 from tests.helpers.calling import Result, Run, call, fails, filled
 from tests.helpers.models import config, detector, save
 from yolokd.cli import bench

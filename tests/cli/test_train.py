@@ -11,7 +11,7 @@ import torch
 import yaml
 from ultralytics.nn.tasks import DetectionModel, SegmentationModel
 
-from tests.backend.test_checkpoints import Attack
+from tests.helpers.attack import Attack
 from tests.helpers.calling import Result, Run, call, fails, filled
 from tests.helpers.fixtures import make_data
 from tests.helpers.models import CONFIGS, detector, save

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.distillation.test_teacher_loss import ciou
+from tests.helpers.boxes import ciou
 from tests.helpers.models import FAMILIES, detector
 from tests.helpers.models import batch as image_batch
 from tests.helpers.taught import GRID, SIZE, boxes_of, crowded, encode, labeled, only, options, stock, taught

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.distillation.test_model import pair_of
 from tests.helpers.models import batch, detector
+from tests.helpers.teacher_student import pair_of
 from yolokd.bench.timer import peak_bytes
 from yolokd.distillation.loss_accumulator import LossAccumulator, settle
 from yolokd.distillation.model import TeacherStudent

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -14,29 +13,9 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils.loss import E2ELoss
 
 from tests.helpers.models import DUAL, FAMILIES, batch, detector
-from yolokd.backend.classes import match_classes
+from tests.helpers.teacher_student import pair, pair_of
 from yolokd.bench.timer import peak_bytes
-from yolokd.distillation.model import TeacherStudent
-from yolokd.distillation.state import build_distillation
 from yolokd.recipe import Recipe, Schedule, list_recipes, load_recipe
-from yolokd.teachers.detector import Teacher
-
-
-def pair_of(recipe: Recipe, student: Any, teacher: Any) -> TeacherStudent:
-    """Wire a pair as the trainer does."""
-    master = Teacher(teacher.eval())
-    match = match_classes(student.names, master.names, recipe.teacher.classes)
-    model = TeacherStudent(student, master, build_distillation(recipe, match))
-    model.train()
-    return model
-
-
-def pair(
-    losses: Mapping[str, Any], *, student: str = "v8", teacher: str = "v8", teacher_classes: int = 3
-) -> TeacherStudent:
-    recipe = Recipe.from_dict({"losses": dict(losses)})
-    return pair_of(recipe, detector(student), detector(teacher, width=0.25, classes=teacher_classes, seed=1))
-
 
 EVERYTHING: dict[str, Any] = {"bckd": {}, "ssim": {}, "ultralytics": {}}
 TERMS = ("bckd_cls", "bckd_box", "ssim", "ultralytics")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
-from tests.distillation.test_model import pair
 from tests.helpers.models import batch
+from tests.helpers.teacher_student import pair
 from yolokd.distillation.assignment import Assigned
 from yolokd.distillation.positives import DECAY, PositiveCounts
 

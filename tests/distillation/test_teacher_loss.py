@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.helpers.boxes import ciou
 from tests.helpers.taught import GRID, SIZE, crowded, labeled, only, stock, taught
 from yolokd.backend.heads import as_head
 from yolokd.distillation.teacher_loss import (
@@ -149,18 +150,6 @@ def test_distance_loss__linear_between_two_bins() -> None:
     logs = raw.view(4, 16).log_softmax(-1)  # wanted: 0.5, 0.5, 1.25, 1.25 cells
     expected = -(0.5 * logs[:2, :2].sum() + 0.75 * logs[2:, 1].sum() + 0.25 * logs[2:, 2].sum()) / 4
     assert at(4, [0, 0, 14, 14], raw) == pytest.approx(expected.item())
-
-
-def ciou(a: list[float], b: list[float]) -> float:
-    """Zheng et al. (AAAI 2020) by hand."""
-    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    inter = max(w, 0.0) * max(h, 0.0)
-    (wa, ha), (wb, hb) = (a[2] - a[0], a[3] - a[1]), (b[2] - b[0], b[3] - b[1])
-    iou = inter / (wa * ha + wb * hb - inter)
-    diagonal = (max(a[2], b[2]) - min(a[0], b[0])) ** 2 + (max(a[3], b[3]) - min(a[1], b[1])) ** 2
-    centers = ((a[0] + a[2] - b[0] - b[2]) ** 2 + (a[1] + a[3] - b[1] - b[3]) ** 2) / 4
-    v = 4 / math.pi**2 * (math.atan(wb / hb) - math.atan(wa / ha)) ** 2
-    return iou - centers / diagonal - (v * v / (1 - iou + v) if v else 0.0)
 
 
 def test_overlap__equals_complete_iou_by_hand() -> None:

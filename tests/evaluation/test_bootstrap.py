@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.evaluation.test_coco import _random
+from tests.helpers.coco_results import random_results
 from yolokd.evaluation.bootstrap import Matches, ap_interval
 from yolokd.evaluation.coco import score
 
@@ -27,7 +27,7 @@ def _drawn(truth: Record, found: list[Record], places: list[int]) -> tuple[Recor
 
 @pytest.mark.parametrize("seed", range(3))
 def test_ap__of_a_draw_is_cocos_on_the_images_written_out(seed: int) -> None:
-    truth, found = _random(seed, decimals=9)  # without equal scores, whose order is that of the images
+    truth, found = random_results(seed, decimals=9)  # without equal scores, whose order is that of the images
     places = np.random.default_rng(seed).integers(0, len(truth["images"]), len(truth["images"]))
     expected = score(*_drawn(truth, found, places.tolist())).summary["AP"]
     weights = np.bincount(places, minlength=len(truth["images"])).astype(float)
@@ -35,18 +35,18 @@ def test_ap__of_a_draw_is_cocos_on_the_images_written_out(seed: int) -> None:
 
 
 def test_ap__of_every_image_once_is_cocos() -> None:
-    truth, found = _random(0)
+    truth, found = random_results(0)
     once = np.ones(len(truth["images"]))
     assert Matches(truth, found).ap(once) == pytest.approx(score(truth, found).summary["AP"], abs=1e-9)
 
 
 def test_ap_interval__equal_detections_differ_by_nothing() -> None:
-    truth, found = _random(0)
+    truth, found = random_results(0)
     assert ap_interval(truth, found, copy.deepcopy(found), resamples=20) == (0.0, 0.0)
 
 
 def test_ap_interval__a_ruined_network_is_certainly_worse_and_the_other_way_round_better() -> None:
-    truth, found = _random(0)
+    truth, found = random_results(0)
     ruined = [{**d, "bbox": [d["bbox"][0] + 1000, *d["bbox"][1:]]} for d in found]
     low, high = ap_interval(truth, found, ruined, resamples=100)
     assert low < high < 0
@@ -57,7 +57,7 @@ def test_ap_interval__noise_on_few_images_is_not_certain_and_narrows_with_many()
     rng = np.random.default_rng(0)
     widths = []
     for images in (8, 120):
-        truth, found = _random(1, count=images)
+        truth, found = random_results(1, count=images)
         noisy = [{**d, "score": float(d["score"] + rng.normal(0, 0.3))} for d in found]
         again = [{**d, "score": float(d["score"] + rng.normal(0, 0.3))} for d in found]
         low, high = ap_interval(truth, noisy, again, resamples=300)
@@ -68,5 +68,5 @@ def test_ap_interval__noise_on_few_images_is_not_certain_and_narrows_with_many()
 
 
 def test_ap_interval__one_image_tells_nothing() -> None:
-    truth, found = _random(0, count=1)
+    truth, found = random_results(0, count=1)
     assert ap_interval(truth, found, []) == (-1.0, 1.0)

@@ -12,10 +12,9 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from tests.helpers.coco_results import Record, random_results
 from yolokd.errors import DataError
 from yolokd.evaluation.coco import METRICS, evaluate_json, per_class, score
-
-Record = dict[str, Any]
 
 
 def _oracle(truth: Record, found: list[Record]) -> tuple[dict[str, float], Any]:
@@ -29,40 +28,6 @@ def _oracle(truth: Record, found: list[Record]) -> tuple[dict[str, float], Any]:
         evaluation.accumulate()
         evaluation.summarize()
     return dict(zip(METRICS, evaluation.stats, strict=True)), evaluation.eval["precision"]
-
-
-def _random(seed: int, *, count: int = 40, decimals: int = 2) -> tuple[Record, list[Record]]:
-    """Crowds, objects of all sizes, duplicates, equal scores, images without objects, a class without objects."""
-    rng = np.random.default_rng(seed)
-    images = [{"id": int(i)} for i in rng.permutation(count * 3)[:count]]
-    annotations: list[Record] = []
-    found: list[Record] = []
-    for image in images:
-        for _ in range(int(rng.integers(0, 12))):
-            box = [*rng.uniform(0, 400, 2).tolist(), *np.exp(rng.uniform(2, 5.5, 2)).tolist()]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image["id"],
-                    "category_id": int(rng.choice([1, 3, 7])),
-                    "bbox": box,
-                    "area": box[2] * box[3] * float(rng.uniform(0.5, 1)),
-                    "iscrowd": int(rng.random() < 0.1),
-                }
-            )
-            for _ in range(int(rng.integers(0, 4))):
-                noise = rng.normal(0, 0.08, 4) * np.array([box[2], box[3], box[2], box[3]])
-                found.append(
-                    {
-                        "image_id": image["id"],
-                        "category_id": annotations[-1]["category_id"] if rng.random() < 0.9 else 7,
-                        "bbox": (np.array(box) + noise).tolist(),
-                        "score": round(float(rng.random()), decimals),
-                    }
-                )
-    rng.shuffle(found)
-    categories = [{"id": n, "name": f"class {n}"} for n in (7, 3, 1, 9)]
-    return {"images": images, "annotations": annotations, "categories": categories}, found
 
 
 def _small() -> tuple[Record, list[Record]]:
@@ -83,7 +48,7 @@ def _files(folder: Path, truth: object, found: object) -> tuple[Path, Path]:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("decimals", [1, 6])
 def test_evaluate_json__equals_pycocotools(tmp_path: Path, seed: int, decimals: int) -> None:
-    truth, found = _random(seed, decimals=decimals)
+    truth, found = random_results(seed, decimals=decimals)
     expected, _ = _oracle(truth, found)
     scores = evaluate_json(*_files(tmp_path, truth, found))
     assert tuple(scores) == METRICS
@@ -92,7 +57,7 @@ def test_evaluate_json__equals_pycocotools(tmp_path: Path, seed: int, decimals: 
 
 
 def test_evaluate_json__equals_pycocotools_with_more_than_100_detections(tmp_path: Path) -> None:
-    truth, found = _random(5, count=2)
+    truth, found = random_results(5, count=2)
     rng = np.random.default_rng(0)
     crowd = [{**d, "score": float(rng.random())} for d in found for _ in range(30)]
     scores = evaluate_json(*_files(tmp_path, truth, crowd))
@@ -116,7 +81,7 @@ def test_evaluate_json__equals_pycocotools_where_an_id_is_zero(tmp_path: Path) -
 
 
 def test_per_class__equals_pycocotools(tmp_path: Path) -> None:
-    truth, found = _random(7)
+    truth, found = random_results(7)
     _, precision = _oracle(truth, found)
     expected = {}
     for k, category in enumerate((1, 3, 7, 9)):
@@ -127,7 +92,7 @@ def test_per_class__equals_pycocotools(tmp_path: Path) -> None:
 
 
 def test_score__precision_at_iou_50_equals_pycocotools() -> None:
-    truth, found = _random(7)
+    truth, found = random_results(7)
     _, precision = _oracle(truth, found)
     curves = score(truth, found).precision50
     assert list(curves) == [1, 3, 7, 9]
@@ -155,7 +120,7 @@ def test_evaluate_json__no_objects_leave_everything_undefined(tmp_path: Path) ->
 
 
 def test_evaluate_json__missing_area_and_iscrowd_are_filled_in(tmp_path: Path) -> None:
-    truth, found = _random(8)
+    truth, found = random_results(8)
     for record in truth["annotations"]:
         record.update(area=record["bbox"][2] * record["bbox"][3], iscrowd=0)
     bare = copy.deepcopy(truth)
@@ -171,7 +136,7 @@ def test_evaluate_json__is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[s
 
 
 def test_score__takes_names_as_image_ids_and_leaves_its_input_alone() -> None:
-    truth, found = _random(9)
+    truth, found = random_results(9)
     expected, _ = _oracle(truth, found)
     named = copy.deepcopy(truth)
     for record in named["images"]:

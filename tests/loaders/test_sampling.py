@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -18,6 +17,7 @@ import torch
 import ultralytics.data.build as build
 from torch.utils.data import DistributedSampler
 
+from tests.helpers.batches import MIXED, Shown, shown
 from tests.helpers.fixtures import Pair, make_data
 from tests.helpers.models import training_args
 from yolokd.errors import UserError
@@ -27,22 +27,9 @@ from yolokd.loaders.sampling import sample_deterministically
 from yolokd.training.run import resume, start
 from yolokd.training.trainer import DistillTrainer
 
-MIXED = {"mosaic": 0.8, "mixup": 0.3, "cutmix": 0.3, "degrees": 10.0, "flipud": 0.3, "bgr": 0.3}
 EPOCHS = 3
 KEYS = [Key(image, epoch, EPOCHS) for epoch in range(2) for image in range(16)]
-Shown = tuple[str, str]  # name and digest of an image as it is trained on
 Epoch = list[list[Shown]]  # by batch
-
-
-def shown(batch: dict[str, Any]) -> list[Shown]:
-    """Names and digests of a batch's images with their labels."""
-    found = []
-    for number, file in enumerate(batch["im_file"]):
-        mine = batch["batch_idx"] == number
-        parts = (batch["img"][number], batch["bboxes"][mine], batch["cls"][mine])
-        content = b"".join(part.contiguous().numpy().tobytes() for part in parts)
-        found.append((Path(file).name, hashlib.sha256(content).hexdigest()))
-    return found
 
 
 # The loader

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from ultralytics.utils.patches import imread
 
-from tests.distillation.test_model import pair, pair_of
 from tests.helpers.models import DUAL, batch, detector
+from tests.helpers.teacher_student import pair, pair_of
 from tests.helpers.unlabeled import joined, make_images
 from yolokd.distillation.model import TeacherStudent
 from yolokd.errors import DataError, UserError

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.helpers.batches import MIXED, shown
 from tests.helpers.fixtures import Pair
 from tests.helpers.models import training_args
+from tests.helpers.runs import rows, stop_after
 from tests.helpers.unlabeled import make_images, state_of
-from tests.loaders.test_sampling import MIXED, shown
-from tests.training.test_trainer import rows, stop_after
 from yolokd.data.layout import images_of
 from yolokd.errors import DataError
 from yolokd.loaders.epoch_sampler import Key

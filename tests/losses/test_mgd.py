@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.helpers.pairs import LEVELS, build, check_maps, check_optimum, config, equal_step
+from tests.helpers.pairs import build, check_maps, check_optimum, config, equal_step, identity_generators
 from tests.helpers.steps import GRID, TEACHER_CHANNELS, make_step
 from yolokd.errors import ShapeError
 from yolokd.losses.mgd import MGD, MaskStream, random_mask, reconstruction_map
@@ -18,14 +18,6 @@ def numbers(seed: int = 0) -> torch.Generator:
 
 def mgd(ratio: float = 0.65, seed: int = 0, generator: str = "conv") -> MGD:
     return MGD(config(ratio=ratio, seed=seed, generator=generator))
-
-
-def identity_generators(parts: nn.ModuleDict, *names: str) -> None:
-    """Make both convolutions pass on what they get, so that positive features come out unchanged."""
-    for name in names:
-        for level in LEVELS:
-            for parameter in parts.get_submodule(f"{name}.{level}").parameters():
-                nn.init.dirac_(parameter) if parameter.ndim > 1 else nn.init.zeros_(parameter)
 
 
 def test_random_mask__hides_each_cell_on_its_own() -> None:

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.helpers.pairs import LEVELS, build, check_maps, check_optimum, config, equal_step
+from tests.helpers.pairs import LEVELS, build, check_maps, check_optimum, config, equal_step, identity_generators
 from tests.helpers.steps import GRID, TEACHER_CHANNELS, make_step
-from tests.losses.test_mgd import identity_generators
 from yolokd.errors import RunError, ShapeError
 from yolokd.losses.base import Requirements
 from yolokd.losses.bckd import score_gap

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.helpers.fixtures import Pair
-from tests.training.test_trainer import rows, stop_after
+from tests.helpers.runs import rows, stop_after
 from yolokd.backend.checkpoints import load
 from yolokd.training.run import resume, start
 from yolokd.training.settings import KEY

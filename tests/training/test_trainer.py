@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from ultralytics.nn.tasks import DetectionModel
 
 from tests.helpers.fixtures import Pair
 from tests.helpers.models import detector, save
+from tests.helpers.runs import rows, stop_after
 from yolokd.backend.checkpoints import load, load_detector, plain_copy, sha256
 from yolokd.errors import RunError, UserError
 from yolokd.locks import locked
@@ -29,26 +29,6 @@ from yolokd.training.settings import KEY
 from yolokd.training.trainer import LOCK, DistillTrainer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def rows(run: Path) -> list[dict[str, str]]:
-    with (run / "results.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, epoch: int, *, before_saving: bool = False) -> None:
-    """Break a run off in the given epoch: after its checkpoint, or between its csv row and its checkpoint."""
-    original = DistillTrainer.save_model
-
-    def save_model(self: DistillTrainer) -> bool:
-        if before_saving and self.epoch + 1 == epoch:
-            raise KeyboardInterrupt
-        saved = original(self)
-        if self.epoch + 1 == epoch:
-            raise KeyboardInterrupt
-        return saved
-
-    monkeypatch.setattr(DistillTrainer, "save_model", save_model)
 
 
 @pytest.fixture

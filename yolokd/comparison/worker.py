@@ -41,7 +41,9 @@ def main(folder: str, name: str, device: str, interrupted: str) -> None:
         if name == TEACHER:
             score_teacher(comparison, device or None)
         else:
-            run = next(run for run in comparison.runs if run.name == name)
+            run = next((run for run in comparison.runs if run.name == name), None)
+            if run is None:
+                raise UserError(f"'{folder}' has no run '{name}'.")
             train(comparison, run, device or None, keep_epochs=interrupted == "continue")
             score(comparison, run, device or None)
     except YolokdError as error:
@@ -143,4 +145,6 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 5:
+        sys.exit("Usage: python -m yolokd.comparison.worker FOLDER NAME DEVICE again|continue")
     main(*sys.argv[1:])

@@ -1,0 +1,73 @@
+"""The layout of the tests: they mirror the package, and what several of them need is in tests/helpers."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+PACKAGE = TESTS.parent / "yolokd"
+MODULES = {path.relative_to(TESTS).with_suffix("").as_posix(): path for path in TESTS.rglob("*.py")}
+BESIDE = {  # tests of no single module → why
+    "evaluation/test_odd_data": "evaluation as a whole, on data sets with unreadable files",
+    "initialization/test_first_weights": "student.init in whole runs",
+    "losses/test_ranks": "every loss in two processes",
+    "report/test_report": "the report as a whole, read as a reader does",
+    "test_docs": "README and docs",
+    "test_doctests": "the examples of the public functions",
+    "test_layout": "this file",
+    "test_mutated_files": "every reader of files, on mutated ones",
+    "training/test_methods_run": "whole runs of the methods with a state of their own",
+}
+
+
+def is_test(module: str) -> bool:
+    return module.rpartition("/")[2].startswith("test_")
+
+
+def mirrored(module: str) -> bool:
+    """Whether the package has the module that a test module is called after; a private one counts too."""
+    folder, _, name = module.rpartition("/")
+    name = name.removeprefix("test_")
+    return any((PACKAGE / folder / f"{mark}{name}.py").is_file() for mark in ("", "_"))
+
+
+def imported(text: str, here: tuple[str, ...]) -> set[str]:
+    """Names of all modules that a file imports, relative ones resolved, with the names that come from them."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = here[: len(here) - node.level] if node.level else ()
+            base = ".".join([*start, *([node.module] if node.module else [])])
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_modules__mirror_the_package_or_say_why_not() -> None:
+    alone = {module for module in MODULES if is_test(module) and not mirrored(module)}
+    assert alone == set(BESIDE)
+
+
+def test_modules__import_no_test_module() -> None:
+    tests = {f"tests.{module.replace('/', '.')}" for module in MODULES if is_test(module)}
+    for module, path in MODULES.items():
+        found = imported(path.read_text(encoding="utf-8"), ("tests", *module.split("/")))
+        assert not found & tests, module
+
+
+@pytest.mark.parametrize(
+    ("text", "module"),
+    [
+        ("import tests.losses.test_mgd", "tests.losses.test_mgd"),
+        ("from tests.losses import test_mgd", "tests.losses.test_mgd"),
+        ("def f():\n    from .test_mgd import numbers", "tests.losses.test_mgd"),
+        ("from ..bench.test_models import CPU", "tests.bench.test_models"),
+        ("from ..bench import test_models", "tests.bench.test_models"),
+    ],
+)
+def test_imported__finds_every_way_to_import(text: str, module: str) -> None:
+    assert module in imported(text, ("tests", "losses", "test_ssim"))
