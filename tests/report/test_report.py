@@ -180,7 +180,7 @@ def test_write__damaged_and_unfinished_runs_are_shown_as_such(
         "half is unfinished, 3 of 3 epochs; its score stands with the runs and counts in no mean.",
         "odd: train/kd_cwd is not finite in epoch 2 and 1 later.",
         "odd: train/kd_bckd_cls is 0 in every epoch: the term taught nothing.",
-        "odd: kd_bckd_cls pulled up to 40 times as hard at the neck as the detection loss.",
+        "odd: kd_bckd_cls had up to 40 times the detection loss's gradient at the neck.",
     ):
         assert words in anomaly_checks.text
     states = {row[0]: row for row in tables(page)[-1]}

@@ -9,6 +9,7 @@ import pytest
 from tests.helpers.making import make_comparison, make_run
 from yolokd.errors import UserError
 from yolokd.report.study import open_study, read_log
+from yolokd.training.events import Event, write_event
 
 
 def test_open_study__runs_keep_their_order_and_get_short_names(runs: list[Path]) -> None:
@@ -51,15 +52,13 @@ def test_open_study__runs_on_other_data_are_refused_by_fingerprint(tmp_path: Pat
         open_study([one, unknown])
 
 
-def test_read_log__warnings_and_the_end_of_a_run_that_failed(tmp_path: Path, runs: list[Path]) -> None:
+def test_read_log__events_and_the_end_of_a_run_that_failed(tmp_path: Path, runs: list[Path]) -> None:
     log = tmp_path / "a.log"
-    log.write_text(
-        "0%\r50%\rkd_pkd pulls 12 times as hard\nkd_pkd pulls 12 times as hard\n\x1b[31mno space left\x1b[0m\n\n"
-    )
-    assert read_log(log, "a", None) == [
-        "a: kd_pkd pulls 12 times as hard",
-        "a is not finished; its log ends with: no space left",
-    ]
+    log.write_text("0%\r50%\rbar\n\x1b[31mno space left\x1b[0m\n\n")
+    assert read_log(log, "a", None) == ["a is not finished; its log ends with: no space left"]
+    event = Event("gradient_ratio", "pkd", 3, 12.4)
+    write_event(runs[0], event)
     done = open_study(runs[:1]).runs["plain-0"]
-    assert read_log(log, "a", done) == ["a: kd_pkd pulls 12 times as hard"]
+    (found,) = read_log(log, "a", done)
+    assert found.startswith("a: kd_pkd has 12 times the detection loss's gradient at the neck (epoch 3)")
     assert read_log(tmp_path / "gone.log", "a", None) == []

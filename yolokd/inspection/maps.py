@@ -20,6 +20,7 @@ from yolokd.backend.api import DetectionModel, non_max_suppression, xywh2xyxy
 from yolokd.backend.classes import ClassMatch
 from yolokd.distillation.adversarial import frozen_statistics
 from yolokd.distillation.model import Look, TeacherStudent
+from yolokd.distillation.positives import PositiveCounts
 from yolokd.inspection.fourier import HeatMap, heat_map, moved_scores
 from yolokd.inspection.images import LabeledImage
 from yolokd.losses.base import Grid
@@ -118,6 +119,7 @@ class Inspector:
         student, teacher, batch = self.pair.student_model, self.pair.teacher_model, image.batch(self.device)
         images = batch["img"]
         self.pair.train()
+        self._run().counts = PositiveCounts({})  # those of this image alone, whatever was inspected before
         with frozen_statistics(student):
             seen = self.pair.look(batch, {term: 1.0 for term, gain in self.recipe.terms().items() if gain})
         heat = heat_map(moved_scores(teacher, images), images) if fourier else None

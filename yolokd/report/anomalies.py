@@ -10,7 +10,7 @@ from yolokd.report.formatting import percent
 from yolokd.report.runs import RunFolder
 from yolokd.report.scoring import ScoredImages, Scores
 from yolokd.report.study import Study
-from yolokd.training.trainer import RATIO_LIMIT
+from yolokd.training.events import RATIO_LIMIT
 
 SAME = 0.001  # AP; scoring again on another device may differ by less
 
@@ -49,7 +49,7 @@ def of_columns(run: RunFolder) -> Iterator[str]:
         if column.startswith("train/kd_") and values and not any(values):
             yield f"{column} is 0 in every epoch: the term taught nothing."
         if column.startswith("gradient/") and ratio > RATIO_LIMIT:
-            yield f"{column[9:]} pulled up to {ratio:.0f} times as hard at the neck as the detection loss."
+            yield f"{column[9:]} had up to {ratio:.0f} times the detection loss's gradient at the neck."
 
 
 def _of_arms(arms: Arms) -> Iterator[str]:

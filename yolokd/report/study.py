@@ -13,10 +13,10 @@ from yolokd.comparison.spec import FILE, Comparison, read
 from yolokd.errors import UserError
 from yolokd.inputs import read_text
 from yolokd.report.runs import UNKNOWN, RunFolder, is_run, read_run
+from yolokd.training.events import read_events
 from yolokd.training.task import chosen_classes
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f]")  # colors and bars of a terminal
-RATIO = re.compile(r"kd_\w+ pulls .*")  # the trainer's warning
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ def _open_comparison(folder: Path) -> Study:
 
 
 def read_log(log: Path, name: str, run: RunFolder | None) -> list[str]:
-    """Return the trainer's warnings in the log of a comparison's run, and how it ends if the run did not finish."""
+    """Return the events of a comparison's run, and how its log ends if the run did not finish."""
     try:
         text = read_text(log, errors="replace")
     except OSError:
         return []
     lines = [CONTROL.sub("", line.rpartition("\r")[2]).strip() for line in text.splitlines()]
-    found = [f"{name}: {ratio}" for ratio in dict.fromkeys(m for line in lines for m in RATIO.findall(line))]
+    found = [] if run is None else [f"{name}: {event}." for event in read_events(run.folder)]
     if (run is None or run.state != "finished") and (last := next((line for line in reversed(lines) if line), "")):
         found.append(f"{name} is not finished; its log ends with: {last[:300]}")
     return found

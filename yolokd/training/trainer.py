@@ -37,10 +37,10 @@ from yolokd.loaders.unlabeled import FILES, IMAGES
 from yolokd.loaders.unlabeled_loader import UnlabeledStream, stream_beside
 from yolokd.locks import locked
 from yolokd.training import run_files as records
+from yolokd.training.events import RATIO_LIMIT, Event, write_event
 from yolokd.training.settings import KEY, RunSettings
 
 LOCK = "yolokd-data.lock"  # in Ultralytics' settings folder
-RATIO_LIMIT = 10  # times the detection loss's gradient at the neck, above which a term is warned of
 
 
 class DistillTrainer(DetectionTrainer):
@@ -352,7 +352,6 @@ def _end_epoch(trainer: DistillTrainer) -> None:
         for term, ratio in distillation.gradient_ratios().items():
             if ratio > RATIO_LIMIT and term not in trainer.warned:
                 trainer.warned.add(term)
-                LOGGER.warning(
-                    f"kd_{term} pulls {ratio:.0f} times as hard at the neck as the detection loss; lower its gain, or "
-                    f"set it to auto."
-                )
+                event = Event("gradient_ratio", term, trainer.epoch + 1, ratio)
+                write_event(trainer.save_dir, event)
+                LOGGER.warning(f"{event}.")
