@@ -73,7 +73,7 @@ def test_export__writes_beside_the_checkpoint_and_compares(tmp_path: Path) -> No
     report = yolokd.export(weights, format="torchscript", imgsz=64)
     assert Path(report.path) == tmp_path / "small.torchscript"
     assert Path(report.path).stat().st_size > 10_000
-    assert report.precision == "fp32"
+    assert report.precision == "float32"
     assert report.parity is not None
     assert report.parity.box_px < 0.01
     with pytest.raises(UserError, match="'nonsense'"):
