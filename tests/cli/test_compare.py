@@ -60,7 +60,7 @@ def imitation(monkeypatch: pytest.MonkeyPatch) -> Imitation:
     """No training: each run leaves its results at once."""
     found = Imitation()
     monkeypatch.setattr(comparison_run, "PAUSE", 0)
-    monkeypatch.setattr(comparison_run, "carry_out", partial(comparison_run.execute, launch=found))
+    monkeypatch.setattr(comparison_run, "execute", partial(comparison_run.execute, launch=found))
     return found
 
 

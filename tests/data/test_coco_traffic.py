@@ -105,7 +105,7 @@ def test_prepare__counts_are_written_and_told(src: Path, tmp_path: Path) -> None
     assert (written["cut"], written["without_area"]) == (1, [5001])
     crowds = sum(written["crowds"].values())
     assert crowds > 0
-    assert f"train: {written['pictures']} of COCO's 30 images hold traffic." in found.notes
+    assert f"train: {written['images']} of COCO's 30 images hold traffic." in found.notes
     assert f"train: {crowds} crowds are no labels; eval ignores detections in them, as COCO does." in found.notes
     assert "train: 1 boxes without an area are no labels, such as annotation 5001." in found.notes
     assert "train: 1 boxes reached beyond their image and were cut at its border." in found.notes

@@ -68,7 +68,7 @@ def test_prepare__another_request_or_a_source_that_has_changed_is_refused(src: P
     before = sorted(out.rglob("*"))
     with pytest.raises(DataError, match=r"prepared differently \(classes; see '.*kitti\.json'\)"):
         prepare(src, out, classes="Car=vehicle,Van=car")
-    with pytest.raises(DataError, match=r"prepared differently \(split, seed, images, contents;"):
+    with pytest.raises(DataError, match=r"prepared differently \(split, seed, pictures, contents;"):
         prepare(src, out, split="random")
     (src / "training" / "label_2" / "000003.txt").write_text(kitti.line("Car", (20, 10, 100, 61)))
     with pytest.raises(DataError, match=r"prepared differently \(contents;"):

@@ -61,7 +61,7 @@ def make_run(
         "teacher": None if teacher is None else str(teacher),
         "teacher_sha256": None if teacher is None else sha256(teacher),
         "student": "student.yaml",
-        "student_initialization": "from scratch",
+        "student_initialisation": "from scratch",
         "data": str(data),
         "data_fingerprint": print_of(data) if digest is None else digest,
         "seed": seed,

@@ -97,7 +97,7 @@ def test_init__another_family_is_refused_and_auto_goes_on(
 def test_init__is_recorded(tiny_pair: Pair) -> None:
     run = start(tiny_pair.plan(overrides=["student.init=auto"], epochs=1))
     provenance = json.loads((run / "provenance.json").read_text())
-    assert provenance["student_initialization"].startswith("a part of the teacher's weights")
+    assert provenance["student_initialisation"].startswith("a part of the teacher's weights")
 
 
 def test_init__without_losses_begins_alike(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_init__without_losses_trains_as_plain_training_does(tiny_pair: Pair) -> 
     assert "kd_" not in (run / "results.csv").read_text()
     provenance = json.loads((run / "provenance.json").read_text())
     assert provenance["teacher"] == str(tiny_pair.teacher)
-    assert provenance["student_initialization"].startswith("a part of the teacher's weights")
+    assert provenance["student_initialisation"].startswith("a part of the teacher's weights")
 
 
 def test_init__without_losses_goes_on_where_it_stopped(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -296,7 +296,7 @@ def test_import__brings_in_neither_torch_nor_ultralytics() -> None:
 def test_list_recipes__an_installed_wheel_carries_them(tmp_path: Path) -> None:
     # the layout that pyproject.toml asks for: recipes/ becomes yolokd/recipe/shipped
     assert 'recipes = "yolokd/recipe/shipped"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    for part in ("__init__.py", "api.py", "errors.py", "inputs.py"):
+    for part in ("__init__.py", "api.py", "errors.py", "inputs.py", "version.py"):
         (tmp_path / "yolokd").mkdir(exist_ok=True)
         shutil.copy(ROOT / "yolokd" / part, tmp_path / "yolokd")
     shutil.copytree(ROOT / "yolokd" / "recipe", tmp_path / "yolokd" / "recipe")

@@ -87,7 +87,7 @@ def test_write__names_that_want_to_be_markup_stay_text(drawn: Pages) -> None:
 
 def test_write__charts_for_light_and_dark_pages(drawn: Pages) -> None:
     page, _, html = drawn
-    elements = page.all("image")
+    elements = page.all("picture")
     assert len(elements) >= 12
     files = [file.read_bytes() for file in html.with_name("r_files").glob("*.svg")]
     for element in elements:

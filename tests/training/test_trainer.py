@@ -49,7 +49,7 @@ def test_start__leaves_a_plain_student_with_recipe_and_provenance(tiny_pair: Pai
     provenance = json.loads((run / "provenance.json").read_text())
     assert provenance["teacher_sha256"] == before == sha256(tiny_pair.teacher)
     assert provenance["seed"] == 7
-    assert provenance["student_initialization"] == "from scratch"
+    assert provenance["student_initialisation"] == "from scratch"
     assert {"command", "versions", "data_fingerprint"} <= provenance.keys()
     assert resolve_recipe(run / "recipe.yaml").losses == resolve_recipe("bckd_ssim").losses
     assert (run / "results.png").stat().st_size > 10_000

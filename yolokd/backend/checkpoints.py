@@ -24,6 +24,26 @@ Spec = str | Path
 PAIRS = ("yolokd.engine.model.TeacherStudent", "yolokd.distillation.model.TeacherStudent")
 
 
+class SavedPair(DistillationModel):
+    """A student with the trainable parts of its losses, as checkpoints of unfinished runs hold them: without teacher.
+
+    The class that trains is below it; what is read from a file needs no more than this one.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the teacher out of copies and checkpoints."""
+        state = self.__dict__.copy()
+        state["_modules"] = {**self._modules, "teacher_model": None}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore without the parent's hooks, which are not used here."""
+        self.__dict__.update(state)
+
+    def _remove_feature_hooks(self) -> None:
+        """Nothing to remove: neck features come with the head's raw output, assignments from short-lived hooks."""
+
+
 def is_yaml(spec: Spec) -> bool:
     """Whether `spec` names a model description (from scratch) rather than a checkpoint."""
     return Path(spec).suffix.lower() in {".yaml", ".yml"}
@@ -157,12 +177,9 @@ def sha256(path: Path) -> str:
 
 
 def register_own_classes() -> None:
-    """Let the loaders read the pair of teacher and student that checkpoints of unfinished runs hold, of all versions.
-
-    The class itself is not needed: what the file holds of it is that of its base class, which Ultralytics knows.
-    """
-    torch.serialization.add_safe_globals([(DistillationModel, name) for name in PAIRS])
+    """Let the loaders read the pair that checkpoints of unfinished runs hold, whatever version wrote them."""
+    torch.serialization.add_safe_globals([(SavedPair, name) for name in PAIRS])
     module, _, name = PAIRS[0].rpartition(".")
     if module not in sys.modules:  # for the unrestricted loader, which imports what a file names
         sys.modules[module] = ModuleType(module)
-        setattr(sys.modules[module], name, DistillationModel)
+        setattr(sys.modules[module], name, SavedPair)

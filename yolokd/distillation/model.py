@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yolokd.backend.api import DetectionModel, DistillationModel, copy_attr
+from yolokd.backend.api import DetectionModel, copy_attr
+from yolokd.backend.checkpoints import SavedPair
 from yolokd.backend.heads import grid_of, neck_features, read_head
 from yolokd.distillation.adversarial import Examples
 from yolokd.distillation.assignment import branch_criteria, watch
@@ -47,7 +48,7 @@ class Look:
         return grid_of(self.features)
 
 
-class TeacherStudent(DistillationModel):
+class TeacherStudent(SavedPair):
     """A student that trains under a frozen teacher.
 
     Attributes:
@@ -71,17 +72,7 @@ class TeacherStudent(DistillationModel):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave teacher and run-time state out of copies and checkpoints."""
-        state = self.__dict__.copy()
-        state["_modules"] = {**self._modules, "teacher_model": None}
-        state["distillation"] = None
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore without the parent's hooks, which this class does not use."""
-        self.__dict__.update(state)
-
-    def _remove_feature_hooks(self) -> None:
-        """Nothing to remove: neck features come with the head's raw output, assignments from short-lived hooks."""
+        return {**super().__getstate__(), "distillation": None}
 
     def loss(self, batch: dict[str, Any], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the detection loss with one value per distillation term appended, and the items to log.

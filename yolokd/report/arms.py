@@ -171,7 +171,7 @@ def _identity(run: RunFolder) -> str:
     recipe = {**run.recipe, "train": {}, "summary": ""}
     with suppress(RecipeError):  # of another version of yolokd: as it is written
         recipe = Recipe.from_dict(recipe).to_dict()
-    start = run.provenance.get("student_initialization")
+    start = run.provenance.get("student_initialisation")
     parts = [run.student, start, run.recipe_name, recipe, run.teacher_sha256, budget(run)]
     return json.dumps(parts, sort_keys=True, default=str)
 

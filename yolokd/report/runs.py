@@ -23,7 +23,7 @@ ARGUMENTS: Kinds = {
 }  # fmt: skip
 PROVENANCE: Kinds = {
     "recipe": str, "teacher": (str, NONE), "teacher_sha256": (str, NONE), "student": str, "data": str, "versions": dict,
-    "student_initialization": str, "data_fingerprint": str, "seed": int, "command": str,
+    "student_initialisation": str, "data_fingerprint": str, "seed": int, "command": str,
 }  # fmt: skip
 RECIPE: Kinds = {"teacher": (dict, NONE), "losses": (dict, NONE)}
 AID: Kinds = {"mean_weight": (int, float, NONE), "instances": (int, float)}

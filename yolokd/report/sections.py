@@ -174,7 +174,7 @@ def each_run(study: Study, arms: Arms, scores: Scores) -> Section:
 
 
 def _origin(run: RunFolder, finding: Finding | None) -> str:
-    keys = ("teacher", "teacher_sha256", "student", "student_initialization", "data", "data_fingerprint", "seed")
+    keys = ("teacher", "teacher_sha256", "student", "student_initialisation", "data", "data_fingerprint", "seed")
     origin = {key: run.provenance.get(key, UNKNOWN) for key in keys}
     budget = {key: run.arguments.get(key, UNKNOWN) for key in ("epochs", "imgsz", "batch", "optimizer", "lr0")}
     plain = {

@@ -204,4 +204,4 @@ def _identity(found: Unlabeled, before: Mapping[str, Any]) -> str:
 
 def _digest(splits: Mapping[str, Sequence[Path]], before: str) -> str:
     """The fingerprint to compare with an earlier one."""
-    return fingerprint(splits)
+    return fingerprint(splits, like=before)

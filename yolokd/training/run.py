@@ -184,7 +184,7 @@ def _finish(interrupted: Interrupted) -> Path:
 def _provenance(plan: Plan) -> dict[str, Any]:
     return {
         "student": plan.student.spec,
-        "student_initialization": _initialization(plan),
+        "student_initialisation": _initialization(plan),
         "data": str(plan.data.yaml_path.absolute()),
         "data_fingerprint": fingerprint(plan.data.splits),
         "data_splits": records.split_identities(plan.data.splits),
