@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -172,10 +173,12 @@ def test_state__projector_holds_plain_torch_modules_only() -> None:
 def test_autocast__terms_do_not_depend_on_it() -> None:
     model = pair({"ssim": {}, "bckd": {}}).train()
     images = batch()
+    _, expected = model(images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, items = model(images)
+        _, items = model(images)
     assert all(v.dtype == torch.float32 for v in items.values())
-    assert torch.isfinite(loss).all()
+    for term in ("kd_ssim", "kd_bckd_cls", "kd_bckd_box"):  # the networks before them run in 8 bits of precision
+        assert float(items[term]) == pytest.approx(float(expected[term]), rel=0.05), term
 
 
 def test_loss__an_empty_batch_of_objects_is_fine() -> None:
@@ -184,8 +187,12 @@ def test_loss__an_empty_batch_of_objects_is_fine() -> None:
     empty.update(batch_idx=torch.zeros(0), cls=torch.zeros(0, 1), bboxes=torch.zeros(0, 4))
     loss, items = model(empty)
     loss.sum().backward()
-    assert torch.isfinite(loss).all()
-    assert float(items["kd_bckd_cls"]) > 0
+    assert [float(items[name]) for name in ("box_loss", "dfl_loss")] == [0, 0]
+    assert float(items["cls_loss"]) > 0
+    assert all(float(items[f"kd_{term}"]) > 0 for term in ("bckd_cls", "ssim"))
+    first = next(model.student_model.parameters())
+    assert first.grad is not None
+    assert 0 < float(first.grad.abs().sum()) < float("inf")
 
 
 def test_gradient__reaches_the_student_through_each_term_alone() -> None:
@@ -200,13 +207,15 @@ def test_gradient__reaches_the_student_through_each_term_alone() -> None:
 RECIPES = [name for name in list_recipes() if load_recipe(name).terms()]
 
 
-@pytest.mark.parametrize("student", ["v8", "11", "26"])
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    ("name", "student"),
+    [  # ld is defined on box distributions, which 26 does not have: refused before the run
+        (name, family) for name in RECIPES for family in ("v8", "11", "26") if (name, family) != ("ld", "26")
+    ],
+)
 def test_recipes__each_takes_a_step_on_each_family(name: str, student: str) -> None:
     teacher = "26" if student == "26" else "v8"
     recipe = load_recipe(name)
-    if name == "ld" and student == "26":
-        return  # defined on box distributions only; refused before the run
     model = pair_of(recipe, detector(student), detector(teacher, width=0.25, seed=1))
     before = {k: v.clone() for k, v in model.state_dict().items() if "running" in k or "teacher" in k}
     statistics = [m.num_batches_tracked.clone() for m in batch_norms(model.student_model)]
@@ -224,6 +233,12 @@ def test_recipes__each_takes_a_step_on_each_family(name: str, student: str) -> N
     assert all(int(b) - int(a) == 1 for a, b in zip(statistics, after, strict=True))
 
 
+# Their slope does not fall with the difference, and the teacher's folded layers round otherwise than the student's;
+# that it is zero at equality to the last bit, the tests of these losses check.
+KINKED = {"bckd_cls", "fbkd_feature", "fgd", "fgd_channel"}
+PROJECTED = {"fbkd_spatial", "fbkd_relation", "fbkd_channel"}  # their adapters stand between student and teacher
+
+
 @pytest.mark.parametrize("name", [n for n in RECIPES if n not in {"ultralytics", "mgd", "samkd", "everything"}])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_recipes__zero_and_no_pull_where_student_equals_teacher(name: str, weighted: bool) -> None:
@@ -232,16 +247,30 @@ def test_recipes__zero_and_no_pull_where_student_equals_teacher(name: str, weigh
     content["augment"] = {}
     if weighted:
         content["weighting"] = {"aid": {"alpha": 0.1}}
-    student = detector("v8", seed=3)
-    model = pair_of(Recipe.from_dict(content), student, copy.deepcopy(student).eval())
-    for module in batch_norms(model.student_model):
-        module.eval()  # the teacher normalizes by its running statistics
-    _, items = model(batch())
-    assert model.distillation is not None
-    projected = {"fbkd_spatial", "fbkd_relation", "fbkd_channel"}
-    values = {term: float(items[f"kd_{term}"]) for term in model.terms if term not in projected}
-    gains = {term: model.distillation.strength(term, 1.0) for term in model.terms}
-    assert all(value <= 1e-5 * max(gains[term], 1.0) for term, value in values.items()), values
+    values: list[dict[str, float]] = []
+    pulls: list[dict[str, float]] = []
+    for seed in (3, 4):  # the same weights, and others
+        model = pair_of(Recipe.from_dict(content), detector("v8", seed=3), detector("v8", seed=seed))
+        for module in batch_norms(model.student_model):
+            module.eval()  # the teacher normalizes by its running statistics
+        loss, items = model(batch())
+        terms = [term for term in model.terms if term not in PROJECTED]
+        parameters = [p for p in model.student_model.parameters() if p.requires_grad]
+        values.append({term: float(items[f"kd_{term}"]) for term in terms})
+        pulls.append(
+            {
+                term: norm(torch.autograd.grad(loss[3 + index], parameters, retain_graph=True, allow_unused=True))
+                for index, term in enumerate(model.terms)
+                if term in terms
+            }
+        )
+    assert all(values[0][term] <= 1e-3 * values[1][term] for term in terms), values
+    assert all(pulls[0][term] <= 1e-3 * pulls[1][term] for term in terms if term not in KINKED), pulls
+
+
+def norm(gradients: Sequence[Tensor | None]) -> float:
+    """Length of the gradients as one vector."""
+    return float(torch.stack([g.square().sum() for g in gradients if g is not None]).sum().sqrt())
 
 
 @pytest.mark.parametrize(
@@ -250,9 +279,9 @@ def test_recipes__zero_and_no_pull_where_student_equals_teacher(name: str, weigh
 def test_everything__takes_a_step_across_families(student: str, teacher: str) -> None:
     recipe = load_recipe("everything")
     model = pair_of(recipe, detector(student), detector(teacher, width=0.25, seed=1))
-    loss, _ = model(batch())
-    loss.sum().backward()
-    assert torch.isfinite(loss).all()
+    _, items = model(batch())
+    values = {term: float(items[f"kd_{term}"]) for term in recipe.terms()}
+    assert all(0 < value < float("inf") for value in values.values()), values
 
 
 def test_auto__gain_holds_the_gradient_at_its_share() -> None:

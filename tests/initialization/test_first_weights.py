@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from tests.helpers.fixtures import Pair
 from tests.helpers.models import detector, save
 from tests.helpers.unlabeled import make_images
-from yolokd.backend.checkpoints import load_detector
+from yolokd.backend.checkpoints import load, load_detector
 from yolokd.backend.classes import match_classes
 from yolokd.backend.descriptions import from_yaml
 from yolokd.errors import RunError, UserError
@@ -118,19 +119,31 @@ def test_init__without_losses_trains_as_plain_training_does(tiny_pair: Pair) -> 
 
 
 def test_init__without_losses_goes_on_where_it_stopped(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = start(tiny_pair.plan("init", ["train.name=whole"], epochs=2))
+    """A resumed run starts from the checkpoint, which holds 16 bits, bit by bit, and not from the teacher once more."""
+    seen: dict[str, Tensor] = {}
 
     def stop(self: DistillTrainer) -> None:
+        seen.update({key: value.clone() for key, value in self.model.state_dict().items()})
         if self.epoch == 1:
             raise ValueError("stopped by the test")
 
     with monkeypatch.context() as patch:
         patch.setattr(DistillTrainer, "_model_train", stop)
         with pytest.raises(RunError, match="stopped by the test"):
-            start(tiny_pair.plan("init", ["train.name=parts"], epochs=2))
-    parts = resume(str(tiny_pair.runs / "parts"))
-    first, second = (load_detector(run / "weights" / "last.pt").float().state_dict() for run in (whole, parts))
-    torch.testing.assert_close(first, second, rtol=1e-2, atol=1e-3)  # checkpoints hold 16 bits
+            start(tiny_pair.plan("init", epochs=2))
+        run = tiny_pair.runs / "init"
+        copy = shutil.copytree(run, tiny_pair.runs / "copy")
+        saved = load(run / "weights" / "last.pt")[0].state_dict()
+        with pytest.raises(RunError, match="stopped by the test"):
+            resume(str(copy))
+    assert saved.keys() == seen.keys()
+    assert all(torch.equal(saved[key].to(value.dtype), value) for key, value in seen.items())
+    first, second = (
+        load_detector(resume(str(folder)) / "weights" / "last.pt").state_dict()
+        for folder in (run, shutil.copytree(copy, tiny_pair.runs / "again"))
+    )
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not torch.equal(first[LAYER], saved[LAYER].to(first[LAYER].dtype))
 
 
 def test_init__needs_a_teacher(tiny_pair: Pair) -> None:

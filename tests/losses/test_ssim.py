@@ -55,7 +55,10 @@ def test_blur_matrix__taps_of_the_paper() -> None:
 def test_ssim_loss_map__identical_maps_give_exactly_zero(dtype: torch.dtype, normalize: Any) -> None:
     x = uniform(2, 3, 12, 14, dtype=dtype)
     x[:, 1], x[:, 2, :, 6:] = 0.37, 0  # a channel and an area without any structure
-    assert not ssim_loss_map(x, x.clone(), normalize=normalize).any()
+    loss = ssim_loss_map(x.requires_grad_(), x.detach().clone(), normalize=normalize)
+    assert not loss.any()
+    size = gradient(ssim_loss_map(x, uniform(2, 3, 12, 14, dtype=dtype), normalize=normalize), x).norm()
+    assert gradient(loss, x).norm() <= 1e-5 * size if dtype == torch.float32 else 1e-12 * size
 
 
 def test_ssim_map__constants_differ_in_luminance_only() -> None:

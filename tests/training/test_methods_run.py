@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 
@@ -73,3 +74,30 @@ def test_gain_zero__runs_no_teacher(tiny_pair: Pair, monkeypatch: pytest.MonkeyP
     run = start(tiny_pair.plan("bckd", ["losses.bckd.cls=0", "losses.bckd.box=0"], epochs=1))
     assert not calls
     assert float(rows(run)[0]["train/kd_bckd_cls"]) == 0
+
+
+@pytest.mark.parametrize(("gain", "expected"), [("1.0e-3", 0), ("1.0e+5", 1)])
+def test_log__a_term_of_too_large_a_gradient_is_warned_of_once(tiny_pair: Pair, gain: str, expected: int) -> None:
+    messages: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.WARNING:
+                messages.append(record.getMessage())
+
+    handler = Collect()
+    logger = logging.getLogger("ultralytics")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)
+    try:
+        run = start(tiny_pair.plan("ssim", [f"losses.ssim.gain={gain}", "balance.log=true", "balance.every=1"]))
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+    ratios = [float(row["gradient/kd_ssim"]) for row in rows(run)]
+    assert len(ratios) == 3
+    assert all((ratio > 10) == bool(expected) for ratio in ratios)
+    found = [message for message in messages if "kd_ssim" in message]
+    assert len(found) == expected
+    assert all("lower its gain" in message and f" {ratios[0]:.0f} times" in message for message in found)

@@ -36,6 +36,12 @@ def sample_rule(boxes_wh: npt.ArrayLike | Tensor) -> Literal["noise", "crop"]:
 
     Raises:
         ShapeError: The sizes are not (N, 2).
+
+    Example:
+        >>> sample_rule([[20, 30], [10, 10]])
+        'noise'
+        >>> sample_rule([[20, 30], [100, 50]])
+        'crop'
     """
     sizes = np.asarray(boxes_wh.detach().cpu().double() if isinstance(boxes_wh, Tensor) else boxes_wh, dtype=np.float64)
     if sizes.size and (sizes.ndim != 2 or sizes.shape[1] != 2):
@@ -134,6 +140,13 @@ def adversarial(
 
     Raises:
         ShapeError: The images are not 4D.
+
+    Example:
+        >>> import torch
+        >>> images = torch.full((1, 3, 2, 2), 0.5)
+        >>> found = adversarial(images, lambda x: x.sum((1, 2, 3)), eps=8, step=2, steps=3)
+        >>> round(255 * (found - images).max().item(), 3)
+        6.0
     """
     if images.ndim != 4:
         raise ShapeError(f"images must have shape (B, 3, H, W), got {tuple(images.shape)}")

@@ -48,6 +48,20 @@ def evaluate_json(ground_truth: str | Path, detections: str | Path) -> dict[str,
     Raises:
         DataError: A file is missing or no JSON, an entry lacks a key or holds a number that is not finite, or a
             detection belongs to an image or class that the ground truth does not have.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> box = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 40, 40]}
+        >>> truth = {"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": [{"id": 1, **box}]}
+        >>> with TemporaryDirectory() as folder:
+        ...     paths = Path(folder) / "truth.json", Path(folder) / "found.json"
+        ...     for path, content in zip(paths, (truth, [{**box, "score": 0.9}])):
+        ...         _ = path.write_text(json.dumps(content))
+        ...     scores = evaluate_json(*paths)
+        >>> round(scores["AP"], 4), scores["APs"], round(scores["APm"], 4)
+        (1.0, -1.0, 1.0)
     """
     return score(_load(ground_truth, "ground truth"), _load(detections, "detections")).summary
 

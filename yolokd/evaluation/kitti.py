@@ -43,6 +43,12 @@ def evaluate(
         ShapeError: The two lists differ in length.
         DataError: A detection without a finite score.
         ValueError: Unknown metric.
+
+    Example:
+        >>> truth = [[Box("Car", (0, 0, 100, 50))] for _ in range(50)]
+        >>> found = [[Box("Car", (0, 0, 100, 50), score=0.9)] for _ in range(50)]
+        >>> evaluate(truth, found)["Car"]
+        {'easy': 100.0, 'moderate': 100.0, 'hard': 100.0}
     """
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {metric!r}")
@@ -96,6 +102,19 @@ def evaluate_folders(
     Raises:
         DataError: A folder or label file is missing, there is no label file, or a line is malformed.
         ValueError: Unknown metric.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> line = "Car 0.00 0 -1.57 0.00 0.00 100.00 50.00 1.5 1.6 3.9 1.0 1.5 13.2 1.6"
+        >>> with TemporaryDirectory() as folder:
+        ...     for name, text in (("labels", line), ("results", line + " 0.9")):
+        ...         (Path(folder) / name).mkdir()
+        ...         for image in range(50):
+        ...             _ = (Path(folder) / name / f"{image:06}.txt").write_text(text)
+        ...     scores = evaluate_folders(Path(folder) / "labels", Path(folder) / "results")
+        >>> scores["Car"]["easy"]
+        100.0
     """
     labels, results = Path(label_dir), Path(result_dir)
     for folder in (labels, results):

@@ -23,6 +23,11 @@ def aid_weight(teacher_loss: Tensor, *, alpha: float = 0.1) -> Tensor:
 
     Raises:
         ValueError: `alpha` is negative.
+
+    Example:
+        >>> import torch
+        >>> aid_weight(torch.tensor([0.0, 10.0, 20.0]))
+        tensor([1.0000, 0.3679, 0.1353])
     """
     if alpha < 0:
         raise ValueError(f"alpha must be at least 0, got {alpha}")

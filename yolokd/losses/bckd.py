@@ -41,6 +41,13 @@ def score_gap(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
 
     Raises:
         ShapeError: The two differ in shape or are not 3D.
+
+    Example:
+        >>> import torch
+        >>> student = torch.tensor([[[0.0, 0.0]]])
+        >>> teacher = torch.tensor([[[0.0, 2.0]]])
+        >>> round(score_gap(student, teacher).item(), 4)
+        0.3808
     """
     student, teacher = as_pair(student_logits, teacher_logits, rank=3)
     return student.sigmoid().sub_(teacher.sigmoid()).abs_().amax(-1)
@@ -65,6 +72,13 @@ def bckd_cls_map(
     Raises:
         ShapeError: The two differ in shape or are not 3D.
         ValueError: `beta` is negative.
+
+    Example:
+        >>> import torch
+        >>> student = torch.full((1, 1, 1), 3.0).log()  # p = 3/4
+        >>> teacher = torch.zeros(1, 1, 1)  # p = 1/2
+        >>> round(bckd_cls_map(student, teacher).item(), 4)
+        0.2092
     """
     return _cls_map_and_gap(student_logits, teacher_logits, beta, detach_weight)[0]
 
@@ -129,6 +143,13 @@ def bckd_box_map(
     Raises:
         ShapeError: The boxes differ in shape or are not (B, A, 4), or the gap does not fit them.
         ValueError: `iou` is an unknown word.
+
+    Example:
+        >>> import torch
+        >>> student = torch.tensor([[[0.0, 0.0, 2.0, 2.0]]])
+        >>> teacher = torch.tensor([[[0.0, 0.0, 2.0, 1.0]]])
+        >>> bckd_box_map(student, teacher, torch.tensor([[0.5]]))
+        tensor([[0.2500]])
     """
     known(iou, ("giou", "iou"), "iou")
     student, teacher = as_pair(student_boxes, teacher_boxes, rank=3)

@@ -32,6 +32,14 @@ def cwd_map(student: Tensor, teacher: Tensor, *, tau: float = 1.0) -> Tensor:
     Raises:
         ShapeError: The two maps differ in shape.
         ValueError: `tau` is not above 0.
+
+    Example:
+        >>> import torch
+        >>> student = torch.zeros(1, 1, 1, 2)  # 1 : 1
+        >>> teacher = torch.tensor([[[[1.0, 3.0]]]]).log()  # 1 : 3
+        >>> loss = cwd_map(student, teacher)
+        >>> loss.shape, round(loss.sum((1, 2)).mean().item(), 4)
+        (torch.Size([1, 1, 2]), 0.1308)
     """
     log_s, log_t = log_distributions(student, teacher, tau)
     kl = log_t.exp() * (log_t - log_s)  # (B, C, H·W)

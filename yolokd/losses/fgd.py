@@ -39,6 +39,18 @@ def box_masks(boxes_xyxy_px: Tensor, *, image_size: tuple[int, int], grid: tuple
 
     Raises:
         ShapeError: The boxes are not (N, 4).
+
+    Example:
+        >>> import torch
+        >>> boxes = torch.tensor([[0.0, 0.0, 15.0, 15.0]])
+        >>> foreground, background = box_masks(boxes, image_size=(32, 32), grid=(4, 4))
+        >>> foreground
+        tensor([[0.1111, 0.1111, 0.1111, 0.0000],
+                [0.1111, 0.1111, 0.1111, 0.0000],
+                [0.1111, 0.1111, 0.1111, 0.0000],
+                [0.0000, 0.0000, 0.0000, 0.0000]])
+        >>> round(background.sum().item(), 4)
+        1.0
     """
     if boxes_xyxy_px.ndim != 2 or boxes_xyxy_px.shape[1] != 4:
         raise ShapeError(f"boxes_xyxy_px must have shape (N, 4), got {tuple(boxes_xyxy_px.shape)}")

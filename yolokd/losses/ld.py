@@ -35,6 +35,14 @@ def ld_map(student_dist: Tensor, teacher_dist: Tensor, *, temperature: float = 1
     Raises:
         ShapeError: The shapes differ, or there are no four sides or no distribution.
         ValueError: `temperature` is not above 0.
+
+    Example:
+        >>> import torch
+        >>> teacher = torch.zeros(1, 2, 4, 16)
+        >>> student = teacher.clone()
+        >>> student[:, 1, :, 0] = 5.0
+        >>> [round(value, 4) for value in ld_map(student, teacher)[0].tolist()]
+        [0.0, 0.0531]
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")

@@ -35,6 +35,12 @@ def random_mask(shape: tuple[int, int, int], ratio: float, *, generator: torch.G
 
     Raises:
         ValueError: `ratio` is not a share.
+
+    Example:
+        >>> import torch
+        >>> mask = random_mask((2, 4, 4), 0.5, generator=torch.Generator().manual_seed(0))
+        >>> mask.shape, sorted(mask.unique().tolist())
+        (torch.Size([2, 1, 4, 4]), [0.0, 1.0])
     """
     share(ratio)
     batch, height, width = shape
@@ -62,6 +68,13 @@ def reconstruction_map(reconstructed: Tensor, teacher: Tensor) -> Tensor:
 
     Raises:
         ShapeError: The two maps differ in shape.
+
+    Example:
+        >>> import torch
+        >>> teacher = torch.ones(1, 3, 2, 2)
+        >>> reconstruction_map(torch.zeros(1, 3, 2, 2), teacher)
+        tensor([[[3., 3.],
+                 [3., 3.]]])
     """
     reconstructed, teacher = as_pair(reconstructed, teacher, rank=4)
     return (reconstructed - teacher).square().sum(1)

@@ -42,6 +42,14 @@ def pkd_map(student: Tensor, teacher: Tensor) -> Tensor:
 
     Raises:
         ShapeError: The two maps differ in shape, or have a single place, which has no deviation.
+
+    Example:
+        >>> import torch
+        >>> teacher = torch.arange(8.0).view(2, 1, 2, 2)
+        >>> pkd_map(3 * teacher + 1, teacher).max().item() < 1e-9
+        True
+        >>> round(pkd_map(-teacher, teacher).mean().item(), 4)  # (n - 1) / n · (1 - r), with r = -1 and n = 8
+        1.75
     """
     student, teacher = as_pair(student, teacher, rank=4)
     batch, _, height, width = student.shape

@@ -40,6 +40,15 @@ def spatial_attention(feature: Tensor, *, tau: float = 0.5) -> Tensor:
     Raises:
         ShapeError: The feature is not 4D.
         ValueError: `tau` is not above 0.
+
+    Example:
+        >>> import torch
+        >>> feature = torch.tensor([[[[0.0, 0.0], [0.0, 1.0]]]])
+        >>> attention = spatial_attention(feature)
+        >>> attention.shape, round(attention.sum().item(), 4)
+        (torch.Size([1, 2, 2]), 4.0)
+        >>> attention.argmax().item()
+        3
     """
     energy = cell_energy(feature)
     return attention(energy.flatten(1), tau).view(energy.shape)
@@ -50,6 +59,11 @@ def channel_attention(feature: Tensor, *, tau: float = 0.5) -> Tensor:
     """Return C · softmax over channels of mean_HW |feature| / tau, (B, C): sums to C per image.
 
     Arguments and errors are those of `spatial_attention`.
+
+    Example:
+        >>> import torch
+        >>> channel_attention(torch.zeros(1, 3, 2, 2))
+        tensor([[1., 1., 1.]])
     """
     return attention(channel_energy(feature), tau)
 
@@ -90,6 +104,11 @@ def top_mask(attention: Tensor, ratio: float) -> Tensor:
 
     Raises:
         ValueError: `ratio` is not a share.
+
+    Example:
+        >>> import torch
+        >>> top_mask(torch.tensor([[0.1, 0.9, 0.3, 0.7]]), 0.5)
+        tensor([[1., 0., 1., 0.]])
     """
     share(ratio)
     values = widen(attention.detach()).flatten(1)  # (B, n)

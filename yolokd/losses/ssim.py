@@ -47,6 +47,14 @@ def ssim_map(
         ShapeError: The two maps differ in shape or are not 4D.
         ValueError: The window is even, or the maps are smaller than window // 2 + 1; `sigma` or `data_range` is not
             above 0.
+
+    Example:
+        >>> import torch
+        >>> maps = torch.full((1, 2, 8, 8), 0.5)
+        >>> ssim_map(maps, maps).shape
+        torch.Size([1, 2, 8, 8])
+        >>> round(ssim_map(maps, maps / 2).mean().item(), 4)
+        0.8001
     """
     student, teacher = as_pair(student, teacher, rank=4)
     blur = _blur_of(student, window, sigma)
@@ -85,6 +93,15 @@ def ssim_loss_map(
     Raises:
         ShapeError: The two maps differ in shape or are not 4D.
         ValueError: As `ssim_map`; `normalize` is an unknown word.
+
+    Example:
+        >>> import torch
+        >>> features = torch.rand(2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> loss = ssim_loss_map(1 - features, features)
+        >>> loss.shape, bool(loss.mean() > 0.5)
+        (torch.Size([2, 8, 8]), True)
+        >>> ssim_loss_map(features, features).max().item()
+        0.0
     """
     known(normalize, (*RANGE_DIMS, None), "normalize")
     student, teacher = as_pair(student, teacher, rank=4)

@@ -33,6 +33,13 @@ def score_weighted_l2_map(student: Tensor, teacher: Tensor, teacher_score: Tenso
 
     Raises:
         ShapeError: The features differ in shape or are not 4D, or the scores do not fit them.
+
+    Example:
+        >>> import torch
+        >>> student, teacher = torch.zeros(1, 4, 1, 2), torch.ones(1, 4, 1, 2)
+        >>> loss = score_weighted_l2_map(student, teacher, torch.tensor([[[0.75, 0.25]]]))
+        >>> [round(value, 4) for value in loss.flatten().tolist()]
+        [0.75, 0.25]
     """
     student, teacher = as_pair(student, teacher, rank=4)
     same_shape(student[:, 0], teacher_score, what="a channel of the features and teacher_score")
