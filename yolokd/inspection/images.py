@@ -14,7 +14,7 @@ from torch import Tensor
 
 from yolokd.augment.ikd import Image
 from yolokd.backend.api import LetterBox
-from yolokd.data.check import JOINED_CLASSES
+from yolokd.data.check import JOINED_CLASSES, LONGEST
 from yolokd.data.labels import NO_KEYPOINTS, BadRowError, Box, Keypoints, parse_row, read_rows, refuse_row
 from yolokd.data.layout import images_of, label_path
 from yolokd.errors import DataError, UserError, printable
@@ -127,7 +127,7 @@ def read_labels(file: Path, classes: int, keypoints: Keypoints = NO_KEYPOINTS) -
             values, box = parse_row(columns, polygons)
             refuse_row(values[0], box, classes)
         except BadRowError as bad:
-            raise DataError(f"{printable(file)}:{number}: {bad.args[0]}, got {bad.args[1]}.") from bad
+            raise DataError(f"{printable(file)}:{number}: {bad.args[0]}, got {bad.args[1][:LONGEST]}.") from bad
         found.append((int(values[0]), box))
     return list(dict.fromkeys(found))  # Ultralytics uses a repeated row once
 
