@@ -13,6 +13,8 @@ import pytest
 from tests.helpers import tiny
 from tests.helpers.making import make_comparison
 
+pytestmark = pytest.mark.slow  # whole runs
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

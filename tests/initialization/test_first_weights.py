@@ -25,6 +25,8 @@ from yolokd.training.plan import make_plan
 from yolokd.training.run import resolve_recipe, resume, start
 from yolokd.training.trainer import DistillTrainer
 
+pytestmark = pytest.mark.slow  # whole runs
+
 LAYER = "model.6.cv1.conv.weight"
 
 

@@ -169,6 +169,7 @@ def watch(patch: pytest.MonkeyPatch) -> list[Step]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "paired"), [(0, True), (2, True), (0, False)])
 def test_start__labeled_batches_are_the_same_with_and_without(
     tiny_pair: Pair, free: Path, monkeypatch: pytest.MonkeyPatch, workers: int, paired: bool
@@ -186,6 +187,7 @@ def test_start__labeled_batches_are_the_same_with_and_without(
     assert state_of(free) == before
 
 
+@pytest.mark.slow
 def test_resume__goes_on_with_the_images_that_were_next(
     tiny_pair: Pair, free: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +212,7 @@ def test_resume__goes_on_with_the_images_that_were_next(
         assert torch.equal(step[3], expected[3])
 
 
+@pytest.mark.slow
 def test_resume__images_that_are_gone(tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = make_images(tmp_path / "free", 4)
     plan = tiny_pair.plan("bckd", unlabeled=str(free))
@@ -222,6 +225,7 @@ def test_resume__images_that_are_gone(tiny_pair: Pair, tmp_path: Path, monkeypat
         resume(str(plan.folder))
 
 
+@pytest.mark.slow
 def test_start__everything_takes_them_and_says_so(tiny_pair: Pair, free: Path) -> None:
     plan = tiny_pair.plan("everything", ["train.multi_scale=0.5"], epochs=1, unlabeled=str(free))
     run = start(plan)

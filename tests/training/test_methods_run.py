@@ -14,6 +14,8 @@ from yolokd.training.run import resume, start
 from yolokd.training.settings import KEY
 from yolokd.training.trainer import DistillTrainer
 
+pytestmark = pytest.mark.slow  # whole runs
+
 TERMS = ("bckd_cls", "bckd_box", "ssim", "samkd", "samkd_logits", "ikd")
 
 

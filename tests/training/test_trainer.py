@@ -28,6 +28,8 @@ from yolokd.training.run import resolve_recipe, resume, start
 from yolokd.training.settings import KEY
 from yolokd.training.trainer import LOCK, DistillTrainer
 
+pytestmark = pytest.mark.slow  # whole runs
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
