@@ -473,7 +473,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     calls: list[str] = []
     monkeypatch.setattr(comparison_worker, "resume", lambda run, device: calls.append(f"resume {Path(run).name}"))
 
-    def start(plan: Any, *, allow_partial: bool, paired: bool) -> None:
+    def start(plan: Any, *, paired: bool) -> None:
         assert paired
         assert not plan.folder.exists()
         plan.folder.mkdir(parents=True)

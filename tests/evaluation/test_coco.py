@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from tests.helpers.coco_results import Record, random_results
 from yolokd.errors import DataError
-from yolokd.evaluation.coco import METRICS, evaluate_json, per_class, score
+from yolokd.evaluation.coco import METRICS, evaluate_json, score
 
 
 def _oracle(truth: Record, found: list[Record]) -> tuple[dict[str, float], Any]:
@@ -80,15 +80,15 @@ def test_evaluate_json__equals_pycocotools_where_an_id_is_zero(tmp_path: Path) -
     assert scores["AR100"] == 0.75  # the object whose id is 0 is never found, in both
 
 
-def test_per_class__equals_pycocotools(tmp_path: Path) -> None:
+def test_score__each_class_equals_pycocotools() -> None:
     truth, found = random_results(7)
     _, precision = _oracle(truth, found)
     expected = {}
     for k, category in enumerate((1, 3, 7, 9)):
         curve = precision[:, :, k, 0, 2]
-        expected[f"class {category}"] = float(curve[curve > -1].mean()) if (curve > -1).any() else -1.0
-    assert per_class(*_files(tmp_path, truth, found)) == pytest.approx(expected, abs=1e-9)
-    assert expected["class 9"] == -1.0
+        expected[category] = float(curve[curve > -1].mean()) if (curve > -1).any() else -1.0
+    assert score(truth, found).per_class == pytest.approx(expected, abs=1e-9)
+    assert expected[9] == -1.0
 
 
 def test_score__precision_at_iou_50_equals_pycocotools() -> None:

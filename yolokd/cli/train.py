@@ -79,7 +79,7 @@ def train(
         plan = make_plan(teacher, student, resolved, allow_partial=allow_partial, progress=progress)
     show_plan(console, plan)
     if not dry_run:
-        folder = start(plan, allow_partial=allow_partial)
+        folder = start(plan)
         _done(console, str(folder))
 
 

@@ -18,7 +18,7 @@ from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import OWN
 from yolokd.recipe.classes import ClassMap
 from yolokd.training import run_files as records
-from yolokd.training.plan import make_plan
+from yolokd.training.plan import Known, make_plan
 from yolokd.training.run import resolve_recipe
 from yolokd.training.run_directory import check_name, check_place
 
@@ -95,8 +95,9 @@ def plan_comparison(
     if recipes[0].name != BASELINE or recipes[0].needs_teacher:
         raise UserError(f"The recipe '{BASELINE}' of a comparison must have no losses, and random first weights.")
     budget, classes = _budget(recipes), _classes(recipes)
-    master = teacher if any(recipe.needs_teacher for recipe in recipes) else None
+    used_teacher = teacher if any(recipe.needs_teacher for recipe in recipes) else None
     together = ",".join(dict.fromkeys(device for device in devices if device is not None))
+    known = Known()  # labels and the teacher are read once
     plans = {
         (Path(student).stem, recipe.name): make_plan(
             teacher if recipe.needs_teacher else None,
@@ -105,6 +106,7 @@ def plan_comparison(
             allow_partial=allow_partial,
             runs=runs / "compare",
             progress=progress,
+            known=known,
         )
         for student in students
         for recipe in recipes
@@ -117,8 +119,8 @@ def plan_comparison(
         folder=folder,
         data=str(plan.data.yaml_path.absolute()),
         data_fingerprint=fingerprint(plan.data.splits, like=None if stored is None else stored.data_fingerprint),
-        teacher=None if master is None else str(find(master).absolute()),
-        teacher_sha256=None if master is None else sha256(find(master)),
+        teacher=None if used_teacher is None else str(find(used_teacher).absolute()),
+        teacher_sha256=None if used_teacher is None else sha256(find(used_teacher)),
         budget=budget,
         recipes={recipe.name: recipe.to_dict() for recipe in recipes},
         students={Path(student).stem: Student(_absolute(student), _digest(student)) for student in students},

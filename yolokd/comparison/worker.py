@@ -80,7 +80,7 @@ def train(comparison: Comparison, run: Run, device: str | None, *, keep_epochs: 
     _same_teacher(comparison, teacher)
     student = comparison.students[run.student].spec
     plan = make_plan(teacher, student, recipe, allow_partial=comparison.allow_partial, runs=run.folder.parent)
-    start(plan, allow_partial=comparison.allow_partial, paired=True)
+    start(plan, paired=True)
     write_json(run.folder / PEAK, {"bytes": peak_memory(), "continued": False})
 
 

@@ -1,4 +1,4 @@
-"""Alarms: a distillation term that is not finite, or stays exactly zero, ends the run with its name.
+"""Anomaly checks: a distillation term that is not finite, or stays exactly zero, ends the run with its name.
 
 Values stay on the device and are read together every `EVERY` steps, so that no step waits for them.
 """

@@ -1,4 +1,4 @@
-"""What only a training run needs: losses, gains, schedules, weights, alarms. Rebuilt from the recipe, never saved."""
+"""What only a training run needs: losses, gains, schedules, weights, checks. Rebuilt from the recipe, never saved."""
 
 from __future__ import annotations
 

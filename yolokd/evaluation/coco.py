@@ -66,13 +66,6 @@ def evaluate_json(ground_truth: str | Path, detections: str | Path) -> dict[str,
     return score(_load(ground_truth, "ground truth"), _load(detections, "detections")).summary
 
 
-def per_class(ground_truth: str | Path, detections: str | Path) -> dict[str, float]:
-    """Return the AP (IoU 0.50:0.95) of each class by its name; arguments and errors as `evaluate_json`."""
-    truth = _load(ground_truth, "ground truth")
-    scores = score(truth, _load(detections, "detections"))
-    return {str(c.get("name", c["id"])): scores.per_class[c["id"]] for c in truth["categories"]}
-
-
 def score(ground_truth: Any, detections: Any) -> CocoScores:
     """Score detections held in memory; the same structures and errors as the files of `evaluate_json`."""
     # Importing faster-coco-eval pulls in nothing heavy, yet only those who score should need it.

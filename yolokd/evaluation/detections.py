@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from yolokd.backend.api import DetectionValidator, YOLODataset
+from yolokd.backend.image_set import WithoutLabels
 from yolokd.backend.networks import MAX_DETECTIONS
 from yolokd.errors import DataError, printable
 from yolokd.images.reader import ImageCheck, check_images
@@ -109,41 +110,12 @@ class _Validator(DetectionValidator):  # type: ignore[misc]
         )
 
 
-class _Images(YOLODataset):  # type: ignore[misc]
-    """Images without labels: neither labels nor Ultralytics' cache of them are read, and nothing is written."""
+class _Images(WithoutLabels, YOLODataset):  # type: ignore[misc]
+    """The images of a validation, of known size."""
 
     def __init__(self, checks: Mapping[str, ImageCheck], **options: Any) -> None:
-        self.checks = checks
+        self.shapes = {file: (check.height, check.width) for file, check in checks.items()}
         super().__init__(list(checks), **options)
-
-    def get_img_files(self, img_path: Any) -> list[str]:
-        """Return the files as they were given."""
-        return list(img_path)
-
-    def get_labels(self) -> list[dict[str, Any]]:
-        """Return the size of each image, and no object."""
-        return [
-            {
-                "im_file": file,
-                "shape": (check.height, check.width),
-                "cls": np.zeros((0, 1), np.float32),
-                "bboxes": np.zeros((0, 4), np.float32),
-                "segments": [],
-                "keypoints": None,
-                "normalized": True,
-                "bbox_format": "xywh",
-            }
-            for file, check in self.checks.items()
-        ]
-
-    @property
-    def npy_files(self) -> list[Path]:
-        """Where Ultralytics would read, renew and delete decoded images: places that cannot exist."""
-        return self._nowhere
-
-    @npy_files.setter
-    def npy_files(self, files: list[Path]) -> None:
-        self._nowhere = [file / "unused" for file in files]
 
 
 def latency(yolo: Any, imgsz: int, device: str | None, channels: int = 3) -> float:

@@ -59,19 +59,21 @@ def open_pair(
     scratch = is_yaml(student)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.get("seed", 0))
-        learner = from_scratch(student, data or recipe.train.get("data")) if scratch else trained_student(student, data)
-        joined = not scratch and is_joined(learner)
-        names = resolve(data).names if joined and data is not None else learner.names
+        student_model = (
+            from_scratch(student, data or recipe.train.get("data")) if scratch else trained_student(student, data)
+        )
+        joined = not scratch and is_joined(student_model)
+        names = resolve(data).names if joined and data is not None else student_model.names
         match = match_task(names, detector.names, recipe.teacher.classes, joined=joined)
         losses, notes = active_losses(recipe), list[str]()
         if requirements(losses.values()).classes:
             require_classes(match, allow_partial=allow_partial, teacher=str(teacher), data=data or "DATA.yaml")
-        _check_color(("teacher", detector), ("student", learner))
-        check_pair(losses, read_head(learner, "The student"), read_head(detector, "The teacher"), notes)
-        size = _side(imgsz or (recipe.train.get("imgsz", 640) if scratch else learner.args["imgsz"]), notes)
-        learner.args = get_cfg()
-        vars(learner).pop("criterion", None)  # checkpoints may carry that of their training
-        pair = TeacherStudent(learner, Teacher(detector), build_distillation(recipe, match))
+        _check_color(("teacher", detector), ("student", student_model))
+        check_pair(losses, read_head(student_model, "The student"), read_head(detector, "The teacher"), notes)
+        size = _side(imgsz or (recipe.train.get("imgsz", 640) if scratch else student_model.args["imgsz"]), notes)
+        student_model.args = get_cfg()
+        vars(student_model).pop("criterion", None)  # checkpoints may carry that of their training
+        pair = TeacherStudent(student_model, Teacher(detector), build_distillation(recipe, match))
     trained: frozenset[str] = frozenset() if scratch else take_parts(pair, find(student))
     device = select_device(recipe.train.get("device") or "", verbose=False)
     return Inspector(recipe, pair.to(device), detector, match, size, device, trained, tuple(notes), joined)

@@ -9,54 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from yolokd.backend.api import RANK, unwrap_model
+from yolokd.backend.image_set import WithoutLabels
 from yolokd.loaders.augmentation import SampleSpecific
 from yolokd.loaders.epoch_sampler import CurrentEpoch, Key
 from yolokd.loaders.sampling import ORDER, UNLABELED, Pairing, kept_generators
 from yolokd.loaders.unlabeled import find_unlabeled
 
 
-class UnlabeledSet(SampleSpecific):
+class UnlabeledSet(WithoutLabels, SampleSpecific):
     """Images without labels, augmented as Ultralytics does; asked by `Key`."""
 
     noise, crop, until, seed = 0.0, 1.0, 0.0, 0  # without IKD's augmentation
-
-    def get_img_files(self, img_path: Any) -> list[str]:
-        """Return the files as they were given."""
-        return list(img_path)
-
-    def get_labels(self) -> list[dict[str, Any]]:
-        """Return empty labels, made in memory: no label is read and no cache written."""
-        return [
-            {
-                "im_file": file,
-                "cls": np.zeros((0, 1), np.float32),
-                "bboxes": np.zeros((0, 4), np.float32),
-                "segments": [],
-                "keypoints": None,
-                "normalized": True,
-                "bbox_format": "xywh",
-            }
-            for file in self.im_files
-        ]
-
-    @property
-    def npy_files(self) -> list[Path]:
-        """Where Ultralytics would read, renew and delete decoded images: places that cannot exist."""
-        return self._nowhere
-
-    @npy_files.setter
-    def npy_files(self, files: list[Path]) -> None:
-        self._nowhere = [file / "unused" for file in files]
 
 
 def build_set(

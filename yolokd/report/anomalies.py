@@ -93,5 +93,5 @@ def _kept_scores(study: Study, arms: Arms) -> dict[str, float]:
     if study.comparison is None:
         return {}
     pairs = [(name, run.seed, arm.result.scores["AP"]) for arm in arms.arms for name, run in arm.runs.items()]
-    master = {"teacher": arms.teacher["AP"]} if arms.teacher else {}
-    return master | {name: kept[seed] for name, seed, kept in pairs if seed is not None and seed in kept}
+    of_teacher = {"teacher": arms.teacher["AP"]} if arms.teacher else {}
+    return of_teacher | {name: kept[seed] for name, seed, kept in pairs if seed is not None and seed in kept}

@@ -116,8 +116,8 @@ def _arm(
     own = _scores(part, scores)
     base = _scores(fair[0], scores) if len(fair) == 1 else {metric: {} for metric in METRICS}
     differences = {metric: paired_difference(own[metric], base[metric]) for metric in METRICS}
-    master = _metrics(scores, first.teacher_sha256)
-    gaps = {metric: gap_closed(own[metric], base[metric], master[metric]) for metric in METRICS if metric in master}
+    top = _metrics(scores, first.teacher_sha256)
+    gaps = {metric: gap_closed(own[metric], base[metric], top[metric]) for metric in METRICS if metric in top}
     times = [time for run in part.values() if (time := seconds_per_epoch(run.folder)) is not None]
     same_name = sum(_first(rival).recipe_name == first.recipe_name for rival in rivals)
     label = first.recipe_name if same_name == 1 else f"{first.recipe_name} ({next(iter(part))})"

@@ -65,11 +65,11 @@ def _explained(cast: Cast, count: int) -> list[str]:
     thresholds = "; ".join(f"{label}: {finding.threshold:.2f}" for label, finding in cast.members.items())
     if pair:
         chosen = (
-            f"the {counted(count, 'picture')} with objects on which {pair[0]} and {pair[1]} differ most in F1, in "
+            f"the {counted(count, 'image')} with objects on which {pair[0]} and {pair[1]} differ most in F1, in "
             f"either direction"
         )
     else:
-        chosen = f"the {counted(count, 'picture')} with objects of lowest F1"
+        chosen = f"the {counted(count, 'image')} with objects of lowest F1"
     return [
         f"Chosen by a measure, not by hand: {chosen}. F1 is 2 · right / (objects + detections) of an image; a "
         f"detection is right if it matches an object of its class at IoU 0.5 or more.",

@@ -125,7 +125,7 @@ def _teachers(runs: Sequence[RunFolder]) -> list[str]:
 
 def _data(images: ScoredImages) -> str:
     path = Path(images.yaml)
-    size = f"{counted(len(images.files), 'picture')} and {counted(len(images.objects), 'object')} in val"
+    size = f"{counted(len(images.files), 'image')} and {counted(len(images.objects), 'object')} in val"
     return f"{path.parent.name}/{path.name}: {size}, {counted(len(images.names), 'class', 'classes')}"
 
 

@@ -211,7 +211,7 @@ def method(study: Study, arms: Arms, images: ScoredImages | None) -> Section:
         )
     if images is not None:
         points.append(
-            f"Scored on {counted(len(images.files), 'picture')} with {counted(len(images.objects), 'object')}, the "
+            f"Scored on {counted(len(images.files), 'image')} with {counted(len(images.objects), 'object')}, the "
             f"split val of {images.yaml}."
         )
     return Section("How this was measured", points=points)

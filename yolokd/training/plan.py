@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ DEFAULT_DATA = "kitti.yaml"
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """One partner: where it comes from and what it costs."""
+    """A model of a run: where it comes from and what it costs."""
 
     spec: str
     path: Path
@@ -80,6 +80,22 @@ class Plan:
         return cost
 
 
+@dataclass
+class Known:
+    """What several plans share, read once: label reports by data set, teachers by path and image size."""
+
+    reports: dict[tuple[Path, bool], DataReport] = field(default_factory=dict)
+    teachers: dict[tuple[str, int], Loaded] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A detector in memory, and what is known of it."""
+
+    model: DetectionModel
+    plan: ModelPlan
+
+
 def make_plan(
     teacher: Spec | None,
     student: Spec,
@@ -88,8 +104,9 @@ def make_plan(
     allow_partial: bool = False,
     runs: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    known: Known | None = None,
 ) -> Plan:
-    """Check a run in full.
+    """Check a run in full: paths and device first, then the models and the data, then how they fit.
 
     Args:
         teacher: The teacher's checkpoint; None is allowed if the recipe takes neither losses nor weights of it.
@@ -98,32 +115,17 @@ def make_plan(
         allow_partial: Distill the common classes where the teacher lacks some of the data's.
         runs: Folder of all runs; `runs` in the current folder if None.
         progress: Called with the number of images opened and to be opened, where not all were opened before.
+        known: What other plans have read; this one adds to it. None shares nothing.
 
     Raises:
         UserError: Anything that can be known before the first step.
     """
-    notes: list[str] = []
-    train = recipe.train
-    check_device(train.get("device"))
-    asked = int(train.get("imgsz", 640))
-    imgsz = int(make_divisible(asked, 32))
-    if imgsz != asked:
-        notes.append(f"imgsz {asked} is rounded to {imgsz}, a multiple of the largest stride 32")
-    check_with_device(train)
-    folder = check_writable(run_folder(recipe, runs))
-    pretrained = train.get("pretrained")
-    refuse_inside(folder, [str(spec) for spec in (teacher, student, pretrained, train.get("unlabeled")) if spec])
-    if recipe.needs_teacher and teacher is None:
-        why = f"compares with a teacher ({_terms(recipe)})" if recipe.terms() else "starts from a teacher's weights"
-        raise UserError(f"The recipe '{recipe.name}' {why} and needs --teacher.")
-    if not recipe.needs_teacher and teacher is not None:
-        notes.append(f"the recipe '{recipe.name}' has no losses: the teacher is not used")
-        teacher = None
-    if not is_yaml(student):
-        find(student)  # the quick checks first: missing files before the data are read
-    if isinstance(pretrained, str):
-        load_detector(find(pretrained))
-    master = None if teacher is None else _teacher(teacher, imgsz)
+    known, notes, train = known or Known(), list[str](), recipe.train
+    imgsz = _image_size(train, notes)
+    folder = _folder(teacher, student, recipe, runs)
+    teacher = _needed_teacher(teacher, recipe, notes)
+    _check_files(student, train.get("pretrained"))
+    teaching = None if teacher is None else _load_teacher(teacher, imgsz, known)
     recipe = with_absolute_paths(recipe)
     unlabeled = find_unlabeled(recipe)
     data = resolve(str(train.get("data") or DEFAULT_DATA))
@@ -131,57 +133,111 @@ def make_plan(
         notes += check_unlabeled(unlabeled, recipe, data.splits)
     elif "unlabeled_share" in train:
         notes.append("train.unlabeled_share has no effect without train.unlabeled")
-    names = learned_names(train, data.names)
-    learner = _model_plan(student, imgsz, "The student", classes=len(names))
-    if learner[1].pretrained and in_other_order(learner[0].names, names):
-        how = "by name" if train.get("cls_remap", True) else "in its own order, since train.cls_remap is off"
-        notes.append(f"the student's checkpoint has the data's classes in another order: rows are taken over {how}")
-    joined = bool(train.get("single_cls"))
-    report = check_labels(data.splits, data.names, keypoints=data.keypoints, joined=joined, progress=progress)
-    report.raise_if_bad()
+    learning = _load_student(student, imgsz, train, data, notes)
+    report = _report(data, bool(train.get("single_cls")), known, progress)
     if report.left_out:
         notes.append(report.left_out)
     _check_last_batch(report, train, imgsz)
-    check_with_data(train, data, report, learner[0])
+    check_with_data(train, data, report, learning.model)
     notes += check_task(train, data, report)
-    match = None
-    selected: float | None = None
-    if master is not None:
-        model, info = master
-        match = match_task(data.names, model.names, recipe.teacher.classes, joined=joined)
-        _check_channels(model, str(teacher), data)
-        losses = active_losses(recipe)
-        needs = requirements(losses.values())
-        if needs.classes:
-            require_classes(match, allow_partial=allow_partial, teacher=str(teacher), data=str(data.yaml_path))
-            if note := partial_note(match):
-                notes.append(note)
-        if recipe.weighting.aid is not None:
-            InstanceWeighting(recipe.weighting.aid, match)
-        if recipe.augment.adversarial is not None:
-            Attack(recipe.augment.adversarial, match)
-            teacher_precision(recipe.teacher.precision)
-        check_pair(losses, learner[1].head, info.head, notes)
-        if recipe.teacher.compile:
-            require_compiler(select_device(train.get("device") or "", verbose=False))
-        if unlabeled is not None and (needs.objects or not losses):
-            notes.append("the losses of this recipe act on labeled objects only: unlabeled images teach nothing")
-        if recipe.student.init != "random":
-            selected, note = _first_weights(learner[0], str(student), model, match, recipe)
+    plan = Plan(recipe, learning.plan, None, None, data, report, imgsz, folder, tuple(notes), unlabeled)
+    return plan if teaching is None else _with_teacher(plan, learning, teaching, allow_partial=allow_partial)
+
+
+def _image_size(train: Mapping[str, Any], notes: list[str]) -> int:
+    """Check the device and what depends on it; return the side of the input, a multiple of the largest stride."""
+    check_device(train.get("device"))
+    asked = int(train.get("imgsz", 640))
+    imgsz = int(make_divisible(asked, 32))
+    if imgsz != asked:
+        notes.append(f"imgsz {asked} is rounded to {imgsz}, a multiple of the largest stride 32")
+    check_with_device(train)
+    return imgsz
+
+
+def _folder(teacher: Spec | None, student: Spec, recipe: Recipe, runs: Path | None) -> Path:
+    """Return the run directory to be made, which can be written and holds none of the inputs."""
+    folder = check_writable(run_folder(recipe, runs))
+    inputs = (teacher, student, recipe.train.get("pretrained"), recipe.train.get("unlabeled"))
+    refuse_inside(folder, [str(spec) for spec in inputs if spec])
+    return folder
+
+
+def _needed_teacher(teacher: Spec | None, recipe: Recipe, notes: list[str]) -> Spec | None:
+    """Return the teacher if the recipe uses one; `UserError` where it is missing."""
+    if recipe.needs_teacher and teacher is None:
+        why = f"compares with a teacher ({_terms(recipe)})" if recipe.terms() else "starts from a teacher's weights"
+        raise UserError(f"The recipe '{recipe.name}' {why} and needs --teacher.")
+    if not recipe.needs_teacher and teacher is not None:
+        notes.append(f"the recipe '{recipe.name}' has no losses: the teacher is not used")
+        return None
+    return teacher
+
+
+def _check_files(student: Spec, pretrained: object) -> None:
+    """Find missing files before the data are read."""
+    if not is_yaml(student):
+        find(student)
+    if isinstance(pretrained, str):
+        load_detector(find(pretrained))
+
+
+def _load_student(spec: Spec, imgsz: int, train: Mapping[str, Any], data: Dataset, notes: list[str]) -> Loaded:
+    names = learned_names(train, data.names)
+    student = _load_model(spec, imgsz, "The student", classes=len(names))
+    if student.plan.pretrained and in_other_order(student.model.names, names):
+        how = "by name" if train.get("cls_remap", True) else "in its own order, since train.cls_remap is off"
+        notes.append(f"the student's checkpoint has the data's classes in another order: rows are taken over {how}")
+    return student
+
+
+def _load_teacher(spec: Spec, imgsz: int, known: Known) -> Loaded:
+    if is_yaml(spec):
+        raise WeightsError(f"The teacher '{spec}' is a model description without weights; give a trained checkpoint.")
+    key = (str(spec), imgsz)
+    if key not in known.teachers:
+        known.teachers[key] = _load_model(spec, imgsz, "The teacher")
+    return known.teachers[key]
+
+
+def _report(data: Dataset, joined: bool, known: Known, progress: Callable[[int, int], None] | None) -> DataReport:
+    """Return what the labels and images hold, read once for all plans that share it; `DataError` where it is bad."""
+    key = (data.yaml_path.absolute(), joined)
+    if key not in known.reports:
+        known.reports[key] = check_labels(
+            data.splits, data.names, keypoints=data.keypoints, joined=joined, progress=progress
+        )
+    known.reports[key].raise_if_bad()
+    return known.reports[key]
+
+
+def _with_teacher(plan: Plan, student: Loaded, teacher: Loaded, *, allow_partial: bool) -> Plan:
+    """Check that teacher, student, data and recipe fit each other."""
+    recipe, data, notes = plan.recipe, plan.data, list(plan.notes)
+    joined = bool(recipe.train.get("single_cls"))
+    match = match_task(data.names, teacher.model.names, recipe.teacher.classes, joined=joined)
+    _check_channels(teacher, data)
+    losses = active_losses(recipe)
+    needs = requirements(losses.values())
+    if needs.classes:
+        require_classes(match, allow_partial=allow_partial, teacher=teacher.plan.spec, data=str(data.yaml_path))
+        if note := partial_note(match):
             notes.append(note)
-    return Plan(
-        recipe=recipe,
-        student=learner[1],
-        teacher=None if master is None else master[1],
-        classes=match,
-        data=data,
-        report=report,
-        imgsz=imgsz,
-        folder=folder,
-        notes=tuple(notes),
-        unlabeled=unlabeled,
-        selected=selected,
-    )
+    if recipe.weighting.aid is not None:
+        InstanceWeighting(recipe.weighting.aid, match)
+    if recipe.augment.adversarial is not None:
+        Attack(recipe.augment.adversarial, match)
+        teacher_precision(recipe.teacher.precision)
+    check_pair(losses, student.plan.head, teacher.plan.head, notes)
+    if recipe.teacher.compile:
+        require_compiler(select_device(recipe.train.get("device") or "", verbose=False))
+    if plan.unlabeled is not None and (needs.objects or not losses):
+        notes.append("the losses of this recipe act on labeled objects only: unlabeled images teach nothing")
+    selected = None
+    if recipe.student.init != "random":
+        selected, note = _first_weights(student.model, student.plan.spec, teacher.model, match, recipe)
+        notes.append(note)
+    return replace(plan, teacher=teacher.plan, classes=match, selected=selected, notes=tuple(notes))
 
 
 def _first_weights(
@@ -210,14 +266,14 @@ def _terms(recipe: Recipe) -> str:
     return ", ".join(f"kd_{term}" for term in recipe.terms())
 
 
-def _model_plan(spec: Spec, imgsz: int, what: str, classes: int | None = None) -> tuple[DetectionModel, ModelPlan]:
+def _load_model(spec: Spec, imgsz: int, what: str, classes: int | None = None) -> Loaded:
     pretrained = not is_yaml(spec)
     if not pretrained:
         model, path = from_yaml(spec, classes), Path(spec)
     else:
         path = find(spec)
         model = load_detector(path)
-    return model, ModelPlan(
+    plan = ModelPlan(
         spec=str(spec),
         path=path,
         pretrained=pretrained,
@@ -225,12 +281,7 @@ def _model_plan(spec: Spec, imgsz: int, what: str, classes: int | None = None) -
         gflops=get_flops(model, imgsz),
         head=read_head(model, what),
     )
-
-
-def _teacher(spec: Spec, imgsz: int) -> tuple[DetectionModel, ModelPlan]:
-    if is_yaml(spec):
-        raise WeightsError(f"The teacher '{spec}' is a model description without weights; give a trained checkpoint.")
-    return _model_plan(spec, imgsz, "The teacher")
+    return Loaded(model, plan)
 
 
 def _check_last_batch(report: DataReport, train: Mapping[str, Any], imgsz: int) -> None:
@@ -242,7 +293,9 @@ def _check_last_batch(report: DataReport, train: Mapping[str, Any], imgsz: int) 
         )
 
 
-def _check_channels(teacher: DetectionModel, spec: str, data: Dataset) -> None:
-    takes = int(teacher.yaml.get("channels", 3))
+def _check_channels(teacher: Loaded, data: Dataset) -> None:
+    takes = int(teacher.model.yaml.get("channels", 3))
     if takes != data.channels:
-        raise PairError(f"The teacher '{spec}' takes images of {takes} channels, the data have {data.channels}.")
+        raise PairError(
+            f"The teacher '{teacher.plan.spec}' takes images of {takes} channels, the data have {data.channels}."
+        )

@@ -47,7 +47,7 @@ def train(
 ) -> Path:
     """Check, then train; see `yolokd.api.train`."""
     plan = make_plan(teacher, student, resolve_recipe(recipe, overrides, **options), allow_partial=allow_partial)
-    return start(plan, allow_partial=allow_partial)
+    return start(plan)
 
 
 def resolve_recipe(recipe: str | Path, overrides: Sequence[str] = (), **options: Any) -> Recipe:
@@ -64,12 +64,11 @@ def resolve_recipe(recipe: str | Path, overrides: Sequence[str] = (), **options:
     return load_recipe(recipe, [*overrides, *given])
 
 
-def start(plan: Plan, *, allow_partial: bool = False, paired: bool = False) -> Path:
+def start(plan: Plan, *, paired: bool = False) -> Path:
     """Train as planned and return the run's folder.
 
     Args:
         plan: What to do, checked.
-        allow_partial: Distill the common classes where the teacher lacks some of the data's.
         paired: Show the images that every paired run with this seed shows; see `yolokd.loaders.sampling`.
 
     Raises:
@@ -83,7 +82,6 @@ def start(plan: Plan, *, allow_partial: bool = False, paired: bool = False) -> P
         recipe_name=plan.recipe.name,
         teacher=None if plan.teacher is None else str(plan.teacher.path.absolute()),
         teacher_sha256=None if plan.teacher is None else sha256(plan.teacher.path),
-        allow_partial=allow_partial,
         paired=paired,
         provenance=_provenance(plan),
     )

@@ -23,7 +23,6 @@ class RunSettings:
     recipe_name: str
     teacher: str | None = None  # path
     teacher_sha256: str | None = None
-    allow_partial: bool = False
     paired: bool = False  # order and augmentation depend on the seed only
     provenance: dict[str, Any] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)  # what changes while it runs: gradient ratios
@@ -34,8 +33,8 @@ class RunSettings:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunSettings:
-        """The inverse of `to_dict`."""
-        return cls(**data)
+        """The inverse of `to_dict`; `allow_partial`, which version 0.1.0 wrote, has no effect once a run is checked."""
+        return cls(**{key: value for key, value in data.items() if key != "allow_partial"})
 
     def load_recipe(self) -> Recipe:
         """The typed recipe."""
