@@ -56,6 +56,7 @@ def test_train__refuses_before_anything_is_written(tiny_pair: Pair, tmp_path: Pa
     assert not (tmp_path / "here").exists()
 
 
+@pytest.mark.slow
 def test_evaluate__scores_in_the_order_given(tmp_path: Path) -> None:
     data = tiny.data_set(tmp_path / "data", images=3)
     weights = [tiny.checkpoint(tmp_path / f"{name}.pt", family=family) for name, family in (("b", "v8"), ("a", "11"))]

@@ -72,6 +72,7 @@ def test_examine__an_export_and_its_checkpoint_see_the_same_square_images(
     assert _scores(rectangular) != _scores(square)  # its images are 64 by 48 and 56 by 64
 
 
+@pytest.mark.slow
 def test_examine__nms_free_head(tmp_path: Path, data: Path) -> None:
     path = tiny.checkpoint(tmp_path / "best.pt", family="26")
     export = exports.export(path, "onnx", nms=False)

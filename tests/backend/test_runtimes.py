@@ -33,6 +33,7 @@ def exported(checkpoint: Path) -> Callable[[str], Path]:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", runtimes.PLAIN)
 def test_open_run__own_runtime_ultralytics_and_the_checkpoint_agree(
     checkpoint: Path, exported: Callable[[str], Path], format: str

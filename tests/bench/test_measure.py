@@ -39,6 +39,7 @@ def timed(*arms: Any) -> dict[str, list[Time]]:
     return timer.times
 
 
+@pytest.mark.slow
 def test_bench__times_and_weighs_every_arm(models: Models) -> None:
     shares: list[float] = []
     recipes = [recipe("bckd"), recipe("bckd_ssim", AID, "losses.ssim.gain=auto")]

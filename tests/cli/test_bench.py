@@ -51,6 +51,7 @@ def refuses(result: Result, *words: str) -> None:
     assert not list(Path().iterdir())
 
 
+@pytest.mark.slow
 def test_bench__table_json_and_image(run: Run) -> None:
     code, out, error = run("--recipe", "bckd,ssim", "--json", "cost.json", "--plot", "cost.png")
     assert code == 0, error

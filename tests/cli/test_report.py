@@ -24,6 +24,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run_with
 
 
+@pytest.mark.slow
 def test_report__two_runs_on_two_real_networks(run: Run, tmp_path: Path) -> None:
     data = tiny.data_set(tmp_path / "data", names=("class0", "class1", "[red]"), images=2)
     teacher = checkpoint(tmp_path / "teacher.pt", "teacher")

@@ -538,6 +538,7 @@ def test_train__the_teachers_file_has_changed(plan: Comparison, done: list[str])
     assert done == []
 
 
+@pytest.mark.slow
 def test_peak_memory__grows_with_what_is_held() -> None:
     before = comparison_worker.peak_memory()
     assert before is not None

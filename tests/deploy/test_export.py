@@ -48,6 +48,7 @@ def fake_export(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path, di
     return install
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "format", "nms_free"),
     [
@@ -156,6 +157,7 @@ def test_export__rounds_the_size_up_and_says_so(trained_at_64: Path) -> None:
     assert report.notes[0] == "imgsz 70 is no multiple of 32: 96 was used"
 
 
+@pytest.mark.slow
 def test_export__half_precision_is_judged_by_detections(trained_at_64: Path) -> None:
     report = export(trained_at_64, precision="float16")
     assert report.passed is True
@@ -163,6 +165,7 @@ def test_export__half_precision_is_judged_by_detections(trained_at_64: Path) -> 
     assert kinds == {onnx.TensorProto.FLOAT16}
 
 
+@pytest.mark.slow
 def test_export__int8_onnx_is_measured_on_training_images_and_leaves_other_exports_alone(
     trained_at_64: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -350,6 +353,7 @@ def test_place__a_full_disk_leaves_the_earlier_export(tmp_path: Path, monkeypatc
     assert sorted(p.name for p in source.parent.iterdir()) == [RECORD, "a.onnx", "a.pt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["it's.pt", "yolov5s.pt"])
 def test_export__under_a_name_that_ultralytics_alters(tmp_path: Path, name: str) -> None:
     path = tiny.checkpoint(tmp_path / name)
@@ -412,6 +416,7 @@ def test_export__a_file_that_cannot_be_run(
         export(trained_at_64)
 
 
+@pytest.mark.slow
 def test_export__own_nms_is_judged_by_ap(trained_at_64: Path, tmp_path: Path) -> None:
     report = export(trained_at_64, check=tiny.data_set(tmp_path / "data"), nms=True)
     assert report.parity is None

@@ -158,6 +158,7 @@ def gradients(model: TeacherStudent) -> dict[str, Tensor | None]:
     return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["v8", "26"])
 @pytest.mark.parametrize("sections", [{}, {"weighting": {"aid": {"alpha": 0.5}}}], ids=["plain", "aid"])
 @pytest.mark.parametrize("frozen", [0, 12], ids=["trained", "frozen"])
@@ -178,6 +179,7 @@ def test_step__gradients_are_those_of_all_losses_together(
     assert (one - other).norm() < 1e-5 * other.norm()
 
 
+@pytest.mark.slow
 def test_step__losses_on_features_take_the_memory_of_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
     def peak(*names: str) -> int:
         model = model_of({name: {} for name in names})

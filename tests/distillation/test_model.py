@@ -22,6 +22,7 @@ EVERYTHING: dict[str, Any] = {"bckd": {}, "ssim": {}, "ultralytics": {}}
 TERMS = ("bckd_cls", "bckd_box", "ssim", "ultralytics")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("student", FAMILIES)
 @pytest.mark.parametrize("teacher", ["v8", "26"])
 def test_loss__every_pair_of_families_trains(student: str, teacher: str) -> None:
@@ -207,6 +208,7 @@ def test_gradient__reaches_the_student_through_each_term_alone() -> None:
 RECIPES = [name for name in list_recipes() if load_recipe(name).terms()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "student"),
     [  # ld is defined on box distributions, which 26 does not have: refused before the run
@@ -273,6 +275,7 @@ def norm(gradients: Sequence[Tensor | None]) -> float:
     return float(torch.stack([g.square().sum() for g in gradients if g is not None]).sum().sqrt())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("student", "teacher"), [("v8", "26"), ("26", "v8"), ("11", "v8"), ("v8", "v10"), ("v8", "v8")]
 )

@@ -48,6 +48,7 @@ def test_positions__all_of_a_small_map_and_a_sample_of_a_large_one() -> None:
     assert not torch.equal(drawn, positions(5000, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["v8", "v10", "11"])
 def test_reconstruct__an_equal_student_stays_what_it_is(family: str) -> None:
     student, teacher = pair(family, width=0.125)

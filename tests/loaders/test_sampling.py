@@ -264,6 +264,7 @@ def baseline(pair: Pair) -> dict[int, Epoch]:
     return trained(pair, "baseline")
 
 
+@pytest.mark.slow
 def test_start__paired_arms_see_the_same(pair: Pair, baseline: dict[int, Epoch]) -> None:
     assert list(baseline) == [0, 1, 2]
     assert all(len(names(epoch)) == 16 for epoch in baseline.values())
@@ -273,6 +274,7 @@ def test_start__paired_arms_see_the_same(pair: Pair, baseline: dict[int, Epoch])
     assert trained(pair, "baseline", "train.seed=1") != baseline
 
 
+@pytest.mark.slow
 def test_start__ikd_changes_images_and_nothing_else(pair: Pair, baseline: dict[int, Epoch]) -> None:
     ikd = ("augment.ikd.adversarial=null", "augment.ikd.until=0.67")
     off = trained(pair, "ikd", *ikd, "augment.ikd.noise=0", "augment.ikd.crop=1")

@@ -179,6 +179,7 @@ def test_loss__while_nothing_acts_they_are_not_looked_at() -> None:
     assert sizes == [2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in list_recipes() if name != "baseline"])
 def test_loss__every_shipped_recipe_takes_them(name: str) -> None:
     model = pair_of(load_recipe(name), detector("v8"), detector("v8", width=0.25, seed=1))

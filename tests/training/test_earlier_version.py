@@ -86,6 +86,7 @@ def test_compare__goes_on_with_another_seed_and_repeats_nothing(
     assert "[5/5] nano/bckd-1: AP" in out + err
 
 
+@pytest.mark.slow
 def test_report__on_what_the_earlier_version_left(earlier: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = call(capsys, "report", "runs/comparison", "--out", "page.html", "--device", "cpu")
     assert code == 0, err
