@@ -31,9 +31,8 @@ from yolokd.recipe import load_recipe, recipe_path
 from yolokd.report import charts, examples, scoring
 from yolokd.training.settings import KEY, RunSettings
 
-pytestmark = pytest.mark.slow  # a minute in all; within it, one in ten of the slowest cases
-
 pytestmark = [
+    pytest.mark.slow,  # a minute in all; within it, one in ten of the slowest cases
     pytest.mark.timeout(90),  # a pipe that is waited for would keep a test for ever
     pytest.mark.filterwarnings("ignore"),  # of decoders, on damaged files
 ]
