@@ -1,6 +1,7 @@
 """The study on real images: what distillation gains a student of width 0.125 under a fine-tuned COCO teacher.
 
     python benchmarks/study.py --plan pretrained_10 --out RUNS  a student with COCO weights, a tenth of the labels
+    python benchmarks/study.py --plan pretrained_25 --out RUNS  the same with a quarter, pretrained_100 with all of them
     python benchmarks/study.py --plan screening --out RUNS     short budget, many variants, scored on the tuning images
     python benchmarks/study.py --plan final --out RUNS         five paired seeds, scored on the reporting images
     python benchmarks/study.py --plan control --out RUNS       the same with a warm-up that suits the baseline better

@@ -131,6 +131,14 @@ PRETRAINED = Plan(
 )
 PLANS = {
     "pretrained_10": PRETRAINED,
+    "pretrained_25": replace(PRETRAINED, labels=0.25, epochs=90, teacher_epochs=60),  # of 11 steps: 990
+    "pretrained_100": replace(  # of 43 steps: 860
+        PRETRAINED,
+        arms={name: PRETRAINED.arms[name] for name in ("bckd", "ultralytics", "bckd_streets")},
+        labels=1.0,
+        epochs=20,
+        teacher_epochs=30,
+    ),
     "screening": Plan(
         {
             "ultralytics": Arm("ultralytics"),
