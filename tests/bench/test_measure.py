@@ -15,6 +15,7 @@ from yolokd.bench.models import Models, make_batch
 from yolokd.bench.steps import RecipeSteps, with_leaves
 from yolokd.bench.timer import Time, Timer
 from yolokd.errors import RunError
+from yolokd.loaders.batch import TrainingBatch
 from yolokd.losses.base import Step
 
 SMALL = replace(CPU, batch=2)
@@ -72,11 +73,9 @@ def test_subject__loses_nothing_by_taking_losses_one_by_one(models: Models) -> N
     one = steps(models, "everything", "augment.ikd.adversarial=null", "weighting.aid=null")
     step = with_leaves(one.seen)
     one._prepare("ordinary")
-    whole = one.pair.look(one.batch, one.active)
+    whole = one.pair.look(TrainingBatch.of(one.batch), one.active)
     parts: Any = one.pair.projector
     for name, loss in one.wired.losses.items():
-        if masks := getattr(loss, "masks", None):
-            masks.step = 0
         for term, values in loss.maps(step, parts[name], list(loss.terms)).items():
             torch.testing.assert_close(values, whole.maps[term])
 

@@ -28,13 +28,12 @@ from yolokd.distillation.adversarial import (
     frozen_statistics,
     neck_pass,
     quarters,
-    teacher_precision,
 )
 from yolokd.distillation.assignment import branch_criteria
-from yolokd.errors import PairError, ShapeError, UserError
+from yolokd.errors import PairError, ShapeError
 from yolokd.losses.base import LEVELS, Grid, Step
 from yolokd.losses.ikd import IKD, feature_gap
-from yolokd.teachers.detector import Teacher
+from yolokd.teachers.detector import DetectorTeacher
 
 NAMES = {0: "class0", 1: "class1", 2: "class2"}
 
@@ -43,15 +42,15 @@ def settings(**changes: Any) -> Any:
     return SimpleNamespace(**{"gain": 1e-5, "eps": 8, "step": 2, "steps": 5, "every": 4, **changes})
 
 
-def make_attack(teacher: Teacher, names: dict[int, str] | None = None, **changes: Any) -> Attack:
+def make_attack(teacher: DetectorTeacher, names: dict[int, str] | None = None, **changes: Any) -> Attack:
     return Attack(settings(**changes), match_classes(names or NAMES, teacher.names, {}))
 
 
-def make_teacher(family: str = "v8", **changes: Any) -> Teacher:
-    return Teacher(detector(family, width=0.25, seed=1, **changes))
+def make_teacher(family: str = "v8", **changes: Any) -> DetectorTeacher:
+    return DetectorTeacher(detector(family, width=0.25, seed=1, **changes))
 
 
-def make_sensitive_teacher() -> Teacher:
+def make_sensitive_teacher() -> DetectorTeacher:
     """A teacher whose scores depend on the image: its statistics fit its random weights."""
     model = detector("v8", width=0.25, seed=1)
     for module in model.modules():
@@ -59,14 +58,14 @@ def make_sensitive_teacher() -> Teacher:
             module.momentum = 1.0
     with torch.no_grad():
         model.train()(batch(8, seed=1)["img"])
-    teacher = Teacher(model)
+    teacher = DetectorTeacher(model)
     for branch in class_branches(teacher):
         branch[-1].weight.mul_(10)
         branch[-1].bias.zero_()
     return teacher
 
 
-def class_branches(teacher: Teacher) -> Any:
+def class_branches(teacher: DetectorTeacher) -> Any:
     head: Any = teacher.layers[-1]
     return head.cv3
 
@@ -74,12 +73,12 @@ def class_branches(teacher: Teacher) -> Any:
 IKD_LOSS = IKD(settings(every=1))
 
 
-def make_parts(student: DetectionModel, teacher: Teacher) -> nn.ModuleDict:
+def make_parts(student: DetectionModel, teacher: DetectorTeacher) -> nn.ModuleDict:
     torch.manual_seed(0)
     return IKD_LOSS.build(read_head(student, "The student").widths, teacher.info.widths)
 
 
-def compare(student: DetectionModel, teacher: Teacher, parts: nn.ModuleDict, images: Tensor) -> Tensor:
+def compare(student: DetectionModel, teacher: DetectorTeacher, parts: nn.ModuleDict, images: Tensor) -> Tensor:
     """The loss map of adversarial examples."""
     step = Step({}, {}, Grid({}, {}), adversarial=Examples(images, student, teacher))
     return IKD_LOSS.maps(step, parts, ("ikd",))["ikd"]
@@ -102,7 +101,7 @@ def test_make__raises_the_teachers_loss_more_than_chance_within_bounds() -> None
     attack = make_attack(teacher)
     loss = attack.attack_loss(teacher, data)
     clean = loss(data["img"])
-    images = attack.make(teacher, data, 0)
+    images = attack.make(teacher, data, 1)
     assert images is not None
     assert not images.requires_grad
     assert float(images.min()) >= 0
@@ -116,11 +115,11 @@ def test_make__raises_the_teachers_loss_more_than_chance_within_bounds() -> None
 
 
 def test_make__raises_the_loss_of_a_trained_detector(shared: Path) -> None:
-    teacher = Teacher(load_detector(shared / "weights" / "yolov8n-coco.pt"))
+    teacher = DetectorTeacher(load_detector(shared / "weights" / "yolov8n-coco.pt"))
     names = {0: "bus", 1: "car", 2: "motorbike", 3: "person", 4: "truck"}
     attack = Attack(settings(), match_classes(names, teacher.names, {"motorcycle": "motorbike"}))
     data = highway(shared / "data" / "highway", 4)
-    images = attack.make(teacher, data, 0)
+    images = attack.make(teacher, data, 1)
     assert images is not None
     with torch.no_grad():
         loss = attack.attack_loss(teacher, data)
@@ -176,7 +175,7 @@ def test_quarters__every_image_keeps_its_labels(size: int) -> None:
 def test_make__an_example_does_not_depend_on_its_neighbors() -> None:
     teacher, data = make_sensitive_teacher(), batch(4)
     attack = make_attack(teacher)
-    alone = attack.make(teacher, data, 0)  # in quarters, so each by itself
+    alone = attack.make(teacher, data, 1)  # in quarters, so each by itself
     together = adversarial(data["img"], attack.attack_loss(teacher, data), eps=8, step=2, steps=5)
     assert alone is not None
     assert (alone == together).float().mean() > 0.99  # a sign of a gradient near 0 may turn by rounding
@@ -192,7 +191,7 @@ def test_make__disturbs_neither_teacher_nor_random_streams_nor_batch() -> None:
         for set_seed in (torch.manual_seed, random.seed, np.random.seed):
             set_seed(5)
         if attacked:
-            attack.make(teacher, data, 0)
+            attack.make(teacher, data, 1)
         draws.append((random.random(), float(np.random.rand()), float(torch.rand(()))))
     assert draws[0] == draws[1]
     assert same(before, teacher)
@@ -205,7 +204,7 @@ def test_make__only_on_every_nth_step() -> None:
     teacher = make_teacher()
     attack = make_attack(teacher, every=3, steps=1)
     acts = [step for step in range(8) if attack.make(teacher, batch(), step) is not None]
-    assert acts == [0, 3, 6]
+    assert acts == [1, 4, 7]
 
 
 def test_ikd__on_every_nth_step_counts_n_times() -> None:
@@ -220,9 +219,9 @@ def test_ikd__on_every_nth_step_counts_n_times() -> None:
 def test_make__does_not_depend_on_autocast() -> None:
     teacher, data = make_teacher(), batch()
     attack = make_attack(teacher, steps=2)
-    plain = attack.make(teacher, data, 0)
+    plain = attack.make(teacher, data, 1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = attack.make(teacher, data, 0)
+        inside = attack.make(teacher, data, 1)
     assert plain is not None
     assert inside is not None
     assert inside.dtype == torch.float32
@@ -230,7 +229,7 @@ def test_make__does_not_depend_on_autocast() -> None:
 
 
 def test_make__refuses_a_half_precision_teacher() -> None:
-    teacher = Teacher(detector("v8"), dtype=torch.bfloat16)
+    teacher = DetectorTeacher(detector("v8"), dtype=torch.bfloat16)
     with pytest.raises(ValueError, match=r"takes a teacher in single precision, got torch\.bfloat16"):
         make_attack(teacher).make(teacher, batch(), 1)
 
@@ -239,7 +238,7 @@ def test_make__a_batch_without_objects() -> None:
     teacher, data = make_sensitive_teacher(), batch()
     data.update(batch_idx=torch.zeros(0), cls=torch.zeros(0, 1), bboxes=torch.zeros(0, 4))
     attack = make_attack(teacher)
-    images = attack.make(teacher, data, 0)
+    images = attack.make(teacher, data, 1)
     assert images is not None
     loss = attack.attack_loss(teacher, data)
     assert (loss(images) > loss(data["img"])).all()
@@ -251,7 +250,7 @@ def test_make__a_batch_without_objects() -> None:
 @pytest.mark.parametrize("family", ["v8", *DUAL])
 def test_attack_loss__equals_ultralytics_criterion(family: str) -> None:
     model, data = detector(family, width=0.25, seed=1).eval(), batch(3)
-    teacher = Teacher(copy.deepcopy(model))
+    teacher = DetectorTeacher(copy.deepcopy(model))
     loss = make_attack(teacher).attack_loss(teacher, data)(data["img"])
     with torch.no_grad():
         raw: Any = model(data["img"])[1]
@@ -331,7 +330,7 @@ def test_feature_gap__constant_gap() -> None:
 @pytest.mark.parametrize("family", ["v8", *DUAL])
 def test_ikd__equals_the_models_in_evaluation_mode(family: str) -> None:
     student, master = detector(family).train(), detector(family, width=0.25, seed=1).eval()
-    teacher = Teacher(copy.deepcopy(master))
+    teacher = DetectorTeacher(copy.deepcopy(master))
     parts = make_parts(student, teacher)
     images = batch(3)["img"]
     result = compare(student, teacher, parts, images)
@@ -404,7 +403,7 @@ def test_ikd__is_in_single_precision_under_autocast() -> None:
 
 def test_ikd__a_student_that_is_the_teacher_has_no_gap() -> None:
     model = detector("v8", seed=1)
-    teacher = Teacher(copy.deepcopy(model))
+    teacher = DetectorTeacher(copy.deepcopy(model))
     parts = make_parts(model, teacher)
     assert not list(parts.parameters())  # equal widths need no adapter
     assert float(compare(model.train(), teacher, parts, batch()["img"]).detach().abs().max()) < 1e-6
@@ -441,9 +440,3 @@ def test_frozen_statistics__restores_modes_after_an_error_and_leaves_frozen_ones
 def test_extra_passes__per_average_step() -> None:
     passes = extra_passes(settings())
     assert (passes.teacher, passes.student) == (11 / 4, 4 / 4)
-
-
-def test_teacher_precision__single_or_a_clear_refusal() -> None:
-    assert teacher_precision("auto") == teacher_precision("fp32") == "fp32"
-    with pytest.raises(UserError, match=r"teacher\.precision is 'fp16'\. Set it to auto or fp32"):
-        teacher_precision("fp16")

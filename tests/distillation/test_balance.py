@@ -104,11 +104,11 @@ def test_measure__frozen_features_are_an_error_for_automatic_gains_only() -> Non
 def test_due__every_so_many_steps(every: int, expected: list[int]) -> None:
     found = balance("a", every=every)
     measure(found, a=1.0)
-    assert [found.due(["a"]) for _ in range(7)] == [bool(due) for due in expected]
+    assert [found.due(number, ["a"]) for number in range(1, 8)] == [bool(due) for due in expected]
 
 
 def test_due__while_an_automatic_term_has_no_ratio() -> None:
     found = balance("a", every=5)
-    assert [found.due(["a", "b"]) for _ in range(3)] == [True, True, True]
+    assert [found.due(number, ["a", "b"]) for number in (1, 2, 3)] == [True, True, True]
     measure(found, a=1.0)
-    assert not found.due(["a", "b"])  # b has a number for a gain
+    assert not found.due(4, ["a", "b"])  # b has a number for a gain

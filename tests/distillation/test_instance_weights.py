@@ -18,7 +18,7 @@ from yolokd.backend.classes import match_classes
 from yolokd.backend.heads import grid_of, neck_features
 from yolokd.distillation.instance_weights import SCOPES, InstanceWeighting, Weights
 from yolokd.errors import PairError
-from yolokd.teachers.detector import Teacher
+from yolokd.teachers.detector import DetectorTeacher
 
 CLASSES = {0: "car", 1: "van", 2: "person"}
 
@@ -379,7 +379,7 @@ def test_dual_head__the_one_to_many_branch_is_judged() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families__real_heads_are_judged(family: str) -> None:
-    teacher = Teacher(detector(family, width=0.25, classes=3).eval())
+    teacher = DetectorTeacher(detector(family, width=0.25, classes=3).eval())
     batch = image_batch(3)
     raw = teacher(batch["img"]).raw
     assert raw is not None

@@ -76,10 +76,11 @@ def test_loss__no_teacher_pass_while_every_gain_is_zero() -> None:
 def test_loss__a_recipe_of_feature_losses_never_runs_the_teachers_head() -> None:
     model = pair({"ssim": {"levels": ["p3"]}})
     ran: list[int] = []
-    for index, layer in enumerate(model.teacher_model.layers):
+    teacher: Any = model.teacher_model
+    for index, layer in enumerate(teacher.layers):
         layer.register_forward_hook(lambda m, i, o, index=index: ran.append(index))
     model(batch())
-    assert max(ran) == model.teacher_model.info.layers["p3"]
+    assert max(ran) == teacher.info.layers["p3"]
 
 
 def test_loss__same_keys_in_validation_with_zeros() -> None:
@@ -129,7 +130,8 @@ def test_loss__recipe_ultralytics_equals_the_built_in_distiller(student: str, te
 def test_loss__only_common_classes_are_compared() -> None:
     model = pair({"bckd": {"box": 0.0}}, teacher_classes=5)
     _, before = model(batch())
-    head: Any = model.teacher_model.layers[-1]
+    teacher: Any = model.teacher_model
+    head: Any = teacher.layers[-1]
     with torch.no_grad():
         for branch in head.cv3:
             branch[-1].bias[3:] += 5.0  # classes that the student does not have

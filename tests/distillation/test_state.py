@@ -1,61 +1,22 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-import torch
 
-from tests.helpers.models import detector
-from yolokd.distillation import state as distillation
-from yolokd.distillation.state import make_teacher
-from yolokd.errors import UserError
+from yolokd.backend.classes import match_classes
+from yolokd.distillation.state import build_distillation
 from yolokd.recipe import Recipe
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+NAMES = {0: "car"}
 
 
-def recipe(*, examples: bool = False, **teacher: Any) -> Recipe:
-    ikd: dict[str, Any] = {"augment": {"ikd": {"adversarial": {}}}} if examples else {}
-    return Recipe.from_dict({"losses": {"bckd": {}}, "teacher": teacher, **ikd})
-
-
-@pytest.mark.parametrize(
-    ("asked", "device", "half", "dtype"),
-    [
-        ("auto", CPU, True, torch.float32),
-        ("auto", GPU, True, torch.float16),
-        ("auto", GPU, False, torch.float32),
-        ("bf16", GPU, True, torch.bfloat16),
-        ("fp32", GPU, True, torch.float32),
-    ],
-)
-def test_make_teacher__precision_follows_device_and_recipe(
-    asked: str, device: torch.device, half: bool, dtype: torch.dtype
-) -> None:
-    teacher = make_teacher(recipe(precision=asked), detector("v8"), device, half=half)
-    assert teacher.dtype == dtype
-    assert {p.dtype for p in teacher.parameters()} == {dtype}
-
-
-def test_make_teacher__twins_take_single_precision() -> None:
-    assert make_teacher(recipe(examples=True), detector("v8"), GPU, half=True).dtype == torch.float32
-    with pytest.raises(UserError, match="takes single precision"):
-        make_teacher(recipe(examples=True, precision="fp16"), detector("v8"), GPU, half=True)
-
-
-def test_make_teacher__compiles_only_if_told_and_after_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[torch.device] = []
-    compiled: list[Any] = []
-
-    def compile_nothing(function: Any, **options: Any) -> Any:
-        compiled.append((function.__name__, options))
-        return function
-
-    monkeypatch.setattr(distillation, "require_compiler", tried.append)
-    monkeypatch.setattr(torch, "compile", compile_nothing)
-    make_teacher(recipe(), detector("v8"), CPU, half=False)
-    assert not tried
-    assert not compiled
-    make_teacher(recipe(compile=True), detector("v8"), CPU, half=False)
-    assert tried == [CPU]
-    assert compiled == [("run", {"options": {"freezing": True}})]
+def test_begin__counts_steps_of_the_run_and_goes_on_after_a_resume() -> None:
+    recipe = Recipe.from_dict({"losses": {"bckd": {}}, "schedule": {"warmup": 2}})
+    run = build_distillation(recipe, match_classes(NAMES, NAMES, {}))
+    run.begin(0, 0, 4, 10)
+    assert (run.step, run.progress, run.epochs) == (1, 0.125, 10)
+    assert run.active()["bckd_cls"] == pytest.approx(0.125 / 2)
+    run.begin(2, 1, 4, 10)
+    assert (run.step, run.progress) == (10, 2.375)
+    resumed = build_distillation(recipe, match_classes(NAMES, NAMES, {}))
+    resumed.begin(2, 1, 4, 10)
+    assert (resumed.step, resumed.active()) == (run.step, run.active())

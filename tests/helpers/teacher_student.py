@@ -10,12 +10,12 @@ from yolokd.backend.classes import match_classes
 from yolokd.distillation.model import TeacherStudent
 from yolokd.distillation.state import build_distillation
 from yolokd.recipe import Recipe
-from yolokd.teachers.detector import Teacher
+from yolokd.teachers.detector import DetectorTeacher
 
 
 def pair_of(recipe: Recipe, student: Any, teacher: Any) -> TeacherStudent:
     """Wire a pair as the trainer does."""
-    master = Teacher(teacher.eval())
+    master = DetectorTeacher(teacher.eval())
     match = match_classes(student.names, master.names, recipe.teacher.classes)
     model = TeacherStudent(student, master, build_distillation(recipe, match))
     model.train()

@@ -10,7 +10,7 @@ from torch.distributions import Bernoulli, kl_divergence
 from tests.helpers.lively import lively
 from yolokd.backend.heads import split_branches
 from yolokd.inspection.fourier import heat_map, moved_scores, wave
-from yolokd.teachers.detector import Teacher
+from yolokd.teachers.detector import DetectorTeacher
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 0), (0, -5), (2, 7), (4, -1)])
@@ -52,7 +52,7 @@ def test_heat_map__does_not_depend_on_how_many_waves_go_at_a_time() -> None:
 
 
 def test_moved_scores__rise_is_the_divergence_of_the_scores() -> None:
-    teacher = Teacher(lively(seed=1))
+    teacher = DetectorTeacher(lively(seed=1))
     generator = torch.Generator().manual_seed(2)
     clean = torch.rand(1, 3, 64, 64, generator=generator)
     others = torch.rand(2, 3, 64, 64, generator=generator)

@@ -17,7 +17,8 @@ from tests.helpers.teacher_student import pair, pair_of
 from tests.helpers.unlabeled import joined, make_images
 from yolokd.distillation.model import TeacherStudent
 from yolokd.errors import DataError, UserError
-from yolokd.loaders.unlabeled import check_unlabeled, files_of, find_unlabeled, with_absolute_paths
+from yolokd.loaders.batch import TrainingBatch
+from yolokd.loaders.unlabeled import check_unlabeled, find_unlabeled, with_absolute_paths
 from yolokd.losses.bckd import bckd_cls_map
 from yolokd.recipe import Recipe, list_recipes, load_recipe
 
@@ -198,10 +199,10 @@ def test_loss__aid_records_them_as_background(scope: str) -> None:
     weighted = Recipe.from_dict({"losses": {"bckd": {}, "fgd": {}}, "weighting": {"aid": {"scope": scope}}})
     model = pair_of(weighted, detector("v8"), detector("v8", width=0.25, seed=1))
     data = joined(batch(), 3)
-    seen = model.look(data, dict.fromkeys(model.terms, 1.0))
+    seen = model.look(TrainingBatch.of(data), dict.fromkeys(model.terms, 1.0))
     assert seen.weights is not None
     assert seen.weights.head.shape == (5, seen.grid.anchors)
     assert not seen.weights.instances.counted[2:].any()
     assert seen.weights.instances.counted[:2].any()
     assert all(len(values) == 5 for values in seen.maps.values())
-    assert files_of(data) == ["image0.jpg", "image1.jpg", "extra0.jpg", "extra1.jpg", "extra2.jpg"]
+    assert TrainingBatch.of(data).files == ("image0.jpg", "image1.jpg", "extra0.jpg", "extra1.jpg", "extra2.jpg")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.helpers.models import FAMILIES, detector
 from yolokd.backend.heads import neck_features, split_branches
 from yolokd.errors import UserError
-from yolokd.teachers.detector import Teacher, fold, require_compiler
+from yolokd.teachers.detector import DetectorTeacher, fold, require_compiler
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
@@ -25,7 +25,7 @@ def test_teacher__equals_the_unfolded_model(family: str) -> None:
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         raw: Any = model(images)[1]
-    output = Teacher(copy.deepcopy(model))(images, head=True, levels=("p3", "p4", "p5"))
+    output = DetectorTeacher(copy.deepcopy(model))(images, head=True, levels=("p3", "p4", "p5"))
     assert output.raw is not None
     for name, branch in split_branches(raw).items():
         for key in ("scores", "boxes"):
@@ -35,13 +35,13 @@ def test_teacher__equals_the_unfolded_model(family: str) -> None:
 
 
 def test_teacher__no_normalization_is_left() -> None:
-    teacher = Teacher(detector("v8"))
+    teacher = DetectorTeacher(detector("v8"))
     assert not [m for m in teacher.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
 @pytest.mark.parametrize(("levels", "layers"), [(("p3",), 16), (("p4", "p3"), 19), (("p3", "p4", "p5"), 22)])
 def test_teacher__stops_at_the_last_layer_that_is_needed(levels: tuple[str, ...], layers: int) -> None:
-    teacher = Teacher(detector("v8"))
+    teacher = DetectorTeacher(detector("v8"))
     ran: list[int] = []
     for index, layer in enumerate(teacher.layers):
         layer.register_forward_hook(lambda m, i, o, index=index: ran.append(index))
@@ -52,7 +52,7 @@ def test_teacher__stops_at_the_last_layer_that_is_needed(levels: tuple[str, ...]
 
 
 def test_teacher__decodes_no_boxes() -> None:
-    teacher = Teacher(detector("v8"))
+    teacher = DetectorTeacher(detector("v8"))
     output = teacher(torch.rand(1, 3, 64, 64), head=True)
     assert isinstance(output.raw, dict)
     assert output.raw["scores"].shape == (1, 3, 84)
@@ -60,7 +60,7 @@ def test_teacher__decodes_no_boxes() -> None:
 
 
 def test_teacher__stays_frozen_when_the_pair_is_put_into_training_mode() -> None:
-    teacher = Teacher(detector("v10"))
+    teacher = DetectorTeacher(detector("v10"))
     before = state(teacher)
     teacher.train(True)
     output = teacher(torch.rand(2, 3, 64, 64), head=True, levels=("p3",))
@@ -70,7 +70,7 @@ def test_teacher__stays_frozen_when_the_pair_is_put_into_training_mode() -> None
 
 
 def test_teacher__holds_its_weights_in_the_precision_that_it_runs_in() -> None:
-    teacher = Teacher(detector("v8"), dtype=torch.bfloat16)
+    teacher = DetectorTeacher(detector("v8"), dtype=torch.bfloat16)
     assert {p.dtype for p in teacher.parameters()} == {torch.bfloat16}
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = teacher(torch.rand(1, 3, 64, 64), head=False, levels=("p4",))
@@ -79,7 +79,7 @@ def test_teacher__holds_its_weights_in_the_precision_that_it_runs_in() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_teacher__features_lie_in_memory_as_the_students_do(family: str) -> None:
-    output = Teacher(detector(family))(torch.rand(2, 3, 64, 96), head=False, levels=("p3", "p4", "p5"))
+    output = DetectorTeacher(detector(family))(torch.rand(2, 3, 64, 96), head=False, levels=("p3", "p4", "p5"))
     assert all(feature.is_contiguous() for feature in output.features.values())
 
 
@@ -93,7 +93,7 @@ def test_teacher__a_compiled_pass_is_the_same_and_the_attack_is_not_compiled(mon
 
     monkeypatch.setattr(torch, "compile", trace)
     model, images = detector("v8"), torch.rand(2, 3, 64, 64)
-    plain, compiled = Teacher(copy.deepcopy(model)), Teacher(model, compiled=True)
+    plain, compiled = DetectorTeacher(copy.deepcopy(model)), DetectorTeacher(model, compiled=True)
     expected, found = (teacher(images, head=True, levels=("p3",)) for teacher in (plain, compiled))
     assert expected.raw is not None
     assert found.raw is not None

@@ -68,11 +68,11 @@ def test_auto__its_state_survives_a_resume(tiny_pair: Pair, monkeypatch: pytest.
 
 
 def test_gain_zero__runs_no_teacher(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    from yolokd.teachers.detector import Teacher
+    from yolokd.teachers.detector import DetectorTeacher
 
     calls: list[int] = []
-    original = Teacher.run
-    monkeypatch.setattr(Teacher, "run", lambda self, *a, **k: calls.append(1) or original(self, *a, **k))  # type: ignore[func-returns-value]
+    original = DetectorTeacher.run
+    monkeypatch.setattr(DetectorTeacher, "run", lambda self, *a, **k: calls.append(1) or original(self, *a, **k))  # type: ignore[func-returns-value]
     run = start(tiny_pair.plan("bckd", ["losses.bckd.cls=0", "losses.bckd.box=0"], epochs=1))
     assert not calls
     assert float(rows(run)[0]["train/kd_bckd_cls"]) == 0

@@ -18,12 +18,12 @@ from yolokd.backend.descriptions import from_yaml
 from yolokd.backend.devices import check_device
 from yolokd.backend.heads import read_head
 from yolokd.distillation.model import TeacherStudent
-from yolokd.distillation.pair import check_pair
-from yolokd.distillation.state import build_distillation, make_teacher
+from yolokd.distillation.pair import Parts, build_pair, check_pair
 from yolokd.errors import PairError, UserError
 from yolokd.losses.base import requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
+from yolokd.teachers.base import Offer
 
 OBJECTS = 8  # per image; COCO has 7.3 on average
 
@@ -182,11 +182,9 @@ def make_pair(models: Models, setting: Setting, recipe: Recipe) -> TeacherStuden
             f"The recipe '{recipe.name}' compares class scores, but the two models share no class by name; map them "
             f"in the recipe (teacher.classes)."
         )
-    heads = read_head(models.student, "The student"), read_head(models.teacher, "The teacher")
-    check_pair(losses, *heads, [])
-    teacher = make_teacher(recipe, deepcopy(models.teacher), setting.device, half=bool(setting.amp))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        pair = TeacherStudent(make_student(models, setting), teacher, build_distillation(recipe, match))
+    offer = Offer.of_head(read_head(models.teacher, "The teacher"))
+    check_pair(losses, read_head(models.student, "The student"), offer, [])
+    student, teacher = make_student(models, setting), deepcopy(models.teacher)
+    pair = build_pair(Parts(recipe, student, teacher, match, setting.device, half=bool(setting.amp)))
     placed: TeacherStudent = setting.place(pair).train()
     return placed

@@ -15,6 +15,7 @@ from yolokd.bench.timer import Arm, Time, Timer, held_bytes, peak_bytes
 from yolokd.distillation.adversarial import Examples
 from yolokd.distillation.balance import Balance
 from yolokd.distillation.state import Distillation, reduce_map
+from yolokd.loaders.batch import TrainingBatch
 from yolokd.losses.base import Branch, Head, Loss, Step, requirements
 from yolokd.recipe import Recipe, Schedule
 
@@ -74,13 +75,14 @@ class RecipeSteps:
 
         ordinary = balanced(NEVER)
         self.kinds: dict[str, tuple[float, Distillation, int]] = {  # share of the steps, wiring, number of the step
-            "ordinary": (1.0, ordinary, 1),
-            "measuring": (1 / wired.balance.every, balanced(1), 1),
+            "ordinary": (1.0, ordinary, 2),
+            "measuring": (1 / wired.balance.every, balanced(1), 2),
         }
         if wired.attack is not None:
-            self.kinds["adversarial"] = (1 / wired.attack.config.every, ordinary, 0)
+            every = wired.attack.config.every
+            self.kinds["adversarial"] = (1 / every, ordinary, 1 + every)
         self.run = training(self.pair, setting, batch)
-        taught = self.pair.teach(batch["img"], self.active)
+        taught = self.pair.teach(TrainingBatch.of(batch), self.active)
         needs = [] if taught is None else [str(self.pair.teacher_model.dtype), *taught.features]
         self.teacher = "/".join(("teacher", *needs, "" if taught is None or taught.raw is None else "head"))
         self.seen = self._look()
@@ -88,7 +90,7 @@ class RecipeSteps:
     def teach(self, timer: Timer) -> None:
         """Time the teacher's pass, under a name that is the same for recipes that need the same of it."""
         with timer(self.teacher):
-            self.pair.teach(self.batch["img"], self.active)
+            self.pair.teach(TrainingBatch.of(self.batch), self.active)
 
     def arms(self) -> list[Arm]:
         """Everything else that is timed of this recipe."""
@@ -167,7 +169,7 @@ class RecipeSteps:
 
     def _weigh(self, timer: Timer) -> None:
         assert self.wired.weighting is not None
-        taught = self.pair.teach(self.batch["img"], self.active)
+        taught = self.pair.teach(TrainingBatch.of(self.batch), self.active)
         assert taught is not None
         with timer(self._key("aid", "forward")):
             self.wired.weighting(taught.raw or {}, self.batch, self.seen.grid)
@@ -178,7 +180,7 @@ class RecipeSteps:
         losses = self.wired.losses_of(self.active)
         pair.zero_grad(set_to_none=True)
         with timer(self._key("ikd", "forward")), self.setting.autocast():
-            images = attack.make(pair.teacher_model, self.batch, 0)
+            images = attack.make(pair.teacher_model, self.batch, 1)
             assert images is not None
             examples = Examples(images, pair.student_model, pair.teacher_model)
             parts: Any = pair.projector["ikd"]
@@ -201,7 +203,7 @@ class RecipeSteps:
             attack=None,
         )
         with self.setting.autocast():
-            self.pair.look(self.batch, {term: 1.0})
+            self.pair.look(TrainingBatch.of(self.batch), {term: 1.0})
         del self.pair.projector[term]
         self.pair.distillation = self.wired
         self.pair.zero_grad(set_to_none=True)

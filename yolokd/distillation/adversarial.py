@@ -26,9 +26,9 @@ from yolokd.backend.api import DetectionModel
 from yolokd.backend.classes import ClassMatch
 from yolokd.backend.heads import as_head, grid_of, neck_features, split_branches
 from yolokd.distillation.teacher_loss import assigner, pad_objects
-from yolokd.errors import PairError, UserError
+from yolokd.errors import PairError
 from yolokd.losses.base import LEVELS, Head, LevelMaps
-from yolokd.teachers.detector import Teacher
+from yolokd.teachers.base import Teacher
 
 if TYPE_CHECKING:
     from yolokd.recipe import IKDAdversarialConfig
@@ -50,20 +50,6 @@ def extra_passes(config: Any) -> Passes:
     that are left out still count.
     """
     return Passes(teacher=(2 * config.steps + 1) / config.every, student=4 / config.every)
-
-
-def teacher_precision(asked: str) -> str:
-    """Return the precision that a teacher under attack runs in, fp32, for the recipe's `teacher.precision`.
-
-    Raises:
-        UserError: The recipe insists on half precision, in which the gradients of the images vanish.
-    """
-    if asked in {"auto", "fp32"}:
-        return "fp32"
-    raise UserError(
-        "augment.ikd.adversarial attacks the teacher, which takes single precision, but teacher.precision is "
-        f"'{asked}'. Set it to auto or fp32, or augment.ikd.adversarial to null."
-    )
 
 
 class Attack:
@@ -90,7 +76,7 @@ class Attack:
         self._picked = None if classes.identical else torch.tensor(classes.columns)
         self._assign = assigner(len(classes.student))
 
-    def make(self, teacher: Teacher, batch: Mapping[str, Any], step_number: int) -> Tensor | None:
+    def make(self, teacher: Teacher, batch: Mapping[str, Any], number: int) -> Tensor | None:
         """Return the adversarial examples of a batch, (B, 3, H, W), detached; None on steps that have none.
 
         Call it before the student's clean pass, so that the teacher's graph is gone when the student's is built.
@@ -98,14 +84,14 @@ class Attack:
         Args:
             teacher: In single precision; it collects no gradients.
             batch: `img` in [0, 1] and labels, as the trainer hands them to the model.
-            step_number: Steps of the run so far; the first has some.
+            number: Number of the step in the run, from 1; the first has some.
 
         Raises:
-            ValueError: The teacher runs in half precision; see `teacher_precision`.
+            ValueError: The teacher runs in half precision; see `yolokd.teachers.table.precision_of`.
         """
         if torch.finfo(teacher.dtype).bits < 32:
             raise ValueError(f"an attack takes a teacher in single precision, got {teacher.dtype}")
-        if step_number % self.config.every:
+        if (number - 1) % self.config.every:
             return None
         eps, step, steps = self.config.eps, self.config.step, self.config.steps
         parts = quarters(batch)

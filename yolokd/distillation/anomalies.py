@@ -10,13 +10,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from yolokd.errors import RunError
-from yolokd.loaders.unlabeled import files_of
+from yolokd.loaders.batch import TrainingBatch
 from yolokd.losses.base import LEVELS
 
 EVERY = 20  # steps between two readings
@@ -36,16 +35,13 @@ class _Record:
 class AnomalyChecks:
     """Collects each step's values before their gains, and judges them when read."""
 
-    step: int = 0
     zeros: Counter[str] = field(default_factory=Counter)
     _pending: list[_Record] = field(default_factory=list)
 
-    def record(self, values: Mapping[str, Tensor], batch: Mapping[str, Any], detection: Tensor) -> None:
+    def record(self, number: int, values: Mapping[str, Tensor], batch: TrainingBatch, detection: Tensor) -> None:
         """Keep one step's values by level, (L,) or (1,) for a term without a place; nothing is read from the device."""
-        self.step += 1
-        files = tuple(files_of(batch))
         detached = {term: value.detach() for term, value in values.items()}
-        self._pending.append(_Record(self.step, detached, len(batch["cls"]) > 0, detection.detach(), files))
+        self._pending.append(_Record(number, detached, batch.has_objects, detection.detach(), tuple(batch.files)))
 
     @property
     def due(self) -> bool:
@@ -78,7 +74,7 @@ class AnomalyChecks:
             where = f" at {', '.join(bad)}" if len(levels) > 1 else ""
             shown = ", ".join(Path(f).name for f in record.files[:8]) or "unknown"
             raise RunError(
-                f"The distillation term kd_{term} became {value}{where} in active step {record.step}, on the images "
+                f"The distillation term kd_{term} became {value}{where} in step {record.step}, on the images "
                 f"{shown}. Lower its gain or the learning rate, or switch mixed precision off (train.amp=false)."
             )
         if value != 0:

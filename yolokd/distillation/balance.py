@@ -36,16 +36,13 @@ class Balance:
         self.every = every
         self.ratios: dict[str, float] = state.setdefault("gradient_ratio", {})
         self._first: dict[str, float] = state.setdefault("first_gradient_ratio", {})
-        self._step = 0
 
-    def due(self, terms: Sequence[str]) -> bool:
-        """Count a step; whether to measure in it: every so often, and where an automatic term has no ratio yet."""
-        self._step += 1
-        return (
-            self._step % self.every == 1
-            or self.every == 1
-            or any(t in self.auto and t not in self.ratios for t in terms)
-        )
+    def due(self, number: int, terms: Sequence[str]) -> bool:
+        """Whether to measure these terms in the step with this number, from 1.
+
+        Every so often, the first included, and where an automatic term has no ratio yet.
+        """
+        return (number - 1) % self.every == 0 or any(t in self.auto and t not in self.ratios for t in terms)
 
     def measure(self, detection: Tensor, values: Mapping[str, Tensor], features: Sequence[Tensor]) -> None:
         """Update the ratios.

@@ -22,9 +22,9 @@ from yolokd.distillation.instance_weights import Weights
 from yolokd.distillation.loss_accumulator import LossAccumulator
 from yolokd.distillation.state import Distillation
 from yolokd.distillation.step_inputs import gather
-from yolokd.loaders.unlabeled import files_of, first_rows, join
+from yolokd.loaders.batch import TrainingBatch, first_rows
 from yolokd.losses.base import Grid, Loss, Step, requirements
-from yolokd.teachers.detector import Teacher, TeacherOutput
+from yolokd.teachers.base import Teacher, TeacherOutput
 
 PREFIX = "kd_"  # of a term's column in results.csv and in the progress line
 
@@ -66,7 +66,7 @@ class TeacherStudent(SavedPair):
         self.terms = tuple(distillation.gains)
         widths = read_head(student, "The student").widths
         self.projector = nn.ModuleDict(
-            {name: loss.build(widths, teacher.info.widths) for name, loss in distillation.losses.items()}
+            {name: loss.build(widths, teacher.offer.widths) for name, loss in distillation.losses.items()}
         )
         self.distillation: Distillation | None = distillation
 
@@ -80,36 +80,35 @@ class TeacherStudent(SavedPair):
         The vector holds value · gain · schedule · B, as Ultralytics multiplies every loss by the batch size; the items
         hold value · gain · schedule. The keys are the same in every step, in training and in validation.
         """
-        images: Tensor = batch["img"]
-        zeros = torch.zeros(len(self.terms), device=images.device)
+        typed = TrainingBatch.of(batch)
+        zeros = torch.zeros(len(self.terms), device=batch["img"].device)
         if not self.training:
             detection, items = self.student_model.loss(batch, preds)
-            return self._join(detection, items, zeros, len(images))
+            return self._join(detection, items, zeros, len(typed))
         run = self._run()
         active = run.active()
-        seen = self.look(batch, active)
-        run.step += 1
+        seen = self.look(typed, active)
         if not seen.maps:
-            return self._join(seen.detection, seen.items, zeros, len(images))
-        run.anomaly_checks.record(seen.levels, batch, seen.detection.sum())
-        self._measure(seen.detection.sum() / len(images), seen.values, seen.features)
+            return self._join(seen.detection, seen.items, zeros, len(typed))
+        run.anomaly_checks.record(run.step, seen.levels, typed, seen.detection.sum())
+        self._measure(seen.detection.sum() / len(typed), seen.values, seen.features)
         strengths = {term: run.strength(term, active[term]) for term in seen.values}
         weighted = torch.stack([seen.values[t] * strengths[t] if t in strengths else zeros[0] for t in self.terms])
-        return self._join(seen.detection, seen.items, weighted, len(images))
+        return self._join(seen.detection, seen.items, weighted, len(typed))
 
-    def look(self, batch: dict[str, Any], active: Mapping[str, float]) -> Look:
+    def look(self, batch: TrainingBatch, active: Mapping[str, float]) -> Look:
         """Run both models on a batch and return the loss map of each active term; the student in training mode."""
-        images, labeled = join(batch), len(batch["img"])
-        taught = self.teach(images, active)
+        taught = self.teach(batch, active)
         if taught is None:  # images without labels take part in nothing else
-            images = images[:labeled]
+            batch = batch.without_unlabeled()
         examples = self._attack(batch, active)
         ahead = self._on_adversarial(examples, active)
         if getattr(self.student_model, "criterion", None) is None:
             self.student_model.criterion = self.student_model.init_criterion()
+        images = batch.images
         raw = self.student_model(images)
         with watch(self.student_model.criterion) as assigned:
-            detection, items = self.student_model.loss(batch, first_rows(raw, labeled))
+            detection, items = self.student_model.loss(dict(batch.labeled), first_rows(raw, len(batch)))
         features = neck_features(raw)
         grid = grid_of(features)
         weights = None if taught is None else self._weigh(batch, taught, grid)
@@ -119,7 +118,10 @@ class TeacherStudent(SavedPair):
             with torch.autocast(images.device.type, enabled=False):
                 shares = {name: share for name, (_, share) in branch_criteria(self.student_model.criterion).items()}
                 losses = run.on_clean_images(active)
-                step = gather(batch, raw, taught, assigned, shares, losses.values(), run.common_classes, run.counts)
+                step = gather(
+                    batch.labeled, raw, taught, assigned, shares, losses.values(), run.common_classes, run.counts
+                )
+                step = replace(step, number=run.step)
                 self._compare(step, losses, active, accumulator)
         accumulator.add(ahead)
         images_of = None if examples is None else examples.images
@@ -138,7 +140,7 @@ class TeacherStudent(SavedPair):
             raise RuntimeError("this copy of the model was made for saving or validation and cannot distill")
         return self.distillation
 
-    def teach(self, images: Tensor, active: Mapping[str, float]) -> TeacherOutput | None:
+    def teach(self, batch: TrainingBatch, active: Mapping[str, float]) -> TeacherOutput | None:
         """Run the teacher as far as the active losses and the weighting need it; not at all if nothing acts."""
         run = self._run()
         losses = run.on_clean_images(active).values()
@@ -148,15 +150,15 @@ class TeacherStudent(SavedPair):
         head = needs.teacher_head or run.weighting is not None
         if not (head or needs.levels):
             return TeacherOutput({}, None)
-        output: TeacherOutput = self.teacher_model(images, head=head, levels=needs.levels)
+        output: TeacherOutput = self.teacher_model(batch.images, head=head, levels=needs.levels)
         return output
 
-    def _attack(self, batch: dict[str, Any], active: Mapping[str, float]) -> Examples | None:
+    def _attack(self, batch: TrainingBatch, active: Mapping[str, float]) -> Examples | None:
         """Make adversarial examples, on the steps that have them: before the student's pass, so one graph is alive."""
         run = self._run()
         if run.attack is None or not requirements(run.losses_of(active).values()).adversarial:
             return None
-        images = run.attack.make(self.teacher_model, batch, run.step)
+        images = run.attack.make(self.teacher_model, batch.labeled, run.step)
         return None if images is None else Examples(images, self.student_model, self.teacher_model)
 
     def _on_adversarial(self, examples: Examples | None, active: Mapping[str, float]) -> dict[str, Tensor]:
@@ -172,7 +174,7 @@ class TeacherStudent(SavedPair):
     def _measure(self, detection: Tensor, values: Mapping[str, Tensor], features: Mapping[str, Tensor]) -> None:
         """Measure, now and then, the gradient ratio of each term at the neck; 0 for those on other images."""
         run = self._run()
-        if run.balance.due(list(values)):
+        if run.balance.due(run.step, list(values)):
             run.balance.measure(detection, values, list(features.values()))
 
     def _compare(
@@ -191,10 +193,10 @@ class TeacherStudent(SavedPair):
                 accumulator.add(piece, () if piece.keys() <= loss.head_terms else inputs)
                 del piece  # and its graph, before the next is made
 
-    def _weigh(self, batch: Mapping[str, Any], taught: TeacherOutput, grid: Grid) -> Weights | None:
+    def _weigh(self, batch: TrainingBatch, taught: TeacherOutput, grid: Grid) -> Weights | None:
         run = self._run()
         if run.weighting is None or taught.raw is None:
             return None
-        weights = run.weighting(taught.raw, batch, grid)
-        run.weight_log.record(weights, files_of(batch))
+        weights = run.weighting(taught.raw, batch.labeled, grid)
+        run.weight_log.record(weights, batch.files)
         return weights

@@ -1,21 +1,88 @@
-"""A teacher and a student that fit each other."""
+"""A teacher and a student that fit each other, and the two as one model under a recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+import torch
+
+from yolokd.backend.api import DetectionModel
+from yolokd.backend.classes import ClassMatch
 from yolokd.backend.heads import HeadInfo
+from yolokd.distillation.model import TeacherStudent
+from yolokd.distillation.state import build_distillation
 from yolokd.errors import PairError
 from yolokd.losses.base import Loss, requirements
+from yolokd.teachers.base import Offer
+from yolokd.teachers.table import make_teacher
+
+if TYPE_CHECKING:
+    from yolokd.recipe import Recipe
 
 
-def check_pair(losses: Mapping[str, Loss], student: HeadInfo, teacher: HeadInfo, notes: list[str]) -> None:
-    """Raise `PairError` where a loss cannot compare these heads; add to the notes what is left out."""
+@dataclass
+class Parts:
+    """What a pair is built from.
+
+    Attributes:
+        recipe: What to distill.
+        student: The detector that learns.
+        teacher: The trained detector, which becomes the teacher's own and changes.
+        match: Which classes both know.
+        device: Where they are going to run.
+        half: Whether the student trains in mixed precision there.
+        seed: Of the adapters' and generators' first weights.
+        epochs: Of the whole run.
+        state: A plain dict that is saved with the run.
+    """
+
+    recipe: Recipe
+    student: DetectionModel
+    teacher: DetectionModel
+    match: ClassMatch
+    device: torch.device
+    half: bool = False
+    seed: int = 0
+    epochs: int = 1
+    state: MutableMapping[str, Any] = field(default_factory=dict)
+
+
+def build_pair(parts: Parts) -> TeacherStudent:
+    """Return teacher and student as one model under a recipe; the run's own random numbers stay as they are.
+
+    Raises:
+        UserError: A setting of the teacher that cannot be met; see `yolokd.teachers.table.check_teacher`.
+    """
+    teacher = make_teacher(parts.recipe, parts.teacher, parts.device, half=parts.half)
+    distillation = build_distillation(parts.recipe, parts.match, epochs=parts.epochs, state=parts.state)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(parts.seed)  # of the CPU alone: forking spares no other device
+        return TeacherStudent(parts.student, teacher, distillation)
+
+
+def check_pair(losses: Mapping[str, Loss], student: HeadInfo, teacher: Offer, notes: list[str]) -> None:
+    """Raise `PairError` where a loss cannot compare these two; add to the notes what is left out."""
     for name, loss in losses.items():
+        if lacking := [level for level in loss.requires.levels if level not in teacher.widths]:
+            raise PairError(
+                f"The loss '{name}' compares neck features of {', '.join(loss.requires.levels)}, but the teacher gives "
+                f"{teacher}. Leave {', '.join(lacking)} out (losses.{name}.levels), or take another loss."
+            )
+        if loss.requires.teacher_head and not teacher.branches:
+            raise PairError(
+                f"The loss '{name}' compares class scores and boxes at every anchor, but the teacher gives {teacher}."
+            )
         if loss.requires.distributions and (student.bins != teacher.bins or student.bins == 1):
             raise PairError(
                 f"The loss '{name}' compares box distributions, but the student's head has reg_max {student.bins} and "
                 f"the teacher's {teacher.bins}. Use bckd's box term, which works on decoded boxes."
+            )
+        if loss.requires.adversarial and not teacher.attackable:
+            raise PairError(
+                f"The loss '{name}' attacks the teacher on the student's images, which this kind of teacher does not "
+                "allow. Set augment.ikd.adversarial to null."
             )
     if len(student.branches) != len(teacher.branches) and requirements(losses.values()).teacher_head:
         notes.append("one partner has a single head: only the one-to-many branch is distilled")

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yolokd.backend.api import DetectionModel
 from yolokd.backend.classes import ClassMatch
-from yolokd.distillation.adversarial import Attack, teacher_precision
+from yolokd.distillation.adversarial import Attack
 from yolokd.distillation.anomalies import AnomalyChecks
 from yolokd.distillation.balance import Balance
 from yolokd.distillation.instance_weights import InstanceWeighting
@@ -20,7 +19,6 @@ from yolokd.distillation.weight_files import WeightLog
 from yolokd.losses.base import Grid, Loss
 from yolokd.losses.table import losses_of
 from yolokd.recipe import Gain, Recipe, Schedule
-from yolokd.teachers.detector import DTYPES, Teacher, require_compiler
 
 
 @dataclass
@@ -36,7 +34,8 @@ class Distillation:
         counts: Average number of positives per image over the run.
         weighting: Weights of places by how well the teacher does there; None weighs everything 1.
         attack: Makes adversarial examples for the losses that require them; None if none does.
-        progress: Epochs behind us, set before each batch.
+        step: Number of the training step in the run, from 1; the only count of steps, set before each, see `begin`.
+        progress: Epochs behind us in the middle of that step.
         epochs: Epochs of the whole run.
     """
 
@@ -50,10 +49,16 @@ class Distillation:
     attack: Attack | None = None
     weight_log: WeightLog = field(default_factory=WeightLog)
     anomaly_checks: AnomalyChecks = field(default_factory=AnomalyChecks)
-    step: int = 0  # training steps so far
+    step: int = 1
     progress: float = 0.0
     epochs: int = 1
     _picked: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def begin(self, epoch: int, batch: int, batches: int, epochs: int) -> None:
+        """Begin a step: `batch` of `batches` in an epoch, both epoch and batch from 0. So a resumed run goes on."""
+        self.step = epoch * batches + batch + 1
+        self.progress = epoch + (batch + 0.5) / batches
+        self.epochs = epochs
 
     def active(self) -> dict[str, float]:
         """Terms that act now, each with the factor of its schedule; a gain of 0 is off."""
@@ -120,28 +125,6 @@ def build_distillation(
         attack=None if (adversarial := recipe.augment.adversarial) is None else Attack(adversarial, match),
         epochs=epochs,
     )
-
-
-def make_teacher(recipe: Recipe, model: DetectionModel, device: torch.device, *, half: bool) -> Teacher:
-    """Return the frozen teacher as the recipe wants it.
-
-    Args:
-        recipe: What to distill.
-        model: The trained detector, which becomes the teacher's own.
-        device: Where it is going to run.
-        half: Whether the student trains in mixed precision there.
-
-    Raises:
-        UserError: A precision in which the teacher cannot be attacked, or no compiler where one is wanted.
-    """
-    asked: str = recipe.teacher.precision
-    if recipe.augment.adversarial is not None:
-        asked = teacher_precision(asked)
-    elif asked == "auto":
-        asked = "fp16" if device.type == "cuda" and half else "fp32"
-    if recipe.teacher.compile:
-        require_compiler(device)
-    return Teacher(model, dtype=DTYPES[asked], compiled=recipe.teacher.compile)
 
 
 def reduce_map(values: Tensor, grid: Grid) -> Tensor:

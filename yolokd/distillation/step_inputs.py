@@ -14,7 +14,7 @@ from yolokd.distillation.assignment import Assigned
 from yolokd.distillation.positives import PositiveCounts
 from yolokd.losses.base import Branch, Grid, Loss, Step, requirements
 from yolokd.losses.tensors import widen
-from yolokd.teachers.detector import TeacherOutput
+from yolokd.teachers.base import TeacherOutput
 
 CommonClasses = Callable[[torch.device], tuple[Tensor | None, Tensor | None]]
 

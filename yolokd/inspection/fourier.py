@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from yolokd.backend.heads import split_branches
-from yolokd.teachers.detector import Teacher
+from yolokd.teachers.base import Teacher
 
 REACH = 7  # frequencies on either side of zero, in each direction
 STRENGTH = 8 / 255  # root mean square of a wave over the values of the image

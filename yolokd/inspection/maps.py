@@ -23,6 +23,7 @@ from yolokd.distillation.model import Look, TeacherStudent
 from yolokd.distillation.positives import PositiveCounts
 from yolokd.inspection.fourier import HeatMap, heat_map, moved_scores
 from yolokd.inspection.images import LabeledImage
+from yolokd.loaders.batch import TrainingBatch
 from yolokd.losses.base import Grid
 from yolokd.recipe import Gain, Recipe
 
@@ -121,7 +122,9 @@ class Inspector:
         self.pair.train()
         self._run().counts = PositiveCounts({})  # those of this image alone, whatever was inspected before
         with frozen_statistics(student):
-            seen = self.pair.look(batch, {term: 1.0 for term, gain in self.recipe.terms().items() if gain})
+            seen = self.pair.look(
+                TrainingBatch.of(batch), {term: 1.0 for term, gain in self.recipe.terms().items() if gain}
+            )
         heat = heat_map(moved_scores(teacher, images), images) if fourier else None
         return Inspection(
             image=image,

@@ -16,14 +16,13 @@ from yolokd.backend.devices import check_device
 from yolokd.backend.heads import read_head
 from yolokd.backend.networks import identity_of
 from yolokd.distillation.model import TeacherStudent
-from yolokd.distillation.pair import check_pair
-from yolokd.distillation.state import build_distillation
+from yolokd.distillation.pair import Parts, build_pair, check_pair
 from yolokd.errors import PairError, UserError, WeightsError
 from yolokd.inspection.maps import Inspector
 from yolokd.losses.base import requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
-from yolokd.teachers.detector import Teacher
+from yolokd.teachers.base import Offer
 
 
 def open_pair(
@@ -69,14 +68,24 @@ def open_pair(
         if requirements(losses.values()).classes:
             require_classes(match, allow_partial=allow_partial, teacher=str(teacher), data=data or "DATA.yaml")
         _check_color(("teacher", detector), ("student", student_model))
-        check_pair(losses, read_head(student_model, "The student"), read_head(detector, "The teacher"), notes)
+        offer = Offer.of_head(read_head(detector, "The teacher"))
+        check_pair(losses, read_head(student_model, "The student"), offer, notes)
         size = _side(imgsz or (recipe.train.get("imgsz", 640) if scratch else student_model.args["imgsz"]), notes)
         student_model.args = get_cfg()
         vars(student_model).pop("criterion", None)  # checkpoints may carry that of their training
-        pair = TeacherStudent(student_model, Teacher(detector), build_distillation(recipe, match))
+        device = select_device(recipe.train.get("device") or "", verbose=False)
+        seed = recipe.train.get("seed", 0)
+        pair = build_pair(Parts(in_full_precision(recipe, notes), student_model, detector, match, device, seed=seed))
     trained: frozenset[str] = frozenset() if scratch else take_parts(pair, find(student))
-    device = select_device(recipe.train.get("device") or "", verbose=False)
     return Inspector(recipe, pair.to(device), detector, match, size, device, trained, tuple(notes), joined)
+
+
+def in_full_precision(recipe: Recipe, notes: list[str]) -> Recipe:
+    """Return the recipe with a teacher in single precision and not compiled; a note if that is a change."""
+    plain = recipe.teacher.model_copy(update={"precision": "fp32", "compile": False})
+    if recipe.teacher.compile or recipe.teacher.precision not in {"auto", "fp32"}:
+        notes.append("the teacher runs in single precision and is not compiled, whatever the recipe says")
+    return recipe.model_copy(update={"teacher": plain})
 
 
 def from_scratch(spec: Spec, data: str | None) -> DetectionModel:

@@ -14,16 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from yolokd.data.layout import fingerprint, images_of
 from yolokd.errors import DataError, UserError, printable
 from yolokd.images.reader import check_images, left_out
 from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import SHARE
 
-IMAGES, FILES = "unlabeled", "unlabeled_file"  # keys of a training batch: images (U, 3, H, W), and their names
 SHOWN = 5  # files that a message names
 
 
@@ -123,28 +119,6 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
         return recipe
     path = str(Path(str(source)).expanduser().absolute())
     return Recipe.from_dict({**recipe.to_dict(), "train": {**recipe.train, "unlabeled": path}}, name=recipe.name)
-
-
-def join(batch: Mapping[str, Any]) -> Tensor:
-    """Return all images of a batch, (B + U, 3, H, W): the labeled ones first, then the U unlabeled ones, if any."""
-    images: Tensor = batch["img"]
-    return torch.cat([images, batch[IMAGES]]) if IMAGES in batch else images
-
-
-def files_of(batch: Mapping[str, Any]) -> list[str]:
-    """Return the names of all images of a batch, in the order of `join`."""
-    return [*map(str, batch.get("im_file", ())), *map(str, batch.get(FILES, ()))]
-
-
-def first_rows(raw: Any, count: int) -> Any:
-    """Return a detector's raw output for the first images: these rows of each tensor in its dicts and lists."""
-    if isinstance(raw, Tensor):
-        return raw[:count]
-    if isinstance(raw, Mapping):
-        return {key: first_rows(value, count) for key, value in raw.items()}
-    if isinstance(raw, (list, tuple)):
-        return [first_rows(value, count) for value in raw]
-    return raw
 
 
 def _shown(files: Iterable[str]) -> str:

@@ -134,6 +134,7 @@ class Step:
     student: Mapping[str, Tensor]  # level → neck features (B, C, H, W), with gradient
     teacher: Mapping[str, Tensor]  # level → neck features of the teacher, without
     grid: Grid
+    number: int = 1  # of the step in the run, from 1
     branches: tuple[Branch, ...] = ()  # empty if no loss needs a head
     teacher_scores: Tensor | None = None  # (B, A): the teacher's largest score over all of its own classes
     boxes_xyxy_px: tuple[Tensor, ...] = field(default=())  # ground truth of each image, (N, 4)

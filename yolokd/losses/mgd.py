@@ -89,18 +89,16 @@ def share(ratio: float) -> None:
 class MaskStream:
     """Random numbers for masks that depend on a seed and on the number of the step only.
 
-    Nothing else draws from it, and it is not saved: a resumed run sets `step` to where it stopped.
+    Nothing else draws from it, and nothing of it is saved.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.step = 0
         self.numbers = torch.Generator()
 
-    def advance(self, device: torch.device) -> torch.Generator:
-        """Make `numbers` those of the next step, and return them."""
-        self.numbers = torch.Generator(device).manual_seed(self.seed * SEED_STRIDE + self.step)
-        self.step += 1
+    def go_to(self, number: int, device: torch.device) -> torch.Generator:
+        """Make `numbers` those of the step with this number, and return them."""
+        self.numbers = torch.Generator(device).manual_seed(self.seed * SEED_STRIDE + number)
         return self.numbers
 
 
@@ -126,7 +124,7 @@ class MGD(FeatureLoss):
 
     def pieces(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> Iterator[dict[str, Tensor]]:
         """Give one level after the other, under masks of this step."""
-        self.masks.advance(step.student[self.levels[0]].device)
+        self.masks.go_to(step.number, step.student[self.levels[0]].device)
         yield from super().pieces(step, parts, active)
 
     def level_maps(self, step: Step, parts: nn.ModuleDict, level: str, active: Collection[str]) -> dict[str, Tensor]:

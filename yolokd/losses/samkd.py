@@ -209,7 +209,7 @@ class SAMKD(FeatureLoss):
             RunError: The logits are wanted, but the step carries no branch that both heads have.
         """
         if "samkd" in active:
-            self.masks.advance(step.student[self.levels[0]].device)
+            self.masks.go_to(step.number, step.student[self.levels[0]].device)
             yield from super().pieces(step, parts, active)
         if "samkd_logits" in active:
             if not step.branches:

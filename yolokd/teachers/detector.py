@@ -6,7 +6,6 @@ never decoded, and a pass stops at the last layer that somebody needs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,20 +14,13 @@ from torch import Tensor, nn
 from yolokd.backend.api import DetectionModel
 from yolokd.backend.heads import HeadInfo, read_head
 from yolokd.errors import UserError
+from yolokd.teachers.base import Offer, Teacher, TeacherOutput
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class TeacherOutput:
-    """What one pass gave: neck features by level, (B, C, H, W), and the raw head output or None."""
-
-    features: dict[str, Tensor]
-    raw: dict[str, Any] | None
-
-
-class Teacher(nn.Module):
-    """A detector that is only looked at: no gradients, no updates of statistics, never saved."""
+class DetectorTeacher(Teacher):
+    """One detector that sees the student's own images."""
 
     def __init__(self, model: DetectionModel, *, dtype: torch.dtype = torch.float32, compiled: bool = False) -> None:
         """Take over a detector, whose layers change.
@@ -40,6 +32,7 @@ class Teacher(nn.Module):
         """
         super().__init__()
         self.info: HeadInfo = read_head(model, "The teacher")
+        self.offer = Offer.of_head(self.info)
         self.layers: nn.Sequential = fold(model).model.to(dtype)
         self.saved = frozenset(model.save)
         self.names: dict[int, str] = dict(model.names)
@@ -47,7 +40,7 @@ class Teacher(nn.Module):
         self._compiled = torch.compile(self.run, options={"freezing": True}) if compiled else None
         self.train()
 
-    def train(self, mode: bool = True) -> Teacher:
+    def train(self, mode: bool = True) -> DetectorTeacher:
         """Stay in evaluation mode; only the head module itself is in training mode, so that it decodes no boxes."""
         super().train(False)
         for parameter in self.parameters():
@@ -57,13 +50,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, *, head: bool = True, levels: tuple[str, ...] = ()) -> TeacherOutput:
-        """Run the teacher as far as needed, without gradient.
-
-        Args:
-            images: (B, 3, H, W) in [0, 1].
-            head: Whether the head's outputs are needed.
-            levels: Levels whose features are needed.
-        """
+        """Run the teacher as far as needed, without gradient; see `Teacher.forward`."""
         run = self._compiled or self.run
         return run(images, head=head, levels=levels)
 

@@ -16,7 +16,7 @@ from yolokd.backend.descriptions import from_yaml
 from yolokd.backend.devices import check_device
 from yolokd.backend.heads import HeadInfo, read_head
 from yolokd.data.check import DataReport, check_labels
-from yolokd.distillation.adversarial import Attack, extra_passes, teacher_precision
+from yolokd.distillation.adversarial import Attack, extra_passes
 from yolokd.distillation.instance_weights import InstanceWeighting
 from yolokd.distillation.pair import check_pair
 from yolokd.errors import PairError, UserError, WeightsError
@@ -25,7 +25,8 @@ from yolokd.loaders.unlabeled import Unlabeled, check_unlabeled, find_unlabeled,
 from yolokd.losses.base import requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
-from yolokd.teachers.detector import require_compiler
+from yolokd.teachers.base import Offer
+from yolokd.teachers.table import check_teacher
 from yolokd.training.argument_checks import check_with_data, check_with_device
 from yolokd.training.run_directory import check_writable, refuse_inside, run_folder
 from yolokd.training.task import check_task, learned_names, trained_images
@@ -227,10 +228,8 @@ def _with_teacher(plan: Plan, student: Loaded, teacher: Loaded, *, allow_partial
         InstanceWeighting(recipe.weighting.aid, match)
     if recipe.augment.adversarial is not None:
         Attack(recipe.augment.adversarial, match)
-        teacher_precision(recipe.teacher.precision)
-    check_pair(losses, student.plan.head, teacher.plan.head, notes)
-    if recipe.teacher.compile:
-        require_compiler(select_device(recipe.train.get("device") or "", verbose=False))
+    check_pair(losses, student.plan.head, Offer.of_head(teacher.plan.head), notes)
+    check_teacher(recipe, select_device(recipe.train.get("device") or "", verbose=False))
     if plan.unlabeled is not None and (needs.objects or not losses):
         notes.append("the losses of this recipe act on labeled objects only: unlabeled images teach nothing")
     selected = None

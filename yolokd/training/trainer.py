@@ -13,7 +13,6 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-import torch
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK, USER_CONFIG_DIR
@@ -27,13 +26,14 @@ from yolokd.backend.label_scan import kept_apart
 from yolokd.backend.paths import unaltered
 from yolokd.backend.plots import plot_results
 from yolokd.distillation.model import PREFIX, TeacherStudent
-from yolokd.distillation.state import Distillation, build_distillation, make_teacher
+from yolokd.distillation.pair import Parts, build_pair
+from yolokd.distillation.state import Distillation
 from yolokd.distillation.weight_files import WeightLog
 from yolokd.initialization.reconstruction import calibration, reconstruct
 from yolokd.initialization.weight_selection import UnfitTeacherError, select_weights
 from yolokd.loaders.augmentation import augment_loader
+from yolokd.loaders.batch import FILES, UNLABELED
 from yolokd.loaders.sampling import sample_deterministically
-from yolokd.loaders.unlabeled import FILES, IMAGES
 from yolokd.loaders.unlabeled_loader import UnlabeledStream, stream_beside
 from yolokd.locks import locked
 from yolokd.training import run_files as records
@@ -64,7 +64,7 @@ class DistillTrainer(DetectionTrainer):
         self.settings = RunSettings.from_dict(vars(self.args)[KEY])
         self.recipe = self.settings.load_recipe()
         self.state: dict[str, Any] = vars(self.args)[KEY]["state"]  # saved with every checkpoint
-        self.batch_number = 0
+        self.batch_of_epoch = 0  # from 0, the next to come
         self.unlabeled: UnlabeledStream | None = None
         self.warned: set[str] = set()  # terms whose gradient ratio has been warned of
 
@@ -120,11 +120,19 @@ class DistillTrainer(DetectionTrainer):
         detector, match = self._teacher()
         if selects_weights:  # before the teacher's layers are folded
             self._select_weights(student, detector, match)
-        teacher = make_teacher(self.recipe, detector, self.device, half=self.args.amp not in {False, "fp32"})
-        distillation = build_distillation(self.recipe, match, epochs=self.epochs, state=self.state)
-        with torch.random.fork_rng(devices=[]):  # the parts' first weights must not shift the student's random stream
-            torch.default_generator.manual_seed(self.args.seed)  # of the CPU alone: forking spares no other device
-            return TeacherStudent(student, teacher, distillation)
+        return build_pair(
+            Parts(
+                self.recipe,
+                student,
+                detector,
+                match,
+                self.device,
+                half=self.args.amp not in {False, "fp32"},
+                seed=self.args.seed,
+                epochs=self.epochs,
+                state=self.state,
+            )
+        )
 
     def _named(self, student: Any) -> Any:
         student.args = self.args
@@ -188,7 +196,7 @@ class DistillTrainer(DetectionTrainer):
         """Prepare a training batch as Ultralytics does; add the step's unlabeled images."""
         batch = super().preprocess_batch(batch)
         if self.unlabeled is not None:
-            batch[IMAGES], batch[FILES] = self.unlabeled.images(batch["img"])
+            batch[UNLABELED], batch[FILES] = self.unlabeled.images(batch["img"])
         return batch
 
     def _close_dataloader_mosaic(self) -> None:
@@ -324,18 +332,13 @@ def _distillation(trainer: DistillTrainer) -> Distillation:
 
 
 def _start_epoch(trainer: DistillTrainer) -> None:
-    trainer.batch_number = 0
+    trainer.batch_of_epoch = 0
     _distillation(trainer).weight_log = WeightLog()  # anew after an aborted pass, and where nobody writes them
 
 
 def _start_batch(trainer: DistillTrainer) -> None:
-    trainer.batch_number += 1
-    distillation = _distillation(trainer)
-    distillation.progress = trainer.epoch + (trainer.batch_number - 0.5) / len(trainer.train_loader)
-    distillation.epochs = trainer.epochs
-    for loss in distillation.losses.values():  # random masks go on where they stopped
-        if masks := getattr(loss, "masks", None):
-            masks.step = trainer.epoch * len(trainer.train_loader) + trainer.batch_number
+    _distillation(trainer).begin(trainer.epoch, trainer.batch_of_epoch, len(trainer.train_loader), trainer.epochs)
+    trainer.batch_of_epoch += 1
 
 
 def _end_batch(trainer: DistillTrainer) -> None:

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import torch
+
+from tests.helpers.models import batch
+from tests.helpers.unlabeled import joined
+from yolokd.loaders.batch import TrainingBatch, first_rows
+
+
+def test_training_batch__labeled_images_come_first() -> None:
+    data = joined(batch(), 3)
+    found = TrainingBatch.of(data)
+    assert len(found) == 2
+    assert torch.equal(found.images, torch.cat([data["img"], data["unlabeled"]]))
+    assert found.files == ("image0.jpg", "image1.jpg", "extra0.jpg", "extra1.jpg", "extra2.jpg")
+    assert found.has_objects
+    assert "unlabeled" not in found.labeled
+    alone = found.without_unlabeled()
+    assert alone.images is data["img"]
+
+
+def test_training_batch__without_objects_and_names() -> None:
+    data = batch()
+    empty = {"img": data["img"], "cls": data["cls"][:0]}
+    assert not TrainingBatch.of(empty).has_objects
+    assert TrainingBatch.of(empty).files == ()
+
+
+def test_first_rows__of_every_tensor_inside() -> None:
+    rows = torch.arange(4)
+    found = first_rows({"a": rows, "b": [rows, (rows,)], "c": "word"}, 2)
+    assert [found["a"].tolist(), found["b"][0].tolist(), found["b"][1][0].tolist()] == [[0, 1]] * 3
+    assert found["c"] == "word"

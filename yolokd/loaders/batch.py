@@ -1,0 +1,65 @@
+"""A training batch as everything after the loaders sees it: labeled images first, then those without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+UNLABELED, FILES = "unlabeled", "unlabeled_file"  # keys that the trainer adds to Ultralytics' batch
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """B labeled images with their objects, and U without labels.
+
+    Attributes:
+        labeled: The labeled part as Ultralytics hands it to a model: `img` (B, 3, H, W) in [0, 1], `batch_idx` (N,),
+            `cls` (N, 1), `bboxes` (N, 4) in shares of the sides, xywh; `im_file`.
+        unlabeled: (U, 3, H, W), or None.
+        files: Names of all B + U images, where they are known.
+    """
+
+    labeled: Mapping[str, Any]
+    unlabeled: Tensor | None = None
+    files: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Any]) -> TrainingBatch:
+        """Return the typed form of what the trainer hands to the model."""
+        files = (*map(str, batch.get("im_file", ())), *map(str, batch.get(FILES, ())))
+        labeled = {key: value for key, value in batch.items() if key not in {UNLABELED, FILES}}
+        return cls(labeled, batch.get(UNLABELED), files)
+
+    def __len__(self) -> int:
+        """B, the number of labeled images."""
+        return len(self.labeled["img"])
+
+    @property
+    def images(self) -> Tensor:
+        """All images, (B + U, 3, H, W), the labeled ones first."""
+        labeled: Tensor = self.labeled["img"]
+        return labeled if self.unlabeled is None else torch.cat([labeled, self.unlabeled])
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether any labeled image holds one."""
+        return len(self.labeled["cls"]) > 0
+
+    def without_unlabeled(self) -> TrainingBatch:
+        """Return the labeled part alone."""
+        return replace(self, unlabeled=None)
+
+
+def first_rows(raw: Any, count: int) -> Any:
+    """Return a detector's raw output for the first images: these rows of each tensor in its dicts and lists."""
+    if isinstance(raw, Tensor):
+        return raw[:count]
+    if isinstance(raw, Mapping):
+        return {key: first_rows(value, count) for key, value in raw.items()}
+    if isinstance(raw, (list, tuple)):
+        return [first_rows(value, count) for value in raw]
+    return raw

@@ -1,0 +1,87 @@
+"""What a teacher is: whatever answers, on the student's grid, what the losses ask for.
+
+A kind of teacher is a class in a file of this folder and a line in `yolokd.teachers.table`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yolokd.backend.heads import HeadInfo
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a teacher can give, at every place of the student's grid.
+
+    Attributes:
+        widths: Level → channels of its neck features there; a level that is missing has none to compare.
+        branches: Of "one2many" and "one2one", those whose class scores and boxes it gives; () for none.
+        bins: Distribution bins per side of a box; 1 for plain distances.
+        attackable: Whether its loss has a gradient with respect to the student's images.
+    """
+
+    widths: Mapping[str, int]
+    branches: tuple[str, ...]
+    bins: int
+    attackable: bool = True
+
+    @classmethod
+    def of_head(cls, head: HeadInfo) -> Offer:
+        """Return what a detector with this head gives at its own size."""
+        return cls(head.widths, head.branches, head.bins)
+
+    def __str__(self) -> str:
+        """The parts, as a message lists them."""
+        given = [f"neck features of {', '.join(self.widths)}"] if self.widths else []
+        if self.branches:
+            given.append("class scores and boxes")
+        if self.branches and self.bins > 1:
+            given.append(f"box distributions of {self.bins} bins")
+        return ", ".join(given) or "no live answers"
+
+
+@dataclass(frozen=True)
+class TeacherOutput:
+    """What one pass gave, on the student's grid.
+
+    Attributes:
+        features: Level → neck features, (B, C, H, W).
+        raw: Branch → `scores` (B, K, A) and `boxes` (B, 4·R, A), or those of a single branch, as Ultralytics' heads
+            give them in training mode; with R = 1, distances in cells. None where nobody asked.
+    """
+
+    features: dict[str, Tensor]
+    raw: dict[str, Any] | None
+
+
+class Teacher(nn.Module, ABC):
+    """A frozen model that is only looked at: no gradients, no updates of statistics, never saved.
+
+    Attributes:
+        offer: What it can give.
+        dtype: Precision of its pass.
+    """
+
+    offer: Offer
+    dtype: torch.dtype
+
+    @abstractmethod
+    def forward(self, images: Tensor, *, head: bool = True, levels: tuple[str, ...] = ()) -> TeacherOutput:
+        """Answer for a batch, without gradient.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            head: Whether the head's outputs are needed.
+            levels: Levels whose features are needed.
+        """
+
+    def run(self, images: Tensor, *, head: bool = True, levels: tuple[str, ...] = ()) -> TeacherOutput:
+        """Do what `forward` does, with the gradient to the images that an attack on the teacher needs."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be attacked")
