@@ -16,6 +16,7 @@ from ultralytics.utils.loss import E2ELoss
 from tests.helpers.models import DUAL, FAMILIES, batch, detector
 from tests.helpers.teacher_student import pair, pair_of
 from yolokd.bench.timer import peak_bytes
+from yolokd.distillation.model import TeacherStudent
 from yolokd.recipe import Recipe, Schedule, list_recipes, load_recipe
 
 EVERYTHING: dict[str, Any] = {"bckd": {}, "ssim": {}, "ultralytics": {}}
@@ -306,10 +307,17 @@ def test_auto__gain_holds_the_gradient_at_its_share() -> None:
     assert model.distillation.gradient_ratios()["ssim"] == pytest.approx(0.25, rel=1e-4)
 
 
+def at_step(model: TeacherStudent, number: int) -> TeacherStudent:
+    """The model in the step of this number, from 1."""
+    assert model.distillation is not None
+    model.distillation.step = number
+    return model
+
+
 def test_ikd__column_is_zero_between_the_steps_with_adversarial_examples() -> None:
     recipe = load_recipe("ikd", ["augment.ikd.adversarial.every=2", "augment.ikd.adversarial.steps=1"])
     model = pair_of(recipe, detector("v8"), detector("v8", width=0.25, seed=1))
-    values = [float(model(batch())[1]["kd_ikd"]) for _ in range(4)]
+    values = [float(at_step(model, number)(batch())[1]["kd_ikd"]) for number in (1, 2, 3, 4)]
     assert [value > 0 for value in values] == [True, False, True, False]
 
 
@@ -317,11 +325,12 @@ def test_ikd__a_step_with_adversarial_examples_holds_no_second_graph() -> None:
     recipe = load_recipe("ikd", ["augment.ikd.adversarial.every=2", "augment.ikd.adversarial.steps=2"])
     model, data = pair_of(recipe, detector("v8"), detector("v8", width=0.25, seed=1)), batch(8, imgsz=160)
 
-    def peak() -> int:
+    def peak(number: int) -> int:
         model.zero_grad(set_to_none=True)
+        at_step(model, number)
         return peak_bytes(lambda: model(data)[0].sum().backward(), torch.device("cpu"))
 
-    attacked, without = peak(), peak()
+    attacked, without = peak(1), peak(2)
     assert without < attacked < 1.25 * without
 
 
@@ -332,5 +341,5 @@ def batch_norms(module: torch.nn.Module) -> list[Any]:
 def test_ikd__alone_in_a_recipe_comes_back_every_so_many_steps() -> None:
     content = {"losses": {}, "augment": {"ikd": {"adversarial": {"every": 2, "steps": 1}}}}
     model = pair_of(Recipe.from_dict(content), detector("v8"), detector("v8", width=0.25, seed=1))
-    values = [float(model(batch())[1]["kd_ikd"]) for _ in range(4)]
+    values = [float(at_step(model, number)(batch())[1]["kd_ikd"]) for number in (1, 2, 3, 4)]
     assert [value > 0 for value in values] == [True, False, True, False]

@@ -51,7 +51,7 @@ def test_build_pair__trains_at_once() -> None:
     ("losses", "offer", "text"),
     [
         ({"ssim": {}}, replace(FULL, widths={"p3": 16, "p4": 32}), r"gives neck features of p3, p4.*Leave p5 out"),
-        ({"ssim": {}}, replace(FULL, widths={}, branches=()), "gives no live answers"),
+        ({"ssim": {}}, replace(FULL, widths={}, branches=()), "gives stored answers only"),
         ({"bckd": {}}, replace(FULL, branches=()), "'bckd' compares class scores and boxes"),
         ({"ultralytics": {}}, replace(FULL, branches=()), "'ultralytics' compares class scores"),
         ({"ld": {}}, replace(FULL, bins=1), "reg_max 16 and the teacher's 1"),

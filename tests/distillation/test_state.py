@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import pytest
-
 from yolokd.backend.classes import match_classes
 from yolokd.distillation.state import build_distillation
 from yolokd.recipe import Recipe
@@ -14,9 +12,10 @@ def test_begin__counts_steps_of_the_run_and_goes_on_after_a_resume() -> None:
     run = build_distillation(recipe, match_classes(NAMES, NAMES, {}))
     run.begin(0, 0, 4, 10)
     assert (run.step, run.progress, run.epochs) == (1, 0.125, 10)
-    assert run.active()["bckd_cls"] == pytest.approx(0.125 / 2)
+    early = run.active()
     run.begin(2, 1, 4, 10)
     assert (run.step, run.progress) == (10, 2.375)
+    assert run.active()["bckd_cls"] > early["bckd_cls"]
     resumed = build_distillation(recipe, match_classes(NAMES, NAMES, {}))
     resumed.begin(2, 1, 4, 10)
     assert (resumed.step, resumed.active()) == (run.step, run.active())

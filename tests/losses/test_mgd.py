@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -132,7 +134,8 @@ def test_mgd__masks_change_from_step_to_step_and_follow_the_seed() -> None:
     step = make_step()
 
     def values(loss: MGD) -> list[float]:
-        return [loss.maps(step, parts, ["mgd"])["mgd"].sum().item() for _ in range(2)]
+        steps = [replace(step, number=number) for number in (1, 2)]
+        return [loss.maps(one, parts, ["mgd"])["mgd"].sum().item() for one in steps]
 
     parts = build(mgd())
     first = values(mgd())

@@ -16,7 +16,7 @@ class Silent(Teacher):
 @pytest.mark.parametrize(
     ("offer", "text"),
     [
-        (Offer({}, (), 1), "no live answers"),
+        (Offer({}, (), 1), "stored answers only"),
         (Offer({"p3": 8}, ("one2many",), 1), "neck features of p3, class scores and boxes"),
         (Offer({}, ("one2many",), 16), "class scores and boxes, box distributions of 16 bins"),
     ],

@@ -13,11 +13,11 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.modules.block import AAttn, Attention
 from ultralytics.nn.modules.conv import Conv
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
-from ultralytics.utils import ASSETS, RANK
+from ultralytics.utils import ASSETS, LOGGER, RANK, TQDM, USER_CONFIG_DIR
 from ultralytics.utils.loss import DFLoss, E2ELoss
 from ultralytics.utils.metrics import bbox_iou
 from ultralytics.utils.nms import non_max_suppression
-from ultralytics.utils.ops import make_divisible, xywh2xyxy
+from ultralytics.utils.ops import make_divisible, scale_boxes, xywh2xyxy
 from ultralytics.utils.patches import imread
 from ultralytics.utils.tal import TaskAlignedAssigner, bbox2dist
 from ultralytics.utils.torch_utils import (
@@ -35,8 +35,11 @@ ULTRALYTICS_VERSION = str(__version__)
 
 __all__ = [
     "ASSETS",
+    "LOGGER",
     "RANK",
+    "TQDM",
     "ULTRALYTICS_VERSION",
+    "USER_CONFIG_DIR",
     "VID_FORMATS",
     "AAttn",
     "Attention",
@@ -64,6 +67,7 @@ __all__ = [
     "make_divisible",
     "non_max_suppression",
     "parse_device",
+    "scale_boxes",
     "select_device",
     "unwrap_model",
     "xywh2xyxy",

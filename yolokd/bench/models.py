@@ -23,7 +23,7 @@ from yolokd.errors import PairError, UserError
 from yolokd.losses.base import requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
-from yolokd.teachers.base import Offer
+from yolokd.teachers.table import offer_of
 
 OBJECTS = 8  # per image; COCO has 7.3 on average
 
@@ -182,7 +182,7 @@ def make_pair(models: Models, setting: Setting, recipe: Recipe) -> TeacherStuden
             f"The recipe '{recipe.name}' compares class scores, but the two models share no class by name; map them "
             f"in the recipe (teacher.classes)."
         )
-    offer = Offer.of_head(read_head(models.teacher, "The teacher"))
+    offer = offer_of(recipe, read_head(models.teacher, "The teacher"))
     check_pair(losses, read_head(models.student, "The student"), offer, [])
     student, teacher = make_student(models, setting), deepcopy(models.teacher)
     pair = build_pair(Parts(recipe, student, teacher, match, setting.device, half=bool(setting.amp)))

@@ -130,7 +130,7 @@ def show_plan(console: Console, plan: Plan) -> None:
             table.add_row(*map(Text, _model_row(role, model)))
     console.print(table)
     if plan.teacher is not None:
-        if plan.recipe.terms():
+        if plan.recipe.distills:
             _show_taps(console, plan, plan.teacher)
             _show_terms(console, plan)
         _show_classes(console, plan)

@@ -15,15 +15,16 @@ from torch import Tensor, nn
 
 from yolokd.backend.api import DetectionModel, copy_attr
 from yolokd.backend.checkpoints import SavedPair
-from yolokd.backend.heads import grid_of, neck_features, read_head
+from yolokd.backend.heads import as_head, grid_of, neck_features, read_head, split_branches
 from yolokd.distillation.adversarial import Examples
 from yolokd.distillation.assignment import branch_criteria, watch
 from yolokd.distillation.instance_weights import Weights
 from yolokd.distillation.loss_accumulator import LossAccumulator
+from yolokd.distillation.pseudo_labels import live_answers
 from yolokd.distillation.state import Distillation
-from yolokd.distillation.step_inputs import gather
+from yolokd.distillation.step_inputs import assigned_answers, gather
 from yolokd.loaders.batch import TrainingBatch, first_rows
-from yolokd.losses.base import Grid, Loss, Step, requirements
+from yolokd.losses.base import Answered, Grid, Loss, Step, requirements
 from yolokd.teachers.base import Teacher, TeacherOutput
 
 PREFIX = "kd_"  # of a term's column in results.csv and in the progress line
@@ -107,10 +108,10 @@ class TeacherStudent(SavedPair):
             self.student_model.criterion = self.student_model.init_criterion()
         images = batch.images
         raw = self.student_model(images)
-        with watch(self.student_model.criterion) as assigned:
-            detection, items = self.student_model.loss(dict(batch.labeled), first_rows(raw, len(batch)))
         features = neck_features(raw)
         grid = grid_of(features)
+        with watch(self.student_model.criterion) as assigned:
+            detection, items = self._detection_loss(batch, raw, taught, grid)
         weights = None if taught is None else self._weigh(batch, taught, grid)
         run = self._run()
         accumulator = LossAccumulator(grid, weights, {term for loss in run.losses.values() for term in loss.head_terms})
@@ -121,12 +122,43 @@ class TeacherStudent(SavedPair):
                 step = gather(
                     batch.labeled, raw, taught, assigned, shares, losses.values(), run.common_classes, run.counts
                 )
-                step = replace(step, number=run.step)
+                step = replace(step, number=run.step, answered=self._answered(batch, raw, grid, losses))
                 self._compare(step, losses, active, accumulator)
         accumulator.add(ahead)
         images_of = None if examples is None else examples.images
         return Look(
             detection, items, features, accumulator.maps, accumulator.levels, accumulator.values, weights, images_of
+        )
+
+    def _detection_loss(
+        self, batch: TrainingBatch, raw: Any, taught: TeacherOutput | None, grid: Grid
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the student's detection loss times B, and its parts; pseudo-labeled images take part in it."""
+        run = self._run()
+        if run.pseudo is None or batch.unlabeled is None:
+            return self.student_model.loss(dict(batch.labeled), first_rows(raw, len(batch)))  # type: ignore[no-any-return]
+        answers = batch.answers
+        if answers is None:
+            if taught is None or taught.raw is None:
+                raise RuntimeError("pseudo-labels take the teacher's answers, stored or live")
+            classes = len(self.student_model.names)
+            answers = live_answers(taught.raw, grid, *run.common_classes(batch.images.device), classes)
+        pseudo = run.pseudo.apply(batch, answers, grid)
+        detection, items = self.student_model.loss(pseudo.labels, pseudo.without_doubt(raw))
+        return detection * (len(batch) / len(batch.images)), items
+
+    def _answered(self, batch: TrainingBatch, raw: Any, grid: Grid, losses: Mapping[str, Loss]) -> tuple[Answered, ...]:
+        """Return what stored answers ask of each branch of the student; () if no loss compares with them."""
+        run = self._run()
+        if batch.answers is None or not requirements(losses.values()).answers:
+            return ()
+        criteria = branch_criteria(self.student_model.criterion)
+        found = assigned_answers(batch.answers, raw, criteria, grid, run.common_classes, run.counts)
+        pick, _ = run.common_classes(batch.images.device)
+        heads = {name: as_head(branch, grid, pick) for name, branch in split_branches(raw).items()}
+        return tuple(
+            Answered(criteria[name][1], heads[name], targets, boxes, mass)
+            for name, (targets, boxes, mass) in found.items()
         )
 
     def _join(
@@ -144,10 +176,11 @@ class TeacherStudent(SavedPair):
         """Run the teacher as far as the active losses and the weighting need it; not at all if nothing acts."""
         run = self._run()
         losses = run.on_clean_images(active).values()
-        if not losses:
+        pseudo = run.pseudo is not None and batch.unlabeled is not None
+        if not losses and not pseudo:
             return None
         needs = requirements(losses)
-        head = needs.teacher_head or run.weighting is not None
+        head = needs.teacher_head or run.weighting is not None or (pseudo and batch.answers is None)
         if not (head or needs.levels):
             return TeacherOutput({}, None)
         output: TeacherOutput = self.teacher_model(batch.images, head=head, levels=needs.levels)

@@ -65,6 +65,11 @@ def build_pair(parts: Parts) -> TeacherStudent:
 def check_pair(losses: Mapping[str, Loss], student: HeadInfo, teacher: Offer, notes: list[str]) -> None:
     """Raise `PairError` where a loss cannot compare these two; add to the notes what is left out."""
     for name, loss in losses.items():
+        if loss.requires.answers and not teacher.stored:
+            raise PairError(
+                f"The loss '{name}' compares with stored answers of the teacher, but this one answers live. Set "
+                "teacher.answers to stored."
+            )
         if lacking := [level for level in loss.requires.levels if level not in teacher.widths]:
             raise PairError(
                 f"The loss '{name}' compares neck features of {', '.join(loss.requires.levels)}, but the teacher gives "

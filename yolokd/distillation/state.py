@@ -15,6 +15,7 @@ from yolokd.distillation.anomalies import AnomalyChecks
 from yolokd.distillation.balance import Balance
 from yolokd.distillation.instance_weights import InstanceWeighting
 from yolokd.distillation.positives import PositiveCounts
+from yolokd.distillation.pseudo_labels import PseudoLabels
 from yolokd.distillation.weight_files import WeightLog
 from yolokd.losses.base import Grid, Loss
 from yolokd.losses.table import losses_of
@@ -33,6 +34,7 @@ class Distillation:
         balance: Gradient ratios and the gains that follow from them.
         counts: Average number of positives per image over the run.
         weighting: Weights of places by how well the teacher does there; None weighs everything 1.
+        pseudo: Chooses pseudo-labels for unlabeled images; None where these have none.
         attack: Makes adversarial examples for the losses that require them; None if none does.
         step: Number of the training step in the run, from 1; the only count of steps, set before each, see `begin`.
         progress: Epochs behind us in the middle of that step.
@@ -47,6 +49,7 @@ class Distillation:
     counts: PositiveCounts
     weighting: InstanceWeighting | None = None
     attack: Attack | None = None
+    pseudo: PseudoLabels | None = None
     weight_log: WeightLog = field(default_factory=WeightLog)
     anomaly_checks: AnomalyChecks = field(default_factory=AnomalyChecks)
     step: int = 1

@@ -12,8 +12,11 @@ from yolokd.backend.api import xywh2xyxy
 from yolokd.backend.heads import as_head, grid_of, neck_features, split_branches
 from yolokd.distillation.assignment import Assigned
 from yolokd.distillation.positives import PositiveCounts
-from yolokd.losses.base import Branch, Grid, Loss, Step, requirements
-from yolokd.losses.tensors import widen
+from yolokd.distillation.teacher_loss import image_size
+from yolokd.loaders.batch import Answers
+from yolokd.losses.base import Branch, Grid, Head, Loss, Step, requirements
+from yolokd.losses.soft import soft_targets
+from yolokd.losses.tensors import mean_over_ranks, widen
 from yolokd.teachers.base import TeacherOutput
 
 CommonClasses = Callable[[torch.device], tuple[Tensor | None, Tensor | None]]
@@ -54,6 +57,66 @@ def gather(
         teacher_scores=teacher_scores(head) if needs.teacher_scores and head else None,
         boxes_xyxy_px=boxes_of(batch, len(features["p3"])) if needs.boxes else (),
     )
+
+
+@torch.no_grad()
+def assigned_answers(
+    answers: Answers,
+    raw: Mapping[str, Any],
+    criteria: Mapping[str, tuple[Any, float]],
+    grid: Grid,
+    classes: CommonClasses,
+    counts: PositiveCounts | None = None,
+) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """Return for each branch of the student soft targets (B, A, K), boxes (B, A, 4) in pixels, and the mass ().
+
+    The student's own assigner distributes the teacher's boxes, each under its most probable class.
+
+    Args:
+        answers: What the teacher saw in the batch.
+        raw: The student's raw outputs.
+        criteria: Branch → its criterion and its weight in the detection loss.
+        grid: Where the anchors lie.
+        classes: Returns the indices of the common classes in student and teacher on a device.
+        counts: Averages of the run, to which this step is added; None lets each step stand alone.
+    """
+    own = split_branches(raw)
+    found = {}
+    for name, (criterion, _) in criteria.items():
+        if name not in own:
+            continue
+        head = as_head(own[name], grid, None)
+        boxes, chances, present = padded_answers(answers, head)
+        points, _ = grid.centers(boxes.device)
+        labels = chances.argmax(-1, keepdim=True)
+        _, goal, scores, positive, slot = criterion.assigner(
+            head.logits.sigmoid(), head.boxes, points, labels, boxes, present[..., None]
+        )
+        targets = soft_targets(scores.amax(-1) * positive, slot, chances)
+        pick, _ = classes(boxes.device)
+        targets = targets if pick is None else targets[..., pick]
+        mass = targets.sum()
+        if counts is None:
+            mass = mean_over_ranks(mass).clamp_min(1)
+        else:
+            mass = counts.update(f"soft_{name}", Assigned(positive.bool(), mass))["target_scores"] * len(targets)
+        found[name] = targets, goal, mass
+    return found
+
+
+def padded_answers(answers: Answers, head: Head) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the answers in slots: boxes (B, M, 4) xyxy in pixels, probabilities (B, M, K), which slots are taken."""
+    count = len(head.logits)
+    order = answers.images.argsort(stable=True)
+    image = answers.images[order]
+    counts = (image[:, None] == torch.arange(count, device=image.device)).sum(0)  # (B,)
+    slot = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]
+    slots = count, max(int(counts.max()), 1)
+    corners = xywh2xyxy(answers.boxes[order].to(head.logits.dtype)) * image_size(head.grid, head.logits)
+    boxes = corners.new_zeros(*slots, 4).index_put((image, slot), corners)
+    chances = answers.probabilities[order].to(head.logits.dtype)
+    padded = chances.new_zeros(*slots, chances.shape[1]).index_put((image, slot), chances)
+    return boxes, padded, torch.arange(slots[1], device=counts.device) < counts[:, None]
 
 
 def branches(

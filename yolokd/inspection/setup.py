@@ -22,7 +22,7 @@ from yolokd.inspection.maps import Inspector
 from yolokd.losses.base import requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
-from yolokd.teachers.base import Offer
+from yolokd.teachers.table import offer_of
 
 
 def open_pair(
@@ -68,7 +68,7 @@ def open_pair(
         if requirements(losses.values()).classes:
             require_classes(match, allow_partial=allow_partial, teacher=str(teacher), data=data or "DATA.yaml")
         _check_color(("teacher", detector), ("student", student_model))
-        offer = Offer.of_head(read_head(detector, "The teacher"))
+        offer = offer_of(recipe, read_head(detector, "The teacher"))
         check_pair(losses, read_head(student_model, "The student"), offer, notes)
         size = _side(imgsz or (recipe.train.get("imgsz", 640) if scratch else student_model.args["imgsz"]), notes)
         student_model.args = get_cfg()

@@ -9,7 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-UNLABELED, FILES = "unlabeled", "unlabeled_file"  # keys that the trainer adds to Ultralytics' batch
+UNLABELED, FILES, ANSWERS = "unlabeled", "unlabeled_file", "answers"  # what the trainer adds to Ultralytics' batch
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What teachers saw in the images of a batch: N boxes of all of them.
+
+    Attributes:
+        images: (N,) long, the image of each, unlabeled ones after the labeled.
+        boxes: (N, 4), shares of the sides, middle, width, height.
+        probabilities: (N, K), over the data's classes.
+    """
+
+    images: Tensor
+    boxes: Tensor
+    probabilities: Tensor
 
 
 @dataclass(frozen=True)
@@ -21,18 +36,20 @@ class TrainingBatch:
             `cls` (N, 1), `bboxes` (N, 4) in shares of the sides, xywh; `im_file`.
         unlabeled: (U, 3, H, W), or None.
         files: Names of all B + U images, where they are known.
+        answers: What was stored of the teachers' answers; None where nothing was.
     """
 
     labeled: Mapping[str, Any]
     unlabeled: Tensor | None = None
     files: tuple[str, ...] = ()
+    answers: Answers | None = None
 
     @classmethod
     def of(cls, batch: Mapping[str, Any]) -> TrainingBatch:
         """Return the typed form of what the trainer hands to the model."""
         files = (*map(str, batch.get("im_file", ())), *map(str, batch.get(FILES, ())))
-        labeled = {key: value for key, value in batch.items() if key not in {UNLABELED, FILES}}
-        return cls(labeled, batch.get(UNLABELED), files)
+        labeled = {key: value for key, value in batch.items() if key not in {UNLABELED, FILES, ANSWERS}}
+        return cls(labeled, batch.get(UNLABELED), files, batch.get(ANSWERS))
 
     def __len__(self) -> int:
         """B, the number of labeled images."""

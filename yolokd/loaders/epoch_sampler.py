@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from yolokd.backend.api import InfiniteDataLoader, YOLODataset
+from yolokd.loaders.answers import AnswerTable, with_answers
 
 if TYPE_CHECKING:
     from yolokd.loaders.sampling import Pairing
@@ -48,9 +49,19 @@ class EpochSet(YOLODataset):
 
     Attributes:
         pairing: Where a sample's random numbers come from; None leaves them to Ultralytics.
+        answers: What teachers saw in each image, augmented along with its labels; None for nothing. Such a box's class
+            is the number of the data's classes plus its row in `AnswerTable.probabilities`.
     """
 
     pairing: Pairing | None = None
+    answers: AnswerTable | None = None
+
+    def update_labels_info(self, label: dict[str, Any]) -> dict[str, Any]:
+        """Turn a label into instances as Ultralytics does, the teachers' boxes after its own."""
+        if self.answers is not None:
+            with_answers(label, self.answers, len(self.data["names"]))
+        result: dict[str, Any] = super().update_labels_info(label)
+        return result
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         """Return a sample, augmented in every way."""

@@ -55,10 +55,10 @@ def find_unlabeled(recipe: Recipe) -> Unlabeled | None:
     source = recipe.train.get("unlabeled")
     if source is None:
         return None
-    if not recipe.terms():
+    if not recipe.distills:
         raise UserError(
             f"The recipe '{recipe.name}' has no losses, and unlabeled images ('{source}') take part in nothing "
-            f"else. Leave --unlabeled (train.unlabeled) out, or take a recipe with losses."
+            f"else. Leave --unlabeled (train.unlabeled) out, set train.pseudo_labels, or take a recipe with losses."
         )
     path = Path(str(source)).expanduser().absolute()
     try:

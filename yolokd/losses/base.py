@@ -128,6 +128,17 @@ class Branch:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """One branch of the student's head, and what stored answers of the teacher ask of it at every anchor."""
+
+    weight: float  # share of this branch in the detection loss
+    student: Head  # over the common classes
+    targets: Tensor  # (B, A, K): alignment × the teacher's probabilities
+    boxes: Tensor  # (B, A, 4), xyxy in pixels; meaningless where the targets are 0
+    mass: Tensor  # (): what the targets of a batch of this size add up to, on average over the run; above 0
+
+
+@dataclass(frozen=True)
 class Step:
     """Everything that the losses may look at in one training step."""
 
@@ -139,6 +150,7 @@ class Step:
     teacher_scores: Tensor | None = None  # (B, A): the teacher's largest score over all of its own classes
     boxes_xyxy_px: tuple[Tensor, ...] = field(default=())  # ground truth of each image, (N, 4)
     adversarial: AdversarialExamples | None = None  # of the batch; None on steps without
+    answered: tuple[Answered, ...] = ()  # empty if no loss asks for stored answers
 
 
 LevelMaps = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Mapping[str, Tensor]]
@@ -169,6 +181,7 @@ class Requirements:
     boxes: bool = False  # `Step.boxes_xyxy_px`
     objects: bool = False  # labeled objects: images without labels teach nothing
     adversarial: bool = False  # `Step.adversarial`
+    answers: bool = False  # `Step.answered`: stored answers of the teacher
 
     def __or__(self, other: Requirements) -> Requirements:
         """Return what both together need; `objects` only if both act on labeled objects alone."""
@@ -181,6 +194,7 @@ class Requirements:
             boxes=self.boxes or other.boxes,
             objects=self.objects and other.objects,
             adversarial=self.adversarial or other.adversarial,
+            answers=self.answers or other.answers,
         )
 
     @property

@@ -14,6 +14,7 @@ from yolokd.losses.ld import LD
 from yolokd.losses.mgd import MGD
 from yolokd.losses.pkd import PKD
 from yolokd.losses.samkd import SAMKD
+from yolokd.losses.soft import Soft
 from yolokd.losses.ssim import SSIM
 from yolokd.losses.ultralytics import Ultralytics
 
@@ -31,6 +32,7 @@ LOSSES: dict[str, type[Loss]] = {
     "cwd": CWD,
     "ld": LD,
     "fbkd": FBKD,
+    "soft": Soft,
     "ultralytics": Ultralytics,
 }
 

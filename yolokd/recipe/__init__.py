@@ -16,6 +16,7 @@ from yolokd.recipe.losses import (
     MGDConfig,
     PKDConfig,
     SAMKDConfig,
+    SoftConfig,
     SSIMConfig,
     UltralyticsConfig,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "SAMKDConfig",
     "SSIMConfig",
     "Schedule",
+    "SoftConfig",
     "Teacher",
     "UltralyticsConfig",
     "Weighting",

@@ -34,6 +34,7 @@ _Above = Annotated[float, Field(gt=0)]
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 _Share = Annotated[float, Field(gt=0, lt=1)]
 _Part = _Positive | Annotated[float, Field(gt=0, le=1)]
+_Threshold = Annotated[float, Field(gt=0, lt=1)]
 _Index = Annotated[int, Field(ge=0)]
 _Plain = bool | int | float | str
 
@@ -95,6 +96,14 @@ OWN: dict[str, Any] = {  # arguments that Ultralytics does not know
     "unlabeled_share": (
         _Share,
         Field(SHARE, description="Share of each step's images without labels; they come on top of the batch."),
+    ),
+    "pseudo_labels": (
+        bool | _Threshold | dict[str, _Threshold],
+        Field(
+            False,
+            description="Let the teacher's boxes on images without labels act as labels: true takes those above a "
+            "score that is chosen per class on the labeled images, a number or {class: number} those above that.",
+        ),
     ),
 }
 

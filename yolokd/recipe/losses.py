@@ -215,6 +215,17 @@ class FBKDConfig(LossConfig):
         }
 
 
+class SoftConfig(LossConfig):
+    """Stored answers of the teacher as soft labels of the student's own assignment."""
+
+    cls: Gain = Field(default=0.5, description="Gain of the classification term, Ultralytics' own; 0 switches it off.")
+    box: Gain = Field(default=7.5, description="Gain of the box term, Ultralytics' own; 0 switches it off.")
+
+    def gains(self) -> dict[str, Gain]:
+        """Return the gains of both terms."""
+        return {"soft_cls": self.cls, "soft_box": self.box}
+
+
 class UltralyticsConfig(LossConfig):
     """Score-weighted L2 on neck features, the distillation loss that Ultralytics itself ships."""
 
@@ -237,6 +248,7 @@ class Losses(Config):
     cwd: CWDConfig | None = Field(default=None, description="Channel-wise distillation of neck features.")
     ld: LDConfig | None = Field(default=None, description="Localization distillation on the head's box distributions.")
     fbkd: FBKDConfig | None = Field(default=None, description="Attention-guided and non-local distillation.")
+    soft: SoftConfig | None = Field(default=None, description="Stored answers of the teacher as soft labels.")
     ultralytics: UltralyticsConfig | None = Field(default=None, description="The loss that Ultralytics itself ships.")
 
     def items(self) -> Iterator[tuple[str, LossConfig]]:

@@ -16,7 +16,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from yolokd.errors import RecipeError
 from yolokd.recipe._config import Config, Gain
 from yolokd.recipe._yaml import dump
-from yolokd.recipe.arguments import train_model
+from yolokd.recipe.arguments import LARGEST_SIDE, train_model
 from yolokd.recipe.augment import Augment
 from yolokd.recipe.classes import ClassMapName
 from yolokd.recipe.losses import Losses
@@ -61,6 +61,16 @@ class Teacher(Config):
         default=False,
         description="Compile the teacher's pass, which takes minutes at first; needs a C++ compiler, on a GPU Triton.",
     )
+
+    answers: Literal["live", "stored"] = Field(
+        default="live",
+        description="Ask the teacher in every step, or once per image before training: stored answers cost nothing in "
+        "a step, serve the loss soft and pseudo-labels, and are kept for other runs.",
+    )
+    imgsz: Annotated[int, Field(ge=32, le=LARGEST_SIDE, multiple_of=32)] | None = Field(
+        default=None, description="Longer side in pixels at which stored answers are asked; null is twice train.imgsz."
+    )
+    flip: bool = Field(default=True, description="Ask for stored answers about the mirrored image as well.")
 
 
 class Student(Config):
@@ -118,9 +128,19 @@ class Recipe(Config):
         return self.losses.terms() | self.augment.terms()
 
     @property
+    def pseudo_labels(self) -> bool:
+        """Whether the teacher's boxes act as labels on images without."""
+        return self.train.get("pseudo_labels", False) is not False
+
+    @property
+    def distills(self) -> bool:
+        """Whether a teacher takes part in the steps: in losses, or by pseudo-labels."""
+        return bool(self.terms()) or self.pseudo_labels
+
+    @property
     def needs_teacher(self) -> bool:
-        """Whether a teacher takes part: in the losses, or in the first weights alone."""
-        return bool(self.terms()) or self.student.init != "random"
+        """Whether a teacher takes part: in the steps, or in the first weights alone."""
+        return self.distills or self.student.init != "random"
 
     def schedule_of(self, term: str) -> Schedule:
         """Return the schedule of a term: its loss's own or else the recipe's; `ikd` ends with its `until`, if first.

@@ -25,12 +25,14 @@ class Offer:
         branches: Of "one2many" and "one2one", those whose class scores and boxes it gives; () for none.
         bins: Distribution bins per side of a box; 1 for plain distances.
         attackable: Whether its loss has a gradient with respect to the student's images.
+        stored: Whether it has answered before training.
     """
 
     widths: Mapping[str, int]
     branches: tuple[str, ...]
     bins: int
     attackable: bool = True
+    stored: bool = False
 
     @classmethod
     def of_head(cls, head: HeadInfo) -> Offer:
@@ -44,7 +46,7 @@ class Offer:
             given.append("class scores and boxes")
         if self.branches and self.bins > 1:
             given.append(f"box distributions of {self.bins} bins")
-        return ", ".join(given) or "no live answers"
+        return ", ".join(given) or "stored answers only"
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from yolokd.backend.api import DetectionModel
+from yolokd.backend.heads import HeadInfo
 from yolokd.errors import UserError
-from yolokd.teachers.base import Teacher
+from yolokd.teachers.asking import Panel
+from yolokd.teachers.base import Offer, Teacher
 from yolokd.teachers.detector import DTYPES, DetectorTeacher, require_compiler
+from yolokd.teachers.stored import StoredTeacher
 
 if TYPE_CHECKING:
     from yolokd.recipe import Recipe
@@ -28,10 +32,24 @@ def make_teacher(recipe: Recipe, model: DetectionModel, device: torch.device, *,
         UserError: A precision in which the teacher cannot be attacked, or no compiler where one is wanted.
     """
     check_teacher(recipe, device)
+    if recipe.teacher.answers == "stored":
+        return StoredTeacher()
     precision = precision_of(recipe)
     if precision == "auto":
         precision = "fp16" if device.type == "cuda" and half else "fp32"
     return DetectorTeacher(model, dtype=DTYPES[precision], compiled=recipe.teacher.compile)
+
+
+def panel_of(recipe: Recipe, models: Sequence[DetectionModel], device: torch.device) -> Panel:
+    """Return the teachers as they are asked about whole images, in single precision; the detectors become their own."""
+    names = [dict(model.names) for model in models]
+    teachers: list[Any] = [DetectorTeacher(model).to(device) for model in models]
+    return Panel(teachers, names, flip=recipe.teacher.answers == "stored" and recipe.teacher.flip)
+
+
+def offer_of(recipe: Recipe, head: HeadInfo) -> Offer:
+    """Return what the teacher gives whose head this is."""
+    return StoredTeacher().offer if recipe.teacher.answers == "stored" else Offer.of_head(head)
 
 
 def check_teacher(recipe: Recipe, device: torch.device) -> None:

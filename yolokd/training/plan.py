@@ -25,8 +25,7 @@ from yolokd.loaders.unlabeled import Unlabeled, check_unlabeled, find_unlabeled,
 from yolokd.losses.base import requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
-from yolokd.teachers.base import Offer
-from yolokd.teachers.table import check_teacher
+from yolokd.teachers.table import check_teacher, offer_of
 from yolokd.training.argument_checks import check_with_data, check_with_device
 from yolokd.training.run_directory import check_writable, refuse_inside, run_folder
 from yolokd.training.task import check_task, learned_names, trained_images
@@ -228,7 +227,7 @@ def _with_teacher(plan: Plan, student: Loaded, teacher: Loaded, *, allow_partial
         InstanceWeighting(recipe.weighting.aid, match)
     if recipe.augment.adversarial is not None:
         Attack(recipe.augment.adversarial, match)
-    check_pair(losses, student.plan.head, Offer.of_head(teacher.plan.head), notes)
+    check_pair(losses, student.plan.head, offer_of(recipe, teacher.plan.head), notes)
     check_teacher(recipe, select_device(recipe.train.get("device") or "", verbose=False))
     if plan.unlabeled is not None and (needs.objects or not losses):
         notes.append("the losses of this recipe act on labeled objects only: unlabeled images teach nothing")

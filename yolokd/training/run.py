@@ -96,7 +96,7 @@ def start(plan: Plan, *, paired: bool = False) -> Path:
         "name": plan.folder.name,
         KEY: settings.to_dict(),
     }
-    if plan.teacher is not None and plan.recipe.terms():
+    if plan.teacher is not None and plan.recipe.distills:
         overrides["distill_model"] = settings.teacher
     return _run(lambda: DistillTrainer(overrides=overrides))
 
@@ -151,7 +151,7 @@ def resume(
         **prepared.arguments,
         KEY: settings.to_dict(),
     }
-    if teacher_path is not None and settings.load_recipe().terms():
+    if teacher_path is not None and settings.load_recipe().distills:
         overrides["distill_model"] = settings.teacher
     for stray in (interrupted.folder / "weights").glob("*.pt.part"):
         if OWN_PART.fullmatch(stray.name):

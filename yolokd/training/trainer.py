@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from copy import copy
+from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,10 @@ from yolokd.loaders.batch import FILES, UNLABELED
 from yolokd.loaders.sampling import sample_deterministically
 from yolokd.loaders.unlabeled_loader import UnlabeledStream, stream_beside
 from yolokd.locks import locked
+from yolokd.teachers.asking import Panel
+from yolokd.teachers.table import panel_of
 from yolokd.training import run_files as records
+from yolokd.training.answers import RunAnswers, ask_before
 from yolokd.training.events import RATIO_LIMIT, Event, write_event
 from yolokd.training.settings import KEY, RunSettings
 
@@ -51,6 +54,7 @@ class DistillTrainer(DetectionTrainer):
     epoch: int
     epochs: int
     start_epoch: int
+    match: ClassMatch
 
     def __init__(
         self, cfg: Any = DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: dict[str, Any] | None = None
@@ -66,19 +70,21 @@ class DistillTrainer(DetectionTrainer):
         self.state: dict[str, Any] = vars(self.args)[KEY]["state"]  # saved with every checkpoint
         self.batch_of_epoch = 0  # from 0, the next to come
         self.unlabeled: UnlabeledStream | None = None
+        self.panel: Panel | None = None  # teachers that are asked before the first step
+        self.answers: RunAnswers | None = None
         self.warned: set[str] = set()  # terms whose gradient ratio has been warned of
 
     # Building the pair
 
     def setup_model(self) -> dict[str, Any] | None:
         """Build the student as Ultralytics does, then the teacher around it."""
-        if self.resume and self.recipe.terms():
+        if self.resume and self.recipe.distills:
             return self._resumed_model()
         selects_weights = (
             not self.resume and self.recipe.student.init != "random" and from_scratch(self.model, self.args.pretrained)
         )
         checkpoint = self._student_model()
-        if self.recipe.terms():
+        if self.recipe.distills:
             self.model = self._pair(self.model, selects_weights=selects_weights)
         elif selects_weights:
             self._select_weights(self._named(self.model), *self._teacher())
@@ -120,6 +126,9 @@ class DistillTrainer(DetectionTrainer):
         detector, match = self._teacher()
         if selects_weights:  # before the teacher's layers are folded
             self._select_weights(student, detector, match)
+        if self.recipe.pseudo_labels or self.recipe.teacher.answers == "stored":
+            self.panel = panel_of(self.recipe, [deepcopy(detector)], self.device)
+        self.match = match
         return build_pair(
             Parts(
                 self.recipe,
@@ -190,13 +199,18 @@ class DistillTrainer(DetectionTrainer):
             sample_deterministically(loader, seed=self.args.seed, current_epoch=current_epoch)
         if mode == "train":
             self.unlabeled = stream_beside(loader, self, current_epoch)
+            if self.panel is not None:
+                self.answers = ask_before(self, loader, current_epoch)
+                self.panel = None  # whose memory is free again
         return loader
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Prepare a training batch as Ultralytics does; add the step's unlabeled images."""
         batch = super().preprocess_batch(batch)
         if self.unlabeled is not None:
-            batch[UNLABELED], batch[FILES] = self.unlabeled.images(batch["img"])
+            batch[UNLABELED], batch[FILES], boxes = self.unlabeled.images(batch["img"])
+        if self.answers is not None:
+            batch = self.answers.part(batch, None if self.unlabeled is None else boxes)
         return batch
 
     def _close_dataloader_mosaic(self) -> None:

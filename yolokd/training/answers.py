@@ -1,0 +1,113 @@
+"""The teachers' answers in a run: asked before the first step, given to the loaders, and parted from the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yolokd.backend.api import LOGGER, TQDM, unwrap_model
+from yolokd.distillation.pseudo_labels import DOUBT, PseudoLabels
+from yolokd.loaders.answers import AnswerTable, joined, parted
+from yolokd.loaders.batch import ANSWERS
+from yolokd.loaders.epoch_sampler import CurrentEpoch, EpochSet, send_epochs
+from yolokd.losses.base import requirements
+from yolokd.losses.table import active_losses
+from yolokd.recipe import Recipe
+from yolokd.teachers.answers import AnswerStore, Question, digests
+from yolokd.teachers.thresholds import DEFAULT, best_thresholds
+
+KEY = "pseudo_labels"  # of the saved state: the thresholds
+
+
+@dataclass(frozen=True)
+class RunAnswers:
+    """What the steps of a run need of stored answers."""
+
+    table: AnswerTable
+    classes: int  # of the data
+    labeled: bool  # whether labeled images carry answers as well
+
+    def part(self, batch: dict[str, Any], unlabeled: Mapping[str, Tensor] | None) -> dict[str, Any]:
+        """Return a batch with its labels alone and the answers under their own key.
+
+        Args:
+            batch: As the trainer has prepared it.
+            unlabeled: `batch_idx`, `cls` and `bboxes` of the step's unlabeled images; None without.
+        """
+        own = others = None
+        if self.labeled:
+            batch, own = parted(batch, self.table, self.classes)
+        if unlabeled is not None:
+            others = parted(unlabeled, self.table, self.classes)[1]
+        batch[ANSWERS] = joined(own, others, len(batch["img"]))
+        return batch
+
+
+def asked_size(recipe: Recipe, imgsz: int) -> int:
+    """Return the longer side of an image in pixels at which the teachers are asked before training."""
+    if recipe.teacher.answers == "live":
+        return imgsz
+    return recipe.teacher.imgsz or 2 * imgsz
+
+
+def ask_before(trainer: Any, loader: Any, current_epoch: CurrentEpoch) -> RunAnswers | None:
+    """Ask the teachers about the images that the recipe wants answers for; choose thresholds of pseudo-labels.
+
+    Args:
+        trainer: With its panel of teachers, and the pair built.
+        loader: Ultralytics' loader of the labeled images.
+        current_epoch: Gives the current epoch, from 0, and the number of epochs.
+
+    Returns:
+        The answers for the steps; None where the teacher answers live.
+    """
+    recipe: Recipe = trainer.recipe
+    stored = recipe.teacher.answers == "stored"
+    soft = requirements(active_losses(recipe).values()).answers
+    chosen = trainer.state.get(KEY)  # of an interrupted run
+    choose = recipe.pseudo_labels and recipe.train["pseudo_labels"] is True and chosen is None
+    others = trainer.unlabeled.dataset if trainer.unlabeled is not None else None
+    files = [*(loader.dataset.im_files if soft or choose else ())]
+    files += others.im_files if stored and others is not None else ()
+    question = Question(
+        digests([Path(str(trainer.settings.teacher))]), asked_size(recipe, trainer.args.imgsz), trainer.panel.flip
+    )
+    with TQDM(desc=f"Asking the teacher at {question.imgsz} px", disable=not files) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        found = AnswerStore(question).collect(list(dict.fromkeys(files)), trainer.panel, trainer.device, show)
+    columns = list(zip(trainer.match.student, trainer.match.teacher, strict=True))
+    table = AnswerTable.of(found, columns, trainer.data["nc"])
+    if recipe.pseudo_labels:
+        if chosen is None:
+            labels = loader.dataset.labels if choose else ()
+            chosen = thresholds(recipe.train["pseudo_labels"], table, labels, trainer.data["names"])
+            trainer.state[KEY] = chosen
+        unwrap_model(trainer.model).distillation.pseudo = PseudoLabels(torch.tensor(chosen))
+        pairs = zip(trainer.data["names"].values(), chosen, strict=True)
+        shown = ", ".join(f"{name} {score:.2f}" for name, score in pairs)
+        LOGGER.info(f"Pseudo-labels from a score of {shown}; from {DOUBT} up to it a box takes no part.")
+    if not stored:
+        return None
+    if soft:
+        send_epochs(loader, EpochSet, current_epoch).answers = table
+    if others is not None:
+        others.answers = table
+    return RunAnswers(table, trainer.data["nc"], soft)
+
+
+def thresholds(asked: Any, table: AnswerTable, labels: Any, names: Mapping[int, str]) -> list[float]:
+    """Return the score from which on a box of each class is an object, as `train.pseudo_labels` says."""
+    if asked is True:
+        return best_thresholds(table, labels, len(names))
+    if isinstance(asked, Mapping):
+        return [float(asked.get(name, DEFAULT)) for _, name in sorted(names.items())]
+    return [float(asked)] * len(names)
