@@ -87,7 +87,7 @@ def stream(free: Path, *, workers: int = 0, epoch: int = 0, **changes: Any) -> U
 
 def take(source: UnlabeledStream, steps: int) -> list[Shown]:
     images = [source.images(LIKE) for _ in range(steps)]
-    return [(files, image) for image, files in images]
+    return [(files, image) for image, files, _ in images]
 
 
 def same(one: list[Shown], other: list[Shown]) -> bool:
@@ -104,8 +104,9 @@ def test_images__do_not_depend_on_workers_nor_on_what_was_loaded(free: Path, cac
 
 
 def test_images__take_the_labeled_images_size(free: Path) -> None:
-    images, _ = stream(free).images(torch.zeros(2, 3, 96, 96))
+    images, _, boxes = stream(free).images(torch.zeros(2, 3, 96, 96))
     assert images.shape == (3, 3, 96, 96)
+    assert boxes["bboxes"].shape == (0, 4)
 
 
 @pytest.mark.parametrize("wide", [True, False])

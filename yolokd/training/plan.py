@@ -22,10 +22,12 @@ from yolokd.distillation.pair import check_pair
 from yolokd.errors import PairError, UserError, WeightsError
 from yolokd.initialization.weight_selection import UnfitTeacherError, select_weights
 from yolokd.loaders.unlabeled import Unlabeled, check_unlabeled, find_unlabeled, with_absolute_paths
-from yolokd.losses.base import requirements
+from yolokd.losses.base import Requirements, requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
+from yolokd.recipe.problems import nearest
 from yolokd.teachers.table import check_teacher, offer_of
+from yolokd.training.answers import asked_size
 from yolokd.training.argument_checks import check_with_data, check_with_device
 from yolokd.training.run_directory import check_writable, refuse_inside, run_folder
 from yolokd.training.task import check_task, learned_names, trained_images
@@ -67,10 +69,10 @@ class Plan:
 
         A training step costs about three forward passes of the student; the teacher adds one of its own.
         """
-        if self.teacher is None or not any(self.recipe.terms().values()):
+        if self.teacher is None or not (any(self.recipe.terms().values()) or self.recipe.pseudo_labels):
             return 1.0
         step = max(3 * self.student.gflops, 1e-9)
-        cost = 1.0 + self.teacher.gflops / step
+        cost = 1.0 if self.recipe.teacher.answers == "stored" else 1.0 + self.teacher.gflops / step
         if self.unlabeled is not None:
             cost /= 1 - self.unlabeled.share
         ikd = self.recipe.augment.ikd
@@ -166,7 +168,9 @@ def _folder(teacher: Spec | None, student: Spec, recipe: Recipe, runs: Path | No
 def _needed_teacher(teacher: Spec | None, recipe: Recipe, notes: list[str]) -> Spec | None:
     """Return the teacher if the recipe uses one; `UserError` where it is missing."""
     if recipe.needs_teacher and teacher is None:
-        why = f"compares with a teacher ({_terms(recipe)})" if recipe.terms() else "starts from a teacher's weights"
+        why = "starts from a teacher's weights"
+        if recipe.distills:
+            why = f"compares with a teacher ({_terms(recipe)})" if recipe.terms() else "takes a teacher's pseudo-labels"
         raise UserError(f"The recipe '{recipe.name}' {why} and needs --teacher.")
     if not recipe.needs_teacher and teacher is not None:
         notes.append(f"the recipe '{recipe.name}' has no losses: the teacher is not used")
@@ -219,7 +223,8 @@ def _with_teacher(plan: Plan, student: Loaded, teacher: Loaded, *, allow_partial
     _check_channels(teacher, data)
     losses = active_losses(recipe)
     needs = requirements(losses.values())
-    if needs.classes:
+    notes += check_answers(plan, needs, str(teacher.plan.spec))
+    if needs.classes or recipe.pseudo_labels:
         require_classes(match, allow_partial=allow_partial, teacher=teacher.plan.spec, data=str(data.yaml_path))
         if note := partial_note(match):
             notes.append(note)
@@ -229,13 +234,51 @@ def _with_teacher(plan: Plan, student: Loaded, teacher: Loaded, *, allow_partial
         Attack(recipe.augment.adversarial, match)
     check_pair(losses, student.plan.head, offer_of(recipe, teacher.plan.head), notes)
     check_teacher(recipe, select_device(recipe.train.get("device") or "", verbose=False))
-    if plan.unlabeled is not None and (needs.objects or not losses):
+    if plan.unlabeled is not None and not recipe.pseudo_labels and (needs.objects or not losses):
         notes.append("the losses of this recipe act on labeled objects only: unlabeled images teach nothing")
     selected = None
     if recipe.student.init != "random":
         selected, note = _first_weights(student.model, student.plan.spec, teacher.model, match, recipe)
         notes.append(note)
     return replace(plan, teacher=teacher.plan, classes=match, selected=selected, notes=tuple(notes))
+
+
+def check_answers(plan: Plan, needs: Requirements, teacher: str) -> list[str]:
+    """Check stored answers and pseudo-labels; return what is worth knowing.
+
+    Raises:
+        UserError: They do not fit the rest of the recipe, or the data.
+    """
+    recipe, notes = plan.recipe, list[str]()
+    stored = recipe.teacher.answers == "stored"
+    if recipe.pseudo_labels and plan.unlabeled is None:
+        raise UserError("train.pseudo_labels acts on images without labels: give them with --unlabeled.")
+    asked = recipe.train.get("pseudo_labels")
+    if isinstance(asked, Mapping) and (strange := [name for name in asked if name not in plan.data.names.values()]):
+        near = nearest(strange[0], plan.data.names.values())
+        raise UserError(
+            f"train.pseudo_labels: the data have no class '{strange[0]}'"
+            + (f"; did you mean '{near}'?" if near else f"; they have {', '.join(plan.data.names.values())}.")
+        )
+    if not stored:
+        return notes
+    if not (needs.answers or recipe.pseudo_labels):
+        what = "no loss of the recipe takes stored answers" if recipe.terms() else "the recipe has no losses"
+        raise UserError(
+            f"teacher.answers is 'stored', but {what}, and there are no pseudo-labels: take the loss soft, set "
+            "train.pseudo_labels, or leave teacher.answers out."
+        )
+    if recipe.weighting.aid is not None:
+        raise UserError("weighting.aid judges the teacher's own loss in every step; set teacher.answers to live.")
+    if plan.data.channels != 3:
+        raise UserError(f"Stored answers take color images; the data have {plan.data.channels} channels.")
+    size = asked_size(recipe, plan.imgsz)
+    images = len(plan.unlabeled.files) if plan.unlabeled is not None else 0
+    if needs.answers or recipe.train.get("pseudo_labels") is True:
+        images += trained_images(recipe.train, plan.report)
+    passes = "two passes" if recipe.teacher.flip else "one pass"
+    notes.append(f"'{teacher}' is asked once about {images} images at {size} px, {passes} each; answers are kept")
+    return notes
 
 
 def _first_weights(
