@@ -109,6 +109,9 @@ TEACHER = some(
     classes=st.dictionaries(NAMES, NAMES, max_size=3) | st.just("coco-to-kitti"),
     precision=st.sampled_from(["auto", "fp32", "fp16", "bf16"]),
 )
+STUDENT = some(init=st.sampled_from(["random", "teacher", "auto"])) | some(
+    init=st.just("classes"), classes=st.dictionaries(NAMES, NAMES, max_size=3) | st.just("coco-to-kitti")
+)
 TRAIN = some(
     epochs=st.integers(1, 10**9),
     imgsz=st.integers(32, 4096),
@@ -135,6 +138,7 @@ RECIPES = st.fixed_dictionaries(
         "schedule": SCHEDULE,
         "balance": BALANCE,
         "teacher": TEACHER,
+        "student": STUDENT,
         "train": TRAIN,
     },
 ).filter(_something_to_weigh)

@@ -48,7 +48,7 @@ def test_from_dict__writes_out_every_default() -> None:
         "schedule": {"warmup": 0.0, "shape": "constant", "until": 1.0},
         "balance": {"share": 0.1, "every": 50, "log": False},
         "teacher": {"classes": {}, "precision": "auto", "compile": False},
-        "student": {"init": "random"},
+        "student": {"init": "random", "classes": {}},
         "train": {},
     }
 
@@ -230,6 +230,23 @@ def test_weighting__aid_without_losses_is_refused(rest: dict[str, Any]) -> None:
     assert refusal({**rest, "weighting": {"aid": {}}}) == f"recipe: {NOTHING}"
     assert refusal({**rest, "weighting": {"aid": {}}, "epoch": 3}).splitlines()[1] == f"  {NOTHING}"
     assert Recipe.from_dict({**rest, "weighting": {"aid": None}}) == Recipe.from_dict(rest)
+
+
+@pytest.mark.parametrize("classes", [{"motorcycle": "motorbike"}, "coco-to-kitti"])
+@pytest.mark.parametrize("init", [{}, {"init": "auto"}])
+def test_student__a_class_map_that_nothing_reads_is_refused(init: dict[str, str], classes: object) -> None:
+    line = "recipe: student.classes: has an effect with student.init: classes only"
+    assert refusal({"losses": {}, "student": {**init, "classes": classes}}) == line
+    assert Recipe.from_dict({"losses": {}, "student": {**init, "classes": {}}}).student.classes == {}
+
+
+def test_student__class_rows_need_no_teacher_and_a_wrong_init_is_one_problem() -> None:
+    student = {"init": "classes", "classes": {"motorcycle": "motorbike"}}
+    assert not Recipe.from_dict({"losses": {}, "student": student}).needs_teacher
+    assert Recipe.from_dict({"losses": {}, "student": {"init": "auto"}}).needs_teacher
+    assert refusal({"losses": {}, "student": {**student, "init": "class"}}) == (
+        "recipe: student.init: must be random, teacher, auto or classes, got 'class'; did you mean classes?"
+    )
 
 
 def test_weighting__losses_that_are_switched_off_or_wrong_are_losses() -> None:

@@ -62,7 +62,9 @@ class ClassMatch:
         return "\n".join(f"  {name:<{width}}  {teacher or '- missing -'}" for name, teacher in self.rows)
 
 
-def match_classes(data: Mapping[int, str], teacher: Mapping[int, str], classes: ClassMap) -> ClassMatch:
+def match_classes(
+    data: Mapping[int, str], teacher: Mapping[int, str], classes: ClassMap, *, of: str = "teacher"
+) -> ClassMatch:
     """Match the teacher's classes to the data's by name, as `yolokd.recipe.classes.teacher_of` does.
 
     Args:
@@ -70,13 +72,14 @@ def match_classes(data: Mapping[int, str], teacher: Mapping[int, str], classes: 
         teacher: Names that the teacher was trained on.
         classes: `teacher.classes` of the recipe: the teacher's name → the data's name, which takes precedence; or the
             name of a shipped map.
+        of: The recipe's section that the mapping is from: the model is the teacher, or the student's checkpoint.
 
     Raises:
         RecipeError: The mapping names a class that one side does not have.
         UserError: No shipped map has this name, it knows none of the data's classes, or names are ambiguous.
     """
     if not isinstance(classes, str):
-        _check(classes, data, teacher)
+        _check(classes, data, teacher, of)
     same: dict[int, list[int]] = {}
     for index, target in teacher_of(teacher, data, classes).items():
         same.setdefault(target, []).append(index)
@@ -95,7 +98,9 @@ def match_classes(data: Mapping[int, str], teacher: Mapping[int, str], classes: 
     )
 
 
-def match_task(data: Mapping[int, str], teacher: Mapping[int, str], classes: ClassMap, *, joined: bool) -> ClassMatch:
+def match_task(
+    data: Mapping[int, str], teacher: Mapping[int, str], classes: ClassMap, *, joined: bool, of: str = "teacher"
+) -> ClassMatch:
     """Match as `match_classes`; where `train.single_cls` joins the data's classes, all that the teacher knows are.
 
     Args:
@@ -103,14 +108,15 @@ def match_task(data: Mapping[int, str], teacher: Mapping[int, str], classes: Cla
         teacher: Names that the teacher was trained on.
         classes: `teacher.classes` of the recipe, which may also map to `item`.
         joined: Whether the classes are joined.
+        of: As for `match_classes`.
 
     Raises:
         RecipeError, UserError: As `match_classes`.
     """
     if not joined:
-        return match_classes(data, teacher, classes)
+        return match_classes(data, teacher, classes, of=of)
     if not isinstance(classes, str):
-        _check(classes, {**data, -1: ITEM}, teacher)
+        _check(classes, {**data, -1: ITEM}, teacher, of)
     to_item = {teacher[index]: ITEM for index in joined_teacher_of(teacher, data, classes)}
     return match_classes({0: ITEM}, teacher, to_item)
 
@@ -147,15 +153,15 @@ def partial_note(match: ClassMatch) -> str | None:
     return f"the teacher does not know {', '.join(match.missing)}{why}: their scores are learned from the labels alone"
 
 
-def _check(classes: Mapping[str, str], data: Mapping[int, str], teacher: Mapping[int, str]) -> None:
-    problems = []
+def _check(classes: Mapping[str, str], data: Mapping[int, str], teacher: Mapping[int, str], of: str) -> None:
+    problems, model = [], "the student's checkpoint" if of == "student" else "the teacher"
     for source, target in classes.items():
         if find_name(source, teacher.values()) is None:
-            problems.append(f"teacher.classes.{source}: the teacher has no class '{source}'")
+            problems.append(f"{of}.classes.{source}: {model} has no class '{source}'")
         if find_name(target, data.values()) is None:
-            problems.append(f"teacher.classes.{source}: the data has no class '{target}'")
+            problems.append(f"{of}.classes.{source}: the data has no class '{target}'")
     if problems:
-        names = f"the teacher knows {_list(teacher)}; the data has {_list(data)}"
+        names = f"{model} knows {_list(teacher)}; the data has {_list(data)}"
         raise RecipeError("; ".join(problems) + f". {names}.")
 
 

@@ -67,7 +67,7 @@ def reconstruct(
     try:
         targets = _targets(teacher, rows, batches)
         for name in rows:
-            fit = _Fit(convolution(student.get_submodule(name)), targets[name][0].shape[-1])
+            fit = Fit(convolution(student.get_submodule(name)), targets[name][0].shape[-1])
             for number, (batch, target) in enumerate(zip(batches, targets.pop(name), strict=True)):
                 fit.add(_input(student, name, batch), target, number)
             _apply(student.get_submodule(name), rows[name].own, fit)
@@ -76,14 +76,19 @@ def reconstruct(
             module.training = mode
 
 
-class _Fit:
+class Fit:
     """Linear least squares from patches of the input to the target, gathered batch by batch in float64.
 
     Groups are fitted each by itself; a plain convolution is a single group.
+
+    Args:
+        conv: The convolution to be fitted; only its shape counts.
+        outputs: Number of its output channels that are fitted.
+        ridge: What is added to the mean squares of the inputs, as a share of their mean.
     """
 
-    def __init__(self, conv: nn.Conv2d, outputs: int) -> None:
-        self.conv = conv
+    def __init__(self, conv: nn.Conv2d, outputs: int, *, ridge: float = RIDGE) -> None:
+        self.conv, self.ridge = conv, ridge
         self.size = conv.in_channels // conv.groups * conv.kernel_size[0] * conv.kernel_size[1]  # D, without the bias
         width = self.size + 1
         self.gram = torch.zeros(conv.groups, width, width, dtype=torch.float64)
@@ -102,7 +107,7 @@ class _Fit:
 
     def solve(self) -> Solution:
         """Return weights and bias of the fit, and mean and variance of what the weights give without the bias."""
-        ridge = RIDGE * self.gram.diagonal(dim1=1, dim2=2)[:, :-1].mean(1, keepdim=True) + EPS
+        ridge = self.ridge * self.gram.diagonal(dim1=1, dim2=2)[:, :-1].mean(1, keepdim=True) + EPS
         damped = self.gram.clone()
         damped.diagonal(dim1=1, dim2=2)[:, :-1].add_(ridge)
         solved = torch.linalg.solve(damped, self.cross)  # (G, D + 1, outputs / G)
@@ -174,7 +179,7 @@ def _input(student: DetectionModel, name: str, batch: Tensor) -> Tensor:
     return found[0]
 
 
-def _apply(unit: nn.Module, own: Tensor, fit: _Fit) -> None:
+def _apply(unit: nn.Module, own: Tensor, fit: Fit) -> None:
     """Give a convolution the fitted weights, and its normalization what makes it pass them on as they are."""
     conv, found = convolution(unit), fit.solve()
     conv.weight[own] = found.weight.to(conv.weight)

@@ -121,7 +121,8 @@ def match_names(ours: Iterable[str], theirs: Iterable[str], our_side: str, their
             raise UserError(
                 f"The class names {_quoted(names)} {our_side} and {_quoted(others)} {their_side} differ only by letter "
                 f"case or outer spaces, so it is not known which belong together. Rename them, or map each by its "
-                f"exact name (eval: --classes MODEL_NAME=DATA_NAME; recipes: teacher.classes)."
+                f"exact name (eval: --classes MODEL_NAME=DATA_NAME; recipes: teacher.classes, "
+                f"student.classes)."
             )
         if others:
             found[names[0]] = others[0]

@@ -42,14 +42,17 @@ class Weighting(Config):
     aid: AIDConfig | None = Field(default=None, description="Trust the teacher less where it is wrong itself.")
 
 
+ClassMapping = Annotated[
+    Annotated[Mapping[str, Annotated[str, Field(min_length=1)]], Tag("mapping")] | Annotated[ClassMapName, Tag("name")],
+    Discriminator(lambda value: "name" if isinstance(value, str) else "mapping"),
+]
+"""A model's class names that differ from the data's, each with the data's; or the name of a shipped map."""
+
+
 class Teacher(Config):
     """Settings of the teacher."""
 
-    classes: Annotated[
-        Annotated[Mapping[str, Annotated[str, Field(min_length=1)]], Tag("mapping")]
-        | Annotated[ClassMapName, Tag("name")],
-        Discriminator(lambda value: "name" if isinstance(value, str) else "mapping"),
-    ] = Field(
+    classes: ClassMapping = Field(
         default_factory=dict,
         description="The teacher's class names that differ from the data's, each with the data's name for it (several "
         "may share one); or the name of a shipped map.",
@@ -76,11 +79,29 @@ class Teacher(Config):
 class Student(Config):
     """Settings of the student."""
 
-    init: Literal["random", "teacher", "auto"] = Field(
+    init: Literal["random", "teacher", "auto", "classes"] = Field(
         default="random",
-        description="First weights of a student without trained ones: random, a part of the teacher's fitted on "
-        "training images (same family only), or auto: the teacher's if they fit. A pretrained student keeps its own.",
+        description="First weights. Of a student without trained ones: random, a part of the teacher's fitted on "
+        "training images (same family only), or auto: the teacher's if they fit; a pretrained student keeps its own. "
+        "classes, for a pretrained student: class rows by student.classes and from the teacher, if there is one.",
     )
+    classes: ClassMapping = Field(
+        default_factory=dict,
+        description="With init: classes, the class names of the student's checkpoint that differ from the data's, each "
+        "with the data's name for it (several may share one); or the name of a shipped map.",
+    )
+
+    @field_validator("classes")
+    @classmethod
+    def _rows_to_take(cls, classes: Mapping[str, str] | str, info: ValidationInfo) -> Mapping[str, str] | str:
+        if not classes or info.data.get("init", "classes") == "classes":  # no init if it is a mistake itself
+            return classes
+        raise PydanticCustomError("combination", "has an effect with student.init: classes only")
+
+    @property
+    def from_teacher(self) -> bool:
+        """Whether a student without trained weights is to start from the teacher's."""
+        return self.init in {"teacher", "auto"}
 
 
 class Recipe(Config):
@@ -140,7 +161,7 @@ class Recipe(Config):
     @property
     def needs_teacher(self) -> bool:
         """Whether a teacher takes part: in the steps, or in the first weights alone."""
-        return self.distills or self.student.init != "random"
+        return self.distills or self.student.from_teacher
 
     def schedule_of(self, term: str) -> Schedule:
         """Return the schedule of a term: its loss's own or else the recipe's; `ikd` ends with its `until`, if first.

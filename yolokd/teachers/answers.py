@@ -104,7 +104,7 @@ class AnswerStore:
         found: dict[str, Answer] = {}
         for path in sorted(self.folder.glob("*.npz")):
             try:
-                with np.load(path, allow_pickle=False) as content:
+                with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
                     arrays = {key: content[key] for key in ("images", "counts", "boxes", "probabilities")}
                 found |= _unpacked(arrays, classes)
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

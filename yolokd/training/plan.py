@@ -20,11 +20,13 @@ from yolokd.distillation.adversarial import Attack, extra_passes
 from yolokd.distillation.instance_weights import InstanceWeighting
 from yolokd.distillation.pair import check_pair
 from yolokd.errors import PairError, UserError, WeightsError
+from yolokd.initialization.class_transfer import plan_class_rows, require_same_head
 from yolokd.initialization.weight_selection import UnfitTeacherError, select_weights
 from yolokd.loaders.unlabeled import Unlabeled, check_unlabeled, find_unlabeled, with_absolute_paths
 from yolokd.losses.base import Requirements, requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
+from yolokd.recipe.classes import fold
 from yolokd.recipe.problems import nearest
 from yolokd.teachers.table import check_teacher, offer_of
 from yolokd.training.answers import asked_size
@@ -62,6 +64,7 @@ class Plan:
     notes: tuple[str, ...]
     unlabeled: Unlabeled | None = None
     selected: float | None = None  # share of the student's first weights that is taken from the teacher
+    class_rows: str | None = None  # with student.init: classes, where the rows of the class output come from
 
     @property
     def cost(self) -> float:
@@ -143,7 +146,9 @@ def make_plan(
     check_with_data(train, data, report, learning.model)
     notes += check_task(train, data, report)
     plan = Plan(recipe, learning.plan, None, None, data, report, imgsz, folder, tuple(notes), unlabeled)
-    return plan if teaching is None else _with_teacher(plan, learning, teaching, allow_partial=allow_partial)
+    if teaching is not None:
+        plan = _with_teacher(plan, learning, teaching, allow_partial=allow_partial)
+    return _with_class_rows(plan, learning, teaching)
 
 
 def _image_size(train: Mapping[str, Any], notes: list[str]) -> int:
@@ -172,7 +177,7 @@ def _needed_teacher(teacher: Spec | None, recipe: Recipe, notes: list[str]) -> S
         if recipe.distills:
             why = f"compares with a teacher ({_terms(recipe)})" if recipe.terms() else "takes a teacher's pseudo-labels"
         raise UserError(f"The recipe '{recipe.name}' {why} and needs --teacher.")
-    if not recipe.needs_teacher and teacher is not None:
+    if not recipe.needs_teacher and teacher is not None and recipe.student.init != "classes":
         notes.append(f"the recipe '{recipe.name}' has no losses: the teacher is not used")
         return None
     return teacher
@@ -237,7 +242,7 @@ def _with_teacher(plan: Plan, student: Loaded, teacher: Loaded, *, allow_partial
     if plan.unlabeled is not None and not recipe.pseudo_labels and (needs.objects or not losses):
         notes.append("the losses of this recipe act on labeled objects only: unlabeled images teach nothing")
     selected = None
-    if recipe.student.init != "random":
+    if recipe.student.from_teacher:
         selected, note = _first_weights(student.model, student.plan.spec, teacher.model, match, recipe)
         notes.append(note)
     return replace(plan, teacher=teacher.plan, classes=match, selected=selected, notes=tuple(notes))
@@ -301,6 +306,59 @@ def _first_weights(
             return None, f"the student starts from random weights: {error.reason}"
         raise
     return share, f"the student starts with {share:.0%} of its parameters taken from the teacher"
+
+
+def _with_class_rows(plan: Plan, student: Loaded, teacher: Loaded | None) -> Plan:
+    """Say where the class rows of a pretrained student come from.
+
+    Raises:
+        UserError: `student.init: classes` with a student that has no trained rows, or without `train.cls_remap`.
+    """
+    recipe, train = plan.recipe, plan.recipe.train
+    pretrained = train.get("pretrained", True)
+    if recipe.student.init != "classes":
+        note = _random_rows(student, train, plan.data)
+        return plan if note is None else replace(plan, notes=(*plan.notes, note))
+    if from_scratch(plan.student.spec, pretrained):
+        raise UserError(
+            "student.init: classes takes class rows from the student's checkpoint, and this student starts from "
+            "scratch. Give a trained one (--student yolov8n), or take student.init: auto."
+        )
+    if not train.get("cls_remap", True):
+        raise UserError("student.init: classes takes class rows over by name, which train.cls_remap: false forbids.")
+    checkpoint = load_detector(find(pretrained)) if isinstance(pretrained, str) else student.model
+    require_same_head(student.model, checkpoint, str(pretrained))
+    rows = plan_class_rows(
+        plan.data.names,
+        checkpoint.names,
+        recipe.student.classes,
+        teacher=None if teacher is None else teacher.model.names,
+        teacher_classes=recipe.teacher.classes,
+        joined=bool(train.get("single_cls")),
+    )
+    hidden = checkpoint.model[-1].cv3[0][-1].in_channels
+    notes = [f"class rows: {rows.describe()}; all {hidden} hidden channels of the checkpoint's class branch are kept"]
+    if teacher is not None and not rows.taught and not recipe.terms():
+        notes.append("no loss and no class row needs the teacher: it is not used")
+        plan = replace(plan, teacher=None, classes=None)
+    return replace(plan, class_rows=rows.describe(), notes=(*plan.notes, *notes))
+
+
+def _random_rows(student: Loaded, train: Mapping[str, Any], data: Dataset) -> str | None:
+    """Return a note on class rows that start at random, if the student's checkpoint has rows for other classes."""
+    if not student.plan.pretrained or isinstance(train.get("pretrained", True), str):
+        return None
+    if from_scratch(student.plan.spec, train.get("pretrained", True)) or not train.get("cls_remap", True):
+        return None
+    known = {fold(name) for name in student.model.names.values()}
+    names = learned_names(train, data.names).values()
+    unknown = [name for name in names if fold(name) not in known]
+    if not 0 < len(unknown) < len(names):
+        return None
+    return (
+        f"class rows of {', '.join(unknown)} start at random, since the student's checkpoint has no class of that "
+        f"name; student.init: classes takes them from its class of another name or from the teacher"
+    )
 
 
 def _terms(recipe: Recipe) -> str:

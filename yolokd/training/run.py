@@ -196,8 +196,9 @@ def _provenance(plan: Plan) -> dict[str, Any]:
 def _initialization(plan: Plan) -> str:
     """Say where the student's first weights come from, `train.pretrained` included, which Ultralytics lets decide."""
     pretrained = plan.recipe.train.get("pretrained", True)
+    rows = "" if plan.class_rows is None else f"; class rows: {plan.class_rows}"
     if isinstance(pretrained, str):
-        return f"checkpoint {pretrained}, sha256 {sha256(find(pretrained))}"
+        return f"checkpoint {pretrained}, sha256 {sha256(find(pretrained))}{rows}"
     if not from_scratch(plan.student.path, pretrained):
-        return f"checkpoint {plan.student.path}, sha256 {sha256(plan.student.path)}"
+        return f"checkpoint {plan.student.path}, sha256 {sha256(plan.student.path)}{rows}"
     return "from scratch" if plan.selected is None else "a part of the teacher's weights, fitted on training images"

@@ -29,6 +29,7 @@ from yolokd.distillation.model import PREFIX, TeacherStudent
 from yolokd.distillation.pair import Parts, build_pair
 from yolokd.distillation.state import Distillation
 from yolokd.distillation.weight_files import WeightLog
+from yolokd.initialization.class_transfer import plan_class_rows, transfer_class_rows
 from yolokd.initialization.reconstruction import calibration, reconstruct
 from yolokd.initialization.weight_selection import UnfitTeacherError, select_weights
 from yolokd.loaders.augmentation import augment_loader
@@ -81,7 +82,7 @@ class DistillTrainer(DetectionTrainer):
         if self.resume and self.recipe.distills:
             return self._resumed_model()
         selects_weights = (
-            not self.resume and self.recipe.student.init != "random" and from_scratch(self.model, self.args.pretrained)
+            not self.resume and self.recipe.student.from_teacher and from_scratch(self.model, self.args.pretrained)
         )
         checkpoint = self._student_model()
         if self.recipe.distills:
@@ -95,6 +96,8 @@ class DistillTrainer(DetectionTrainer):
         model = super().get_model(cfg, weights, verbose)
         if weights is not None and self.args.cls_remap:
             keep_apart(model, weights, self.data["names"])
+        if weights is not None and not self.resume and self.recipe.student.init == "classes":
+            self._transfer_class_rows(model, weights)
         return model
 
     def _student_model(self) -> dict[str, Any] | None:
@@ -167,6 +170,27 @@ class DistillTrainer(DetectionTrainer):
         LOGGER.info(f"Fitting the student's first weights: {taken.share:.0%} of them are taken from the teacher ...")
         images = calibration(self.args, self.data, self.device)
         reconstruct(student.to(self.device), teacher.to(self.device), taken.rows, images)
+
+    def _transfer_class_rows(self, student: Any, checkpoint: Any) -> None:
+        """Fill the class rows that Ultralytics leaves at random, from the checkpoint and the teacher."""
+        given = self.args.distill_model or self.settings.teacher
+        teacher = load_detector(Path(str(given))) if given else None
+        rows = plan_class_rows(
+            resolve(str(self.args.data)).names if self.args.single_cls else self.data["names"],
+            checkpoint.names,
+            self.recipe.student.classes,
+            teacher=None if teacher is None else teacher.names,
+            teacher_classes=self.recipe.teacher.classes,
+            joined=bool(self.args.single_cls),
+        )
+        LOGGER.info(f"Class rows: {rows.describe()}.")
+        transfer_class_rows(
+            student.to(self.device),
+            checkpoint,
+            rows,
+            images=lambda: calibration(self.args, self.data, self.device),
+            teacher=None if teacher is None else teacher.to(self.device),
+        )
 
     def set_model_attributes(self) -> None:
         """Give class count, names and arguments to the student as well as to the wrapper."""
