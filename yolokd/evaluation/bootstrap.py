@@ -1,31 +1,28 @@
-"""How sure a difference in AP between two networks is, given how few images it was measured on.
+"""AP on images that are drawn anew: how far a score would move on other images of the same kind.
 
-The images are drawn anew with replacement, the same for both networks, and AP is computed on each draw as COCO does it;
-the interval holds the middle 95 % of the differences (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
-section 13.3). Detections are matched to objects once, since within an image nothing changes: by COCO's rules for all
-sizes of objects, at most 100 detections of an image and class, crowds included.
+The images are drawn with replacement, as many as there are, and AP is computed on each draw as COCO does it (Efron and
+Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 6; the interval of an export holds the middle 95 % of the
+differences, section 13.3). Detections stay matched as they are (`yolokd.evaluation.matches`), so a draw is a weight for
+each image, and all draws are computed at once: precision changes only where an object is found, which takes one sum of
+weights per such place, and the recalls that a place is the first to reach are counted instead of searched for.
+
+Two networks are drawn alike if their images are: the draws depend on the number of images and the seed alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-Truth = Mapping[str, Iterable[Mapping[str, Any]]]
-Detections = Iterable[Mapping[str, Any]]
-Floats = NDArray[np.float64]
+from yolokd.evaluation.matches import THRESHOLDS, ClassMatches, Detections, Floats, Matches, Truth, match
 
-RESAMPLES = 500
-LEAST_RESAMPLES = 200
-MATCHED = 10_000_000  # detections that are counted at most in all resamples, so long as these are enough
+RESAMPLES, LEAST_RESAMPLES = 1000, 200
+DRAWN = 2_000_000  # images that are drawn at most in all resamples, so long as `LEAST_RESAMPLES` are enough
 CONFIDENCE = 0.95
-THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU
 RECALLS = np.linspace(0, 1, 101)
-MOST = 100  # detections of an image and class
+BLOCK = 1_000_000  # weights of detections in memory at a time
+
+Weights = NDArray[np.float32]
 
 
 def ap_interval(
@@ -37,127 +34,85 @@ def ap_interval(
         truth: COCO's ground truth, valid for `yolokd.evaluation.coco.score`.
         before: Detections of one network, COCO's results.
         after: Detections of the other.
-        resamples: How often the images are drawn; None is 500, or down to 200 where there are very many detections.
+        resamples: How often the images are drawn; None: see `draw_images`.
         seed: Of the draws.
     """
-    pair = Matches(truth, before), Matches(truth, after)
-    images = pair[0].images
-    if images < 2:
+    pair = match(truth, before), match(truth, after)
+    if pair[0].images < 2:
         return -1.0, 1.0
-    rng = np.random.default_rng(seed)
-    count = resamples or int(np.clip(MATCHED // max(pair[0].size, 1), LEAST_RESAMPLES, RESAMPLES))
-    differences = []
-    for _ in range(count):
-        weights = np.bincount(rng.integers(images, size=images), minlength=images).astype(np.float64)
-        first, second = (matches.ap(weights) for matches in pair)
-        differences.append(second - first)
-    low, high = np.quantile(differences, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    weights = draw_images(pair[0].images, resamples=resamples, seed=seed)
+    first, second = (weighted_ap(matches, weights).mean(axis=1) for matches in pair)
+    low, high = np.quantile(second - first, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 
-@dataclass(frozen=True)
-class _Class:
-    """Detections of one class, the best first, and its objects."""
+def draw_images(images: int, *, resamples: int | None = None, seed: int = 0) -> Weights:
+    """Return how often each of n images is in each of R draws, (R, n); each draw has n images.
 
-    right: NDArray[np.bool_]  # (10, D): matched to an object at this IoU
-    wrong: NDArray[np.bool_]  # (10, D): matched to nothing; neither: in a crowd
-    image: NDArray[np.int64]  # (D,)
-    objects: NDArray[np.int64]  # (G,): their images
-
-
-class Matches:
-    """One network's detections, matched to the objects of each image."""
-
-    def __init__(self, truth: Truth, detections: Detections) -> None:
-        places = {number: place for place, number in enumerate(sorted(entry["id"] for entry in truth["images"]))}
-        self.images = len(places)
-        objects = _grouped(truth["annotations"], places)
-        found = _grouped(detections, places)
-        self.classes = [
-            _match_class(objects.get(entry["id"], {}), found.get(entry["id"], {})) for entry in truth["categories"]
-        ]
-        self.size = sum(len(one.image) for one in self.classes)
-
-    def ap(self, weights: Floats) -> float:
-        """Return the AP where each image counts as often as `weights` says, (n,); −1 without objects."""
-        known = [one for one in self.classes if weights[one.objects].sum() > 0]
-        return float(np.mean([_average_precision(one, weights) for one in known])) if known else -1.0
+    Args:
+        images: How many there are; at least 1.
+        resamples: R; None is 1000, or down to 200 where there are very many images.
+        seed: Of the draws.
+    """
+    count = resamples or int(np.clip(DRAWN // images, LEAST_RESAMPLES, RESAMPLES))
+    drawn = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=count)
+    return drawn.astype(np.float32)
 
 
-def _average_precision(one: _Class, weights: Floats) -> float:
-    """Mean over IoUs and recalls of one class."""
-    weight = weights[one.image]
-    right, wrong = (np.cumsum(flags * weight, axis=1) for flags in (one.right, one.wrong))  # (10, D)
-    recall = right / weights[one.objects].sum()
-    precision = right / np.maximum(right + wrong, np.spacing(1))
-    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    padded = np.pad(precision, ((0, 0), (0, 1)))  # recalls that are not reached have precision 0
-    return float(np.mean([row[np.searchsorted(reached, RECALLS)] for row, reached in zip(padded, recall, strict=True)]))
+def weighted_ap(matches: Matches, weights: Weights) -> Floats:
+    """Return the AP at each IoU threshold where images count as often as their weights say, (R, 10).
+
+    Classes without an object in a draw are left out of its mean, as COCO does; −1 without any object.
+
+    Args:
+        matches: Of one network.
+        weights: (R, n) whole numbers from 0, one row per draw.
+    """
+    total = np.zeros((len(weights), len(THRESHOLDS)))
+    known = np.zeros((len(weights), 1))
+    for one in matches.classes:
+        objects = weights.T[one.objects].sum(axis=0, dtype=np.float64)  # (R,)
+        step = max(BLOCK // max(len(one.image), 1), 1)
+        for start in range(0, len(weights), step):
+            part = slice(start, start + step)
+            has = objects[part] > 0
+            ap = _class_ap(one, np.ascontiguousarray(weights[part].T), np.where(has, objects[part], 1.0))
+            total[part] += np.where(has[:, None], ap, 0.0)
+            known[part] += has[:, None]
+    return np.where(known > 0, total / np.maximum(known, 1), -1.0)
 
 
-Grouped = dict[int, dict[int, list[Mapping[str, Any]]]]
+def _class_ap(one: ClassMatches, weights: Weights, objects: Floats) -> Floats:
+    """AP of one class at each threshold.
+
+    Args:
+        one: Its matches.
+        weights: (n, R).
+        objects: (R,), how many objects there are, above 0.
+    """
+    ap = np.zeros((weights.shape[1], len(THRESHOLDS)))
+    places = np.flatnonzero(one.found)  # (M,): detections that find something at one of the thresholds
+    if not len(places):
+        return ap
+    starts = np.concatenate([[0], places[:-1] + 1])
+    weight = weights[one.image]  # (D, R)
+    seen = np.cumsum(np.add.reduceat(weight, starts, axis=0), axis=0)  # (M, R): detections down to each place
+    for number in range(len(THRESHOLDS)):
+        finds = np.flatnonzero(one.found[places] >> number & 1)
+        if not len(finds):
+            continue
+        counted = seen[finds]
+        if (crowd := one.ignored >> number & 1).any():
+            counted -= np.cumsum(np.add.reduceat(weight * crowd[:, None], starts, axis=0), axis=0)[finds]
+        right = np.cumsum(weight[places[finds]], axis=0)
+        precision = right / np.maximum(counted, np.float32(0.5))
+        precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+        reached = _recalls_up_to(np.minimum(right / objects, 1.0))
+        ap[:, number] = (precision * np.diff(reached, axis=0, prepend=0)).sum(axis=0) / len(RECALLS)
+    return ap
 
 
-def _grouped(records: Iterable[Mapping[str, Any]], places: Mapping[Any, int]) -> Grouped:
-    """Records by class, then by the place of their image."""
-    found: Grouped = {}
-    for record in records:
-        found.setdefault(record["category_id"], {}).setdefault(places[record["image_id"]], []).append(record)
-    return found
-
-
-def _match_class(
-    objects: Mapping[int, list[Mapping[str, Any]]], found: Mapping[int, list[Mapping[str, Any]]]
-) -> _Class:
-    scores, image, right, wrong = [np.zeros(0)], [np.zeros(0, np.int64)], [], []
-    empty = np.zeros((len(THRESHOLDS), 0), np.bool_)
-    for place in sorted(found):
-        best = sorted(found[place], key=lambda record: -record["score"])[:MOST]
-        matched, crowd = _match_image(best, objects.get(place, []))
-        scores.append(np.array([record["score"] for record in best], np.float64))
-        image.append(np.full(len(best), place))
-        right.append(matched)
-        wrong.append(~matched & ~crowd)
-    order = np.argsort(-np.concatenate(scores), kind="stable")
-    real = [place for place, own in objects.items() for record in own if not record.get("iscrowd")]
-    return _Class(
-        np.hstack([empty, *right])[:, order],
-        np.hstack([empty, *wrong])[:, order],
-        np.concatenate(image)[order],
-        np.array(real, np.int64),
-    )
-
-
-def _match_image(
-    found: list[Mapping[str, Any]], objects: list[Mapping[str, Any]]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which detections, the best first, find an object and which lie in a crowd instead, (10, D) each."""
-    matched = np.zeros((len(THRESHOLDS), len(found)), np.bool_)
-    crowd = matched.copy()
-    if not objects:
-        return matched, crowd
-    crowds = np.array([bool(record.get("iscrowd")) for record in objects])
-    overlap = _overlap(found, objects, crowds)
-    free = np.repeat(~crowds[None], len(THRESHOLDS), axis=0)  # (10, G)
-    rows = np.arange(len(THRESHOLDS))
-    for place, own in enumerate(overlap):
-        near = own >= THRESHOLDS[:, None]
-        choice = np.where(near & free, own, -1.0)[:, ::-1]
-        best = choice.shape[1] - 1 - choice.argmax(axis=1)  # of equal ones the last, as COCO takes it
-        hit = choice.max(axis=1) >= 0
-        matched[:, place] = hit
-        crowd[:, place] = ~hit & (near & crowds).any(axis=1)
-        free[rows[hit], best[hit]] = False
-    return matched, crowd
-
-
-def _overlap(found: list[Mapping[str, Any]], objects: list[Mapping[str, Any]], crowds: NDArray[np.bool_]) -> Floats:
-    """IoU of each detection with each object, (D, G); with a crowd the share of the detection that lies in it."""
-    ours, theirs = (np.array([record["bbox"] for record in records], np.float64) for records in (found, objects))
-    low = np.maximum(ours[:, None, :2], theirs[None, :, :2])
-    high = np.minimum(ours[:, None, :2] + ours[:, None, 2:], theirs[None, :, :2] + theirs[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    own, other = ours[:, None, 2:].prod(axis=2), theirs[None, :, 2:].prod(axis=2)
-    whole = np.where(crowds[None], own, own + other - common)
-    overlap: Floats = common / np.maximum(whole, np.spacing(1))
-    return overlap
+def _recalls_up_to(recall: Floats) -> NDArray[np.int64]:
+    """How many of `RECALLS` are at most so large, by the comparison that COCO makes."""
+    nearest = np.rint(recall * (len(RECALLS) - 1)).astype(np.int64)
+    return nearest + (RECALLS[nearest] <= recall)
