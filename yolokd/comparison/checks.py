@@ -18,7 +18,7 @@ from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import OWN
 from yolokd.recipe.classes import ClassMap
 from yolokd.training import run_files as records
-from yolokd.training.plan import Known, make_plan
+from yolokd.training.plan import Known, Plan, make_plan
 from yolokd.training.run import resolve_recipe
 from yolokd.training.run_directory import check_name, check_place
 
@@ -87,63 +87,57 @@ def plan_comparison(
         progress: As for `make_plan`.
 
     Raises:
-        UserError: Anything that can be known before the first step: names that clash, budgets that differ, and
-            whatever `make_plan` refuses.
+        UserError: Names that clash, budgets that differ, and whatever `make_plan` refuses: before the first step.
     """
     _distinct("seeds", [str(seed) for seed in seeds])
     _distinct("students", [Path(student).stem for student in students])
     if recipes[0].name != BASELINE or recipes[0].needs_teacher:
         raise UserError(f"The recipe '{BASELINE}' of a comparison must have no losses, and random first weights.")
     budget, classes = _budget(recipes), _classes(recipes)
-    used_teacher = teacher if any(recipe.needs_teacher for recipe in recipes) else None
-    together = ",".join(dict.fromkeys(device for device in devices if device is not None))
-    known = Known()  # labels and the teacher are read once
-    plans = {
-        (Path(student).stem, recipe.name): make_plan(
-            teacher if recipe.needs_teacher else None,
-            student,
-            _on(recipe, together),
-            allow_partial=allow_partial,
-            runs=runs / "compare",
-            progress=progress,
-            known=known,
-        )
-        for student in students
-        for recipe in recipes
-    }
-    plan = next(iter(plans.values()))
-    budget |= {"imgsz": plan.imgsz, "device": select_device(devices[0] or "", verbose=False).type}
+    options = {"allow_partial": allow_partial, "runs": runs / "compare", "progress": progress}
+    plans = _plans(teacher, students, [_on(recipe, devices) for recipe in recipes], **options)
+    plan = plans[0]
+    used = find(teacher) if teacher is not None and any(recipe.needs_teacher for recipe in recipes) else None
     folder = runs.absolute() / (f"compare-{plan.data.yaml_path.stem}" if name is None else name)
     stored = read(folder) if (folder / FILE).is_file() else None  # perhaps with fingerprints of an earlier version
     comparison = Comparison(
         folder=folder,
         data=str(plan.data.yaml_path.absolute()),
         data_fingerprint=fingerprint(plan.data.splits, like=None if stored is None else stored.data_fingerprint),
-        teacher=None if used_teacher is None else str(find(used_teacher).absolute()),
-        teacher_sha256=None if used_teacher is None else sha256(find(used_teacher)),
-        budget=budget,
+        teacher=None if used is None else str(used.absolute()),
+        teacher_sha256=None if used is None else sha256(used),
+        budget=budget | {"imgsz": plan.imgsz, "device": select_device(devices[0] or "", verbose=False).type},
         recipes={recipe.name: recipe.to_dict() for recipe in recipes},
         students={Path(student).stem: Student(_absolute(student), _digest(student)) for student in students},
         seeds=tuple(seeds),
         classes=classes,
         allow_partial=allow_partial,
         versions=records.versions(),
-        unlabeled={
-            found["source"]: found["fingerprint"]
-            for found in (
-                plan.unlabeled.identity(
-                    like=None if stored is None else stored.unlabeled.get(str(plan.unlabeled.source))
-                )
-                for plan in plans.values()
-                if plan.unlabeled is not None
-            )
-        },
-        notes=tuple(dict.fromkeys(note for plan in plans.values() for note in plan.notes)),
+        unlabeled=_unlabeled(plans, stored),
+        notes=tuple(dict.fromkeys(note for plan in plans for note in plan.notes)),
     )
-    check_name(comparison.folder.parent, name if name is not None else comparison.folder.name)
+    check_name(folder.parent, folder.name if name is None else name)
     for run in comparison.runs:
         check_place(run.folder)
     return comparison
+
+
+def _plans(teacher: Spec | None, students: Sequence[Spec], recipes: Sequence[Recipe], **options: Any) -> list[Plan]:
+    """Check every combination as a run of its own; labels and the teacher are read once."""
+    known = Known()
+    return [
+        make_plan(teacher if recipe.needs_teacher else None, student, recipe, known=known, **options)
+        for student in students
+        for recipe in recipes
+    ]
+
+
+def _unlabeled(plans: Sequence[Plan], stored: Comparison | None) -> dict[str, str]:
+    """Source of unlabeled images → digest, in the form that a comparison stored, if there is one."""
+    sources = [plan.unlabeled for plan in plans if plan.unlabeled is not None]
+    known = {} if stored is None else stored.unlabeled
+    found = [source.identity(like=known.get(str(source.source))) for source in sources]
+    return {entry["source"]: entry["fingerprint"] for entry in found}
 
 
 def _labeled_only(recipe: Recipe) -> Recipe:
@@ -152,10 +146,12 @@ def _labeled_only(recipe: Recipe) -> Recipe:
     return Recipe.from_dict({**recipe.to_dict(), "train": train}, name=recipe.name)
 
 
-def _on(recipe: Recipe, device: str) -> Recipe:
-    if not device:
+def _on(recipe: Recipe, devices: Sequence[str | None]) -> Recipe:
+    """Return a recipe on all devices together, which its plan checks."""
+    together = ",".join(dict.fromkeys(device for device in devices if device is not None))
+    if not together:
         return recipe
-    return Recipe.from_dict({**recipe.to_dict(), "train": {**recipe.train, "device": device}}, name=recipe.name)
+    return Recipe.from_dict({**recipe.to_dict(), "train": {**recipe.train, "device": together}}, name=recipe.name)
 
 
 def _budget(recipes: Sequence[Recipe]) -> dict[str, Any]:
