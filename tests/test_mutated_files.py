@@ -123,6 +123,7 @@ READERS: Mapping[str, Reader] = {
     "compared plan": replace(COMPARED, file="compared/compare.json", groups=(TEXT, JSON)),
     "compared teacher": replace(COMPARED, file="compared/teacher.json", groups=(JSON,)),
     "compared score": replace(COMPARED, file="compared/student/bckd-0/score.json", groups=(TEXT, JSON)),
+    "compared matches": replace(COMPARED, file="compared/student/bckd-0/matches.npz"),
     "compared results": replace(COMPARED, file="compared/student/bckd-0/results.csv", groups=(TEXT,)),
     "compared log": replace(COMPARED, file="compared/student/bckd-1.log", groups=(TEXT,)),
     "resume checkpoint": replace(RESUME, file="going/weights/last.pt"),

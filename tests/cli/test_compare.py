@@ -22,13 +22,15 @@ from rich.console import Console
 from tests.helpers.calling import Run, call, flat
 from tests.helpers.comparing import APS, Imitation
 from tests.helpers.fixtures import make_data
+from tests.helpers.matching import matches_of
 from tests.helpers.models import CONFIGS, detector, save
 from tests.helpers.unlabeled import make_images
-from yolokd.backend.checkpoints import load
+from yolokd.backend.checkpoints import load, sha256
 from yolokd.cli.compare import show_results
 from yolokd.comparison import executor as comparison_run
-from yolokd.comparison.results import results
+from yolokd.comparison.results import MATCHES, results
 from yolokd.comparison.spec import read
+from yolokd.evaluation.matches import write_matches
 from yolokd.training.settings import KEY
 
 
@@ -85,9 +87,10 @@ def test_compare__prints_a_table_and_goes_on_where_it_was(run: Run, imitation: I
     assert "student on" in out
     assert "1 epoch, 64 px, batch 8; last.pt on val" in flat(out)
     assert "teacher – 30.0 40.0" in flat(out)
-    assert "baseline 2 21.0 ± 1.4 31.0 ± 1.4 – –" in flat(out)
-    assert "bckd 2 22.5 ± 2.1 32.5 ± 2.1 +1.5 [-4.9, +7.9] undecided 17% 2.0 14" in flat(out)
-    assert "undecided: the interval holds 0, so neither a gain nor a loss was shown." in out
+    assert "baseline 2 21.0 ± 1.4 31.0 ± 1.4 – – –" in flat(out)
+    assert "bckd 2 22.5 ± 2.1 32.5 ± 2.1 +1.5 [-4.9, +7.9] [-4.9, +7.9] undecided 17% 2.0 14" in flat(out)
+    assert "undecided: an interval holds 0, so neither a gain nor a loss was shown." in out
+    assert "No interval" not in out
     assert "'baseline' was added" in notified
     assert "[5/5] student/bckd-1: AP 24.0, 0:00 min" in notified
     code, again, notified = run()
@@ -103,6 +106,8 @@ def test_compare__json_on_stdout_is_nothing_but_json(run: Run, imitation: Imitat
     assert plain["comparison"] == "small"
     assert plain["budget"] == {"epochs": 1, "imgsz": 64, "batch": 8, "device": "cpu"}
     assert plain["arms"][1]["scores"]["AP"] == {"0": 0.21, "1": 0.24}
+    difference = plain["arms"][1]["difference"]["AP"]
+    assert difference["images_and_seeds"] == {"low": difference["low"], "high": difference["high"]}  # images all alike
     _, shown, _ = run("--json", "out.json")
     assert "recipe" in shown
     assert json.loads((tmp_path / "out.json").read_text()) == plain
@@ -110,8 +115,8 @@ def test_compare__json_on_stdout_is_nothing_but_json(run: Run, imitation: Imitat
 
 def test_compare__one_seed_proves_nothing(run: Run, imitation: Imitation) -> None:
     _, out, _ = run(seeds="0")
-    assert "bckd 1 21.0 31.0 +1.0 – one seed 10%" in flat(out)
-    assert "One seed proves nothing: give at least three" in out
+    assert "bckd 1 21.0 31.0 +1.0 – images [+1.0, +1.0] one seed 10%" in flat(out)
+    assert "One seed proves nothing: its interval covers other images, but no other seeds. Give at least three" in out
     _, out, _ = run(seeds="0,1")  # a seed is added
     assert "[-4.9, +7.9]" in out
     assert "proves nothing" not in out
@@ -119,7 +124,7 @@ def test_compare__one_seed_proves_nothing(run: Run, imitation: Imitation) -> Non
 
 
 @pytest.mark.parametrize(("gain", "word"), [(0.02, "gain"), (-0.02, "loss")])
-def test_compare__a_gain_is_one_only_if_its_interval_excludes_0(
+def test_compare__a_gain_is_one_only_if_both_intervals_exclude_0(
     run: Run, imitation: Imitation, monkeypatch: pytest.MonkeyPatch, gain: float, word: str
 ) -> None:
     monkeypatch.setitem(APS, "student/bckd-0", 0.2 + gain)
@@ -127,6 +132,48 @@ def test_compare__a_gain_is_one_only_if_its_interval_excludes_0(
     _, out, _ = run()
     assert f"] {word} " in flat(out)
     assert "undecided" not in out
+    for seed in (0, 1):  # the same mean, but from half of the images
+        folder = Path(f"runs/small/student/bckd-{seed}")
+        write_matches(folder / MATCHES, matches_of([0.0, 1.0] * 20), sha256(folder / "weights" / "last.pt"))
+    _, out, _ = run()
+    assert "] undecided " in flat(out)
+    assert f" {word} " not in flat(out.partition("undecided:")[0])
+
+
+def test_compare__without_matches_the_second_interval_is_missing(
+    run: Run, imitation: Imitation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(APS, "student/bckd-1", 0.2304)  # a gain on these images
+    run()
+    matches = Path("runs/small/student/bckd-1/matches.npz")
+    matches.unlink()
+    code, out, _ = run("--json", "out.json")
+    assert code == 0
+    assert "+1.0 [+0.8, +1.3] – seeds only 11%" in flat(out)
+    assert "seeds only: the interval over the seeds excludes 0; of new images nothing is known." in out
+    assert "No interval for new images of bckd: some of the runs have no matches.npz" in out
+    difference = json.loads(Path("out.json").read_text())["arms"][1]["difference"]["AP"]
+    assert (difference["images"], difference["images_and_seeds"]) == (None, None)
+    assert difference["verdict"] == "seeds only"
+    Path("runs/small/student/bckd-1/score.json").unlink()  # as the note says
+    _, out, _ = run()
+    assert "] gain " in flat(out)
+    assert matches.is_file()
+
+
+@pytest.mark.parametrize(("width", "complete"), [(80, False), (119, False), (120, True)])
+def test_show_results__narrow_lines_have_whole_cells(
+    run: Run, imitation: Imitation, tmp_path: Path, width: int, complete: bool
+) -> None:
+    run()
+    comparison = read(tmp_path / "runs" / "small")
+    text = io.StringIO()
+    show_results(Console(file=text, width=width), comparison, results(comparison))
+    shown = text.getvalue()
+    assert max(map(len, shown.splitlines()[2:9])) <= width
+    assert "+1.5   [-4.9, +7.9]   [-4.9, +7.9] undecided" in shown
+    assert "…" not in shown
+    assert ("AP50, time and memory: in --json" in shown, "32.5 ± 2.1" in shown) == (not complete, complete)
 
 
 def test_compare__a_teacher_below_the_baseline_leaves_no_gap(
@@ -308,4 +355,5 @@ def test_compare__killed_and_started_again_trains_the_same_students(
         for arm in table["arms"]:
             assert arm.pop("seconds_per_epoch") > 0
             assert arm.pop("peak_memory_bytes") > 2**27
+        assert table["arms"][1]["difference"]["AP"]["images_and_seeds"] is not None
     assert tables[0] == tables[1]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.helpers.matching import leave_matches
 from yolokd.backend.checkpoints import sha256
 from yolokd.comparison.results import PEAK, SCORE, TEACHER
 from yolokd.comparison.spec import Comparison
@@ -32,6 +33,7 @@ def leave_results(comparison: Comparison, name: str, ap: float) -> None:
     last.write_text(name)
     (folder / "results.csv").write_text("epoch,time\n1,3\n2,5\n3,7\n")
     (folder / PEAK).write_text(json.dumps({"bytes": 2**20 * len(name), "continued": False}))
+    leave_matches(folder, sha256(last), ap)
     (folder / SCORE).write_text(json.dumps({"sha256": sha256(last), "AP": ap, "AP50": ap + 0.1}))
 
 

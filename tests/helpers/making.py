@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from tests.helpers import models
+from tests.helpers.matching import leave_matches
 from yolokd.backend.checkpoints import sha256
 from yolokd.backend.dataset import resolve
 from yolokd.comparison.spec import Comparison, Student
@@ -175,5 +176,6 @@ def make_comparison(
             own = None if recipe == "baseline" else teacher
             run = make_run(folder / "student" / f"{recipe}-{seed}", data, recipe, seed, teacher=own)
             digest = sha256(run / "weights" / "last.pt")
+            leave_matches(run, digest, value)
             (run / "score.json").write_text(json.dumps({"sha256": digest, "AP": value, "AP50": value + 0.1}))
     return folder

@@ -37,6 +37,8 @@ def test_gather__runs_of_two_seeds_have_a_student_t_interval(runs: list[Path], s
     assert difference.mean == pytest.approx((first + second) / 2)
     assert difference.low == pytest.approx(difference.mean - half)
     assert difference.pairs == 2
+    assert difference.images_and_seeds is not None
+    assert difference.images_and_seeds.low <= difference.low  # from the report's own scores
     plain = [scores.runs[f"plain-{seed}"].score.AP for seed in (0, 1)]
     master = next(iter(scores.teachers.values())).score.AP
     assert arms.teacher["AP"] == master

@@ -33,7 +33,7 @@ DRAWS: dict[str, Callable[[], Draw]] = {
     "points": lambda: points(
         [Curve(EVIL, Look(), [1], [2], [1], [3]), Curve("_hidden_", Look(), [3], [4])], x="x", y="y"
     ),
-    "differences": lambda: differences([Curve(EVIL, Look(), [1, -1], [0], [-5], [5])], x="x"),
+    "differences": lambda: differences([Curve(EVIL, Look(), [1, -1], [0], [-5], [5], (-9, 9))], x="x"),
 }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from yolokd.evaluation.matches import Matches
 from yolokd.evaluation.models import ModelScore
 from yolokd.report.frames import Cast, accumulator, choose, frames
 from yolokd.report.scoring import Finding, ScoredImages
@@ -27,7 +28,7 @@ def images(counts: list[int]) -> ScoredImages:
 def finding(right: list[int], false: list[int]) -> Finding:
     boxes = [box(place, slot, score=0.9, right=True) for place, n in enumerate(right) for slot in range(n)]
     boxes += [box(place, 0, score=0.5, right=False) | {"bbox": FAR} for place, n in enumerate(false) for _ in range(n)]
-    return Finding(SCORE, {}, 0.5, boxes)
+    return Finding(SCORE, {}, 0.5, boxes, Matches(2, ()))
 
 
 def test_choose__where_student_and_baseline_differ_most_in_f1_in_either_direction() -> None:

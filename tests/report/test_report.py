@@ -18,6 +18,8 @@ from tests.helpers.reading import Node, decoded, read_html, read_markdown, table
 from yolokd.errors import DataError, UserError
 from yolokd.report import figures, scoring, write
 
+SECOND = "95 % interval, images and seeds"
+
 Pages = tuple[Node, Node, Path]
 
 
@@ -118,7 +120,8 @@ def test_write__images_side_by_side(drawn: Pages) -> None:
 def test_write__one_run_per_recipe_is_a_table_without_claims(runs: list[Path], tmp_path: Path) -> None:
     page, _, _ = report([runs[0], runs[2]], tmp_path)
     (table, *_) = tables(page)
-    assert table[0] == ["recipe", "seeds", "AP", "AP50", "difference in AP", "verdict", "gap closed", "s/epoch"]
+    assert table[0] == ["recipe", "seeds", "AP", "AP50", "difference in AP", SECOND, "verdict", "gap closed", "s/epoch"]
+    assert table[3][5].endswith("] images")
     assert [row[:2] for row in table[1:]] == [["teacher", "–"], ["baseline", "1"], ["bckd", "1"]]
     assert "one seed, which proves nothing" in page.text
     assert " gains " not in page.text
@@ -133,8 +136,9 @@ def test_write__a_comparison(tmp_path: Path, odd_data: Path, teacher: Path, orac
     page, _, _ = report([folder], tmp_path)
     (table, *_) = tables(page)
     assert table[2][:4] == ["baseline", "3", "25.0 ± 5.0", "35.0 ± 5.0"]
-    assert table[3][4:8] == ["+10.3", "[+8.9, +11.8]", "gain", "19 %"]
-    assert table[4][5:7] == ["[−39.3, +24.3]", "undecided"]
+    assert table[0][5:7] == ["95 % interval, seeds", SECOND]
+    assert table[3][4:9] == ["+10.3", "[+8.9, +11.8]", "[+8.9, +11.8]", "gain", "19 %"]
+    assert table[4][5:8] == ["[−39.3, +24.3]", "[−39.3, +24.3]", "undecided"]
     kinds = [node.attributes["class"] for node in page.all("ul", "statements")[0].all("li")]
     assert kinds == ["gain", "undecided"]
     (anomaly_checks,) = page.all("div", "alarms")
@@ -142,6 +146,25 @@ def test_write__a_comparison(tmp_path: Path, odd_data: Path, teacher: Path, orac
     assert "student/ssim-1 is not finished; its log ends with: Error: disk full" in anomaly_checks.text
     assert "student/bckd-0 scores" in anomaly_checks.text  # the oracle does not know what the comparison found
     assert "in the comparison; its table keeps the latter" in anomaly_checks.text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_write__a_comparison_of_an_earlier_version_has_no_second_interval(
+    tmp_path: Path, odd_data: Path, teacher: Path, oracle: Oracle
+) -> None:
+    folder = make_comparison(tmp_path / "c", odd_data, teacher, {"baseline": (0.2, 0.3), "bckd": (0.3, 0.41)})
+    for file in folder.rglob("matches.npz"):
+        file.unlink()
+    page, example, _ = report([folder], tmp_path)
+    for shown in (page, example):
+        (table, *_) = tables(shown)
+        assert SECOND not in table[0]
+        assert table[3][4:7] == ["+10.5", "[+4.1, +16.9]", "seeds only"]
+        assert "bckd has no interval for new images: some runs have no matches.npz" in shown.text
+        assert "These images only." in shown.text
+    (statement,) = page.all("ul", "statements")[0].all("li")
+    assert statement.attributes["class"] == "seeds"
+    assert " gains " not in page.text
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -215,7 +238,7 @@ def test_write__a_second_report_replaces_the_first(runs: list[Path], tmp_path: P
     report(runs[:1], tmp_path)
     assert len(oracle.asked) == 5
     assert not list(folder.glob("gain*.svg"))
-    assert len(list((folder / "cache").iterdir())) == 5
+    assert len(list((folder / "cache").iterdir())) == 10  # what was found, and the matches
     assert list(tmp_path.rglob("*.part")) == []
 
 

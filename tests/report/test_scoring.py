@@ -4,11 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.helpers import tiny
 from tests.helpers.making import NAMES, Oracle, checkpoint, make_run
 from yolokd.errors import DataError, RunError, UserError
+from yolokd.evaluation.bootstrap import weighted_ap
 from yolokd.report import scoring
 from yolokd.report.scoring import Scores, open_images, score_study
 from yolokd.report.study import open_study
@@ -28,6 +30,10 @@ def test_score_study__every_model_once_and_then_never_again(
     again = scores_of(runs, odd_data, tmp_path / "cache")
     assert len(oracle.asked) == 5
     assert again == first
+    once = np.ones((1, len(open_images(str(odd_data)).files)), np.float32)
+    for scores in (first, again):
+        for finding in scores.runs.values():
+            assert weighted_ap(finding.matches, once).mean() == pytest.approx(finding.score.AP, abs=1e-6)
     checkpoint(runs[1] / "weights" / "last.pt", "trained on")
     scores_of(runs, odd_data, tmp_path / "cache")
     assert oracle.asked[5:] == ["plain-1"]
@@ -41,13 +47,17 @@ def test_score_study__other_labels_or_a_damaged_file_are_scored_anew(
     data = shutil.copytree(odd_data.parent, tmp_path / "copy") / "data.yaml"
     data.write_text(data.read_text().replace(str(odd_data.parent), str(data.parent)))
     scores_of(runs[:1], data, tmp_path / "cache")
-    (kept,) = (tmp_path / "cache").iterdir()
+    kept, matches = sorted((tmp_path / "cache").iterdir())
+    assert (kept.suffix, matches.suffix) == (".json", ".npz")
     kept.write_text(json.dumps({"score": {}}))
     scores_of(runs[:1], data, tmp_path / "cache")
     assert len(oracle.asked) == 2
-    (data.parent / "labels" / "val" / "000000.txt").write_text("0 0.5 0.5 0.2 0.2")
+    matches.write_bytes(b"damaged")
     scores_of(runs[:1], data, tmp_path / "cache")
     assert len(oracle.asked) == 3
+    (data.parent / "labels" / "val" / "000000.txt").write_text("0 0.5 0.5 0.2 0.2")
+    scores_of(runs[:1], data, tmp_path / "cache")
+    assert len(oracle.asked) == 4
 
 
 def test_score__only_what_counts_is_kept(runs: list[Path], odd_data: Path, tmp_path: Path, oracle: Oracle) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from yolokd.comparison.results import ArmResult
 from yolokd.comparison.statistics import Spread
+from yolokd.evaluation.matches import Matches
 from yolokd.evaluation.models import ModelScore
 from yolokd.report.arms import Arm
 from yolokd.report.charts import Look
@@ -29,7 +30,7 @@ SCORE = ModelScore("m", "m.pt", 0.2, 0.4, 0, 0, 0, 0, 100, 1.0, 5.0, 64, {"car":
 
 
 def finding(**changes: object) -> Finding:
-    return Finding(replace(SCORE, **changes), {"car": [1.0] * 101, "bus": [0.5] * 101}, 0.5, [])  # type: ignore[arg-type]
+    return Finding(replace(SCORE, **changes), {"car": [1.0] * 101, "bus": [0.5] * 101}, 0.5, [], Matches(2, ()))  # type: ignore[arg-type]
 
 
 def folder(**columns: tuple[float, ...]) -> RunFolder:

@@ -84,10 +84,14 @@ def test_compare__goes_on_with_another_seed_and_repeats_nothing(
     for done in ("[1/5] teacher", "[2/5] nano/baseline-0", "[3/5] nano/bckd-0"):
         assert f"{done}: AP 0.0, finished before" in out + err
     assert "[5/5] nano/bckd-1: AP" in out + err
+    assert "No interval for new images of bckd: some of the runs have no matches.npz" in out
+    assert not (earlier / "runs" / "comparison" / "nano" / "bckd-0" / "matches.npz").exists()
+    assert (earlier / "runs" / "comparison" / "nano" / "bckd-1" / "matches.npz").exists()
 
 
 @pytest.mark.slow
 def test_report__on_what_the_earlier_version_left(earlier: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = call(capsys, "report", "runs/comparison", "--out", "page.html", "--device", "cpu")
     assert code == 0, err
-    assert "bckd" in (earlier / "page.html").read_text(encoding="utf-8")
+    page = (earlier / "page.html").read_text(encoding="utf-8")
+    assert "bckd has no interval for new images: some runs have no matches.npz" in page

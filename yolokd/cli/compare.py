@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,8 +23,15 @@ if TYPE_CHECKING:
     from yolokd.comparison.executor import Event
     from yolokd.comparison.results import ArmResult, Results
     from yolokd.comparison.spec import Comparison
+    from yolokd.comparison.statistics import Difference, Interval
 
 NOTHING = "–"
+COLUMNS = (
+    "recipe", "seeds", "AP", "AP50", "Δ AP", "95 % interval,\nseeds", "95 % interval,\nimages\nand seeds", "",
+    "gap\nclosed", "s/epoch", "memory\nMiB",
+)  # fmt: skip
+WIDE = 120  # characters of a line that take all columns, in a file or a pipe too
+LEFT_OUT = ("AP50", "s/epoch", "memory\nMiB")  # of narrow lines
 
 
 def compare(
@@ -73,36 +80,45 @@ def compare(
     os.environ.setdefault("YOLO_VERBOSE", "false")
     names, numbers = split_list(recipes, "--recipes"), _seeds(seeds)
     check_file(json_file, "--json")
-    places: list[str | None] = [*split_list(device, "--device")] if device is not None else [None]
+    devices: list[str | None] = [*split_list(device, "--device")] if device is not None else [None]
     from yolokd.comparison.checks import load_recipes, plan_comparison
+
+    options = {"data": data, "epochs": epochs, "imgsz": imgsz, "batch": batch, "unlabeled": unlabeled}
+    loaded = load_recipes(names, set_ or [], **options)
+    more: dict[str, Any] = {"devices": devices, "name": name, "allow_partial": allow_partial}
+    with image_bar() as progress:
+        asked = plan_comparison(teacher, student, loaded, numbers, progress=progress, **more)
+    _execute(asked, devices, added=len(loaded) > len(names), keep_epochs=keep_epochs, json_file=json_file)
+
+
+def _execute(
+    asked: Comparison, devices: Sequence[str | None], *, added: bool, keep_epochs: bool, json_file: str | None
+) -> None:
+    """Carry the comparison out and show what it found.
+
+    Args:
+        asked: From `plan_comparison`.
+        devices: Where runs take place.
+        added: Whether the baseline was added to the recipes.
+        keep_epochs: Continue interrupted runs.
+        json_file: Where the results go as JSON; - is stdout, None nowhere.
+    """
     from yolokd.comparison.executor import execute
     from yolokd.comparison.results import results
     from yolokd.comparison.spec import BASELINE, opened
 
     notified = Console(stderr=True)
-    options = {"data": data, "epochs": epochs, "imgsz": imgsz, "batch": batch, "unlabeled": unlabeled}
-    loaded = load_recipes(names, set_ or [], **options)
-    with image_bar() as progress:
-        asked = plan_comparison(
-            teacher,
-            student,
-            loaded,
-            numbers,
-            devices=places,
-            name=name,
-            allow_partial=allow_partial,
-            progress=progress,
-        )
-    if len(loaded) > len(names):
+    if added:
         notified.print(Text(f"note: '{BASELINE}' was added, since every difference is taken to it", style="yellow"))
     with opened(asked) as comparison:
         for note in comparison.notes:
             notified.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
         with _Progress(comparison, notified) as bars:
-            failures = execute(comparison, places, keep_epochs=keep_epochs, report=bars.on_event)
+            failures = execute(comparison, devices, keep_epochs=keep_epochs, report=bars.on_event)
         found = results(comparison)
         if json_file != "-":
-            show_results(Console(), comparison, found)
+            console = Console()
+            show_results(console if console.is_terminal else Console(width=max(console.width, WIDE)), comparison, found)
         if json_file is not None:
             write_json(json_file, found.to_dict(comparison))
     if failures:
@@ -176,55 +192,79 @@ def show_results(console: Console, comparison: Comparison, found: Results) -> No
     budget = comparison.budget
     epochs = "1 epoch" if budget["epochs"] == 1 else f"{budget['epochs']} epochs"
     shape = f"{epochs}, {budget['imgsz']} px, batch {budget['batch']}"
+    columns = [column for column in COLUMNS if console.width >= WIDE or column not in LEFT_OUT]
     for student in comparison.students:
         title = f"{student} on {comparison.data}: {shape}; last.pt on val"
-        table = Table(title=Text(title), title_justify="left", box=None, header_style="bold", padding=(0, 2, 0, 0))
-        table.add_column("recipe", overflow="fold")
-        for column in ("seeds", "AP", "AP50", "difference in AP", "95 % interval"):
-            table.add_column(column, justify="right", no_wrap=True)
-        table.add_column("")
-        for column in ("gap closed", "s/epoch", "memory MiB"):
-            table.add_column(column, justify="right", no_wrap=True)
+        table = Table(title=Text(title), title_justify="left", box=None, header_style="bold", padding=(0, 1, 0, 0))
+        for column in columns:
+            number = column not in {"recipe", ""}
+            table.add_column(column, justify="right" if number else "left", overflow="ellipsis" if number else "fold")
         if found.teacher:
-            points = [f"{100 * found.teacher[metric]:.1f}" for metric in ("AP", "AP50")]
-            table.add_row("teacher", NOTHING, *points, *[""] * 6)
+            points = {metric: f"{100 * found.teacher[metric]:.1f}" for metric in ("AP", "AP50")}
+            row: dict[str, str] = {"recipe": "teacher", "seeds": NOTHING, **points}
+            table.add_row(*(row.get(column, "") for column in columns))
         for arm in found.arms:
             if arm.student == student:
-                table.add_row(*map(Text, _row(arm, len(comparison.seeds))))
+                row = _row(arm, len(comparison.seeds))
+                table.add_row(*(Text(row[column]) for column in columns))
         console.print(table)
     for note in _notes(found):
         console.print(Text(note, style="yellow"), soft_wrap=True)
+    if len(columns) < len(COLUMNS):
+        console.print(Text(f"AP50, time and memory: in --json, and here with {WIDE} columns."), soft_wrap=True)
 
 
-def _row(arm: ArmResult, seeds: int) -> list[str]:
+def _row(arm: ArmResult, seeds: int) -> dict[str, str]:
+    """Column → cell."""
     count = len(arm.scores["AP"])
-    row = [arm.recipe, str(count) if count == seeds else f"{count} of {seeds}"]
+    row = {"recipe": arm.recipe, "seeds": str(count) if count == seeds else f"{count} of {seeds}"}
     for metric in ("AP", "AP50"):
         spread = arm.spread.get(metric)
         std = "" if spread is None or spread.std is None else f" ± {100 * spread.std:.1f}"
-        row.append(NOTHING if spread is None else f"{100 * spread.mean:.1f}{std}")
-    difference = arm.difference.get("AP")
-    if difference is None:
-        row += [NOTHING, NOTHING, ""]
-    else:
-        ends = (difference.low, difference.high)
-        interval = ", ".join(f"{100 * end:+.1f}" for end in ends if end is not None)
-        row += [f"{100 * difference.mean:+.1f}", f"[{interval}]" if interval else NOTHING, difference.verdict]
+        row[metric] = NOTHING if spread is None else f"{100 * spread.mean:.1f}{std}"
     gap, pace, memory = arm.gap_closed.get("AP"), arm.seconds_per_epoch, arm.peak_memory_bytes
-    row.append(NOTHING if gap is None else f"{gap:.0%}")
-    row.append(NOTHING if pace is None else f"{pace:.1f}")
-    row.append(NOTHING if memory is None else f"{memory / 2**20:.0f}")
-    return row
+    rest = (
+        NOTHING if gap is None else f"{gap:.0%}",
+        NOTHING if pace is None else f"{pace:.1f}",
+        NOTHING if memory is None else f"{memory / 2**20:.0f}",
+    )
+    return row | dict(zip(COLUMNS[4:], (*_cells(arm.difference.get("AP")), *rest), strict=True))
+
+
+def _cells(difference: Difference | None) -> list[str]:
+    """Mean, both intervals and verdict; with one seed the second interval is that of the images alone."""
+    if difference is None:
+        return [NOTHING, NOTHING, NOTHING, ""]
+    second = _interval(difference.images_and_seeds)
+    if difference.seeds is None and difference.images is not None:
+        second = f"images {_interval(difference.images)}"
+    return [f"{100 * difference.mean:+.1f}", _interval(difference.seeds), second, difference.verdict]
+
+
+def _interval(interval: Interval | None) -> str:
+    return NOTHING if interval is None else f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
 
 
 def _notes(found: Results) -> list[str]:
-    verdicts = {arm.difference["AP"].verdict for arm in found.arms if "AP" in arm.difference}
+    differences = [(arm.recipe, arm.difference["AP"]) for arm in found.arms if "AP" in arm.difference]
+    verdicts = {difference.verdict for _, difference in differences}
     notes = []
     if "one seed" in verdicts:
-        notes.append("One seed proves nothing: give at least three, such as --seeds 0,1,2.")
+        notes.append(
+            "One seed proves nothing: its interval covers other images, but no other seeds. Give at least three, such "
+            "as --seeds 0,1,2."
+        )
     if "undecided" in verdicts:
-        notes.append("undecided: the interval holds 0, so neither a gain nor a loss was shown.")
-    if found.teacher and any("AP" in arm.difference and "AP" not in arm.gap_closed for arm in found.arms):
+        notes.append("undecided: an interval holds 0, so neither a gain nor a loss was shown.")
+    if "seeds only" in verdicts:
+        notes.append("seeds only: the interval over the seeds excludes 0; of new images nothing is known.")
+    if unknown := [recipe for recipe, difference in differences if difference.images is None]:
+        notes.append(
+            f"No interval for new images of {', '.join(dict.fromkeys(unknown))}: some of the runs have no "
+            f"matches.npz, since an earlier version scored them, or there is one image. Remove score.json of such runs "
+            f"and start the same command again to score them anew; nothing is trained again."
+        )
+    if found.teacher and any(arm.difference and "AP" not in arm.gap_closed for arm in found.arms):
         notes.append("The teacher scores no higher than the baseline: there is no gap to close.")
     if continued := [f"{arm.recipe} {seed}" for arm in found.arms for seed in arm.continued]:
         notes.append(f"Continued after an interruption, so not exactly paired: {', '.join(continued)}.")

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from yolokd.backend.checkpoints import sha256
+from yolokd.comparison.resampling import METRICS, DrawnScores, differences, draw_scores
 from yolokd.comparison.spec import BASELINE, Comparison, Run
-from yolokd.comparison.statistics import Difference, Spread, gap_closed, paired_difference, spread
+from yolokd.comparison.statistics import Difference, Spread, gap_closed, spread
+from yolokd.evaluation.matches import read_matches
 from yolokd.inputs import misfits, read_json, refuse_special
 
 SCORE = "score.json"  # in a run's folder
+MATCHES = "matches.npz"  # in a run's folder: its detections, matched to the objects of each image
 PEAK = "memory.json"  # in a run's folder
 TEACHER = "teacher"
-METRICS = ("AP", "AP50")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,14 @@ class ArmResult:
     seconds_per_epoch: float | None
     peak_memory_bytes: int | None
     continued: tuple[int, ...]  # seeds whose run was interrupted and continued
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What the finished runs of an arm scored."""
+
+    scores: Mapping[str, Mapping[int, float]]  # metric → seed → value
+    drawn: Mapping[int, DrawnScores]  # seed → scores on draws of the images, where matches were kept
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,7 @@ def results(comparison: Comparison) -> Results:
     arms = []
     for student in comparison.students:
         own = [run for run in comparison.runs if run.student == student]
-        baseline = _scores([run for run in own if run.recipe == BASELINE])
+        baseline = _scored([run for run in own if run.recipe == BASELINE])
         for recipe in comparison.recipes:
             arms.append(_arm([run for run in own if run.recipe == recipe], baseline, teacher))
     return Results(tuple(arms), {metric: teacher[metric] for metric in METRICS if metric in teacher})
@@ -96,11 +106,12 @@ def seconds_per_epoch(folder: Path) -> float | None:
     return statistics.median(steps) if steps else None
 
 
-def _arm(runs: list[Run], baseline: Mapping[str, Mapping[int, float]], teacher: Mapping[str, Any]) -> ArmResult:
-    scores = _scores(runs)
+def _arm(runs: list[Run], baseline: _Scored, teacher: Mapping[str, Any]) -> ArmResult:
     control = runs[0].recipe == BASELINE
-    differences = {} if control else {m: paired_difference(scores[m], baseline[m]) for m in METRICS}
-    gaps = {m: gap_closed(scores[m], baseline[m], teacher[m]) for m in differences if m in teacher}
+    own = baseline if control else _scored(runs)
+    scores = own.scores
+    found = {} if control else differences(scores, baseline.scores, own.drawn, baseline.drawn)
+    gaps = {m: gap_closed(scores[m], baseline.scores[m], teacher[m]) for m in found if m in teacher}
     times = [time for run in runs if (time := seconds_per_epoch(run.folder)) is not None]
     memory = {run.seed: _plain(run.folder / PEAK) for run in runs}
     peaks = [kept["bytes"] for kept in memory.values() if isinstance(kept.get("bytes"), int)]
@@ -109,7 +120,7 @@ def _arm(runs: list[Run], baseline: Mapping[str, Mapping[int, float]], teacher: 
         recipe=runs[0].recipe,
         scores=scores,
         spread={m: spread(list(values.values())) for m, values in scores.items() if values},
-        difference={m: difference for m, difference in differences.items() if difference is not None},
+        difference=found,
         gap_closed={m: gap for m, gap in gaps.items() if gap is not None},
         seconds_per_epoch=statistics.median(times) if times else None,
         peak_memory_bytes=max(peaks, default=None),
@@ -117,9 +128,11 @@ def _arm(runs: list[Run], baseline: Mapping[str, Mapping[int, float]], teacher: 
     )
 
 
-def _scores(runs: list[Run]) -> dict[str, dict[int, float]]:
-    found = {run.seed: score for run in runs if (score := run_score(run.folder)) is not None}
-    return {metric: {seed: score[metric] for seed, score in found.items()} for metric in METRICS}
+def _scored(runs: list[Run]) -> _Scored:
+    found = {run: score for run in runs if (score := run_score(run.folder)) is not None}
+    scores = {metric: {run.seed: score[metric] for run, score in found.items()} for metric in METRICS}
+    kept = {run.seed: read_matches(run.folder / MATCHES, score["sha256"]) for run, score in found.items()}
+    return _Scored(scores, draw_scores({seed: matches for seed, matches in kept.items() if matches is not None}))
 
 
 def _cached(file: Path, digest: str | None) -> dict[str, Any] | None:

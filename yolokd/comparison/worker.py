@@ -18,10 +18,11 @@ from pathlib import Path
 import torch
 
 from yolokd.backend.checkpoints import load, sha256
-from yolokd.comparison.results import PEAK, SCORE, TEACHER
+from yolokd.comparison.results import MATCHES, PEAK, SCORE, TEACHER
 from yolokd.comparison.spec import Comparison, Run, read, write_json
 from yolokd.errors import UserError, YolokdError
-from yolokd.evaluation.models import examine
+from yolokd.evaluation.matches import match, write_matches
+from yolokd.evaluation.models import Examined, examine
 from yolokd.recipe.classes import ClassMap
 from yolokd.training.plan import make_plan
 from yolokd.training.resume import read_interrupted
@@ -85,17 +86,22 @@ def train(comparison: Comparison, run: Run, device: str | None, *, keep_epochs: 
 
 
 def score(comparison: Comparison, run: Run, device: str | None) -> None:
-    """Score `last.pt` on val; `best.pt` is chosen on the very images that are scored."""
+    """Score `last.pt` on val and keep the matches; `best.pt` is chosen on the very images that are scored."""
     last = run.folder / "weights" / "last.pt"
-    write_json(run.folder / SCORE, _scores(comparison, last, device, {}))
+    digest = sha256(last)
+    found = _examined(comparison, last, device, {})
+    write_matches(run.folder / MATCHES, match(found.truth, found.detections), digest)
+    write_json(run.folder / SCORE, _plain(found, digest))  # last: with it the run counts as finished
 
 
 def score_teacher(comparison: Comparison, device: str | None) -> None:
     """Score the teacher at the students' image size."""
     _same_teacher(comparison, comparison.teacher)
     if comparison.teacher is not None:
-        scores = _scores(comparison, Path(comparison.teacher), device, comparison.classes)
-        write_json(comparison.folder / f"{TEACHER}.json", scores)
+        path = Path(comparison.teacher)
+        digest = sha256(path)
+        found = _examined(comparison, path, device, comparison.classes)
+        write_json(comparison.folder / f"{TEACHER}.json", _plain(found, digest))
 
 
 def peak_memory() -> int | None:
@@ -113,8 +119,7 @@ def peak_memory() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _scores(comparison: Comparison, path: Path, device: str | None, classes: ClassMap) -> dict[str, str | float]:
-    digest = sha256(path)
+def _examined(comparison: Comparison, path: Path, device: str | None, classes: ClassMap) -> Examined:
     budget = comparison.budget
     (found,) = examine(
         path,
@@ -125,6 +130,10 @@ def _scores(comparison: Comparison, path: Path, device: str | None, classes: Cla
         single_cls=bool(budget.get("single_cls")),
         only=chosen_classes(budget),
     )
+    return found
+
+
+def _plain(found: Examined, digest: str) -> dict[str, str | float]:
     return {"sha256": digest, "AP": found.score.AP, "AP50": found.score.AP50}
 
 

@@ -57,6 +57,12 @@ def _of_arms(arms: Arms) -> Iterator[str]:
         if arm.result.continued:
             seeds = ", ".join(map(str, arm.result.continued))
             yield f"{arm.label}: seeds continued after an interruption, so not exactly paired: {seeds}."
+        difference = arm.result.difference.get("AP")
+        if difference is not None and not arm.control and difference.images is None:
+            yield (
+                f"{arm.label} has no interval for new images: some runs have no matches.npz, since an earlier version "
+                f"scored them, or the runs were scored on one image or on different objects."
+            )
         if arms.teacher and "AP" in arm.result.difference and not arm.control and "AP" not in arm.result.gap_closed:
             yield "The teacher scores no higher than plain training: there is no gap to close."
 

@@ -17,13 +17,14 @@ from typing import Any
 from yolokd.backend.checkpoints import sha256
 from yolokd.backend.opening import short_names
 from yolokd.comparison.checks import NEUTRAL
-from yolokd.comparison.results import METRICS, ArmResult, results, seconds_per_epoch
+from yolokd.comparison.resampling import METRICS, DrawnScores, differences, draw_scores
+from yolokd.comparison.results import ArmResult, results, seconds_per_epoch
 from yolokd.comparison.spec import BASELINE, Comparison
-from yolokd.comparison.statistics import gap_closed, paired_difference, spread
+from yolokd.comparison.statistics import gap_closed, spread
 from yolokd.errors import RecipeError
 from yolokd.recipe import Recipe
 from yolokd.report.runs import RunFolder
-from yolokd.report.scoring import Scores
+from yolokd.report.scoring import Finding, Scores
 from yolokd.report.study import Study
 
 # Besides: what says which models take part, where the run goes, and how validation in between is done.
@@ -115,7 +116,8 @@ def _arm(
     fair = [rival for rival in plain if budget(_first(rival)) == budget(first)]
     own = _scores(part, scores)
     base = _scores(fair[0], scores) if len(fair) == 1 else {metric: {} for metric in METRICS}
-    differences = {metric: paired_difference(own[metric], base[metric]) for metric in METRICS}
+    drawn = (_drawn(part, scores), _drawn(fair[0], scores)) if len(fair) == 1 else ({}, {})
+    found = differences(own, base, *drawn)
     top = _metrics(scores, first.teacher_sha256)
     gaps = {metric: gap_closed(own[metric], base[metric], top[metric]) for metric in METRICS if metric in top}
     times = [time for run in part.values() if (time := seconds_per_epoch(run.folder)) is not None]
@@ -126,7 +128,7 @@ def _arm(
         recipe=first.recipe_name,
         scores=own,
         spread={metric: spread(list(values.values())) for metric, values in own.items() if values},
-        difference={metric: difference for metric, difference in differences.items() if difference is not None},
+        difference=found,
         gap_closed={metric: gap for metric, gap in gaps.items() if gap is not None},
         seconds_per_epoch=statistics.median(times) if times else None,
         peak_memory_bytes=None,
@@ -194,11 +196,18 @@ def _is_any(run: RunFolder, digests: set[str | None]) -> bool:
 
 def _scores(part: Mapping[str, RunFolder], scores: Scores) -> dict[str, dict[int, float]]:
     """Metric → seed → score, of finished runs."""
+    found = _findings(part, scores)
+    return {metric: {seed: float(getattr(one.score, metric)) for seed, one in found.items()} for metric in METRICS}
+
+
+def _drawn(part: Mapping[str, RunFolder], scores: Scores) -> dict[int, DrawnScores]:
+    """Seed → scores on draws of the images, of finished runs."""
+    return draw_scores({seed: finding.matches for seed, finding in _findings(part, scores).items()})
+
+
+def _findings(part: Mapping[str, RunFolder], scores: Scores) -> dict[int, Finding]:
     done = {name: run for name, run in part.items() if run.state == "finished" and name in scores.runs}
-    return {
-        metric: {run.seed or 0: float(getattr(scores.runs[name].score, metric)) for name, run in done.items()}
-        for metric in METRICS
-    }
+    return {run.seed or 0: scores.runs[name] for name, run in done.items()}
 
 
 def _metrics(scores: Scores, digest: str | None) -> dict[str, float]:

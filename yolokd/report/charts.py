@@ -85,6 +85,7 @@ class Curve:
     y: Floats
     low: Floats | None = None
     high: Floats | None = None
+    outer: tuple[float, float] | None = None  # ends of a wider interval of a difference
 
 
 @dataclass(frozen=True)
@@ -168,13 +169,15 @@ def bars(names: Sequence[str], curves: Sequence[Curve], *, x: str) -> Draw:
 
 
 def differences(curves: Sequence[Curve], *, x: str) -> Draw:
-    """Return what draws a row for each curve of differences `x`: each of them, their mean `y` and its interval."""
+    """Return what draws a row for each curve of differences `x`: each of them, their mean `y` and its intervals."""
 
     def draw(axes: Any, theme: Theme) -> None:
         for row, curve in enumerate(curves):
             color = curve.look.color(theme)
             if curve.low is not None and curve.high is not None:
-                axes.hlines(row, curve.low, curve.high, color=color, linewidth=2)
+                axes.hlines(row, curve.low, curve.high, color=color, linewidth=3)
+            if curve.outer is not None:
+                axes.hlines(row, *curve.outer, color=color, linewidth=1)
             axes.plot(curve.x, [row] * len(curve.x), color=color, linestyle="none", marker="|", markersize=11)
             axes.plot(curve.y, [row], color=color, linestyle="none", marker=curve.look.marker, markersize=6)
         axes.axvline(0, color=theme.ink, linewidth=0.8)

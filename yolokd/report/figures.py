@@ -27,16 +27,20 @@ def gains(arms: Sequence[Arm], prefix: str) -> Iterator[Chart]:
     """Yield the paired differences of the recipes to plain training; nothing where no recipe has an interval."""
     curves, words = [], []
     for arm, look in looks(arms):
-        mean, own = arm.result.difference.get("AP"), arm.result.scores["AP"]
-        if arm.control or mean is None or mean.low is None or mean.high is None:
+        found, own = arm.result.difference.get("AP"), arm.result.scores["AP"]
+        if arm.control or found is None or found.seeds is None:
             continue
         each = [100 * (own[seed] - arm.against[seed]) for seed in own if seed in arm.against]
-        curves.append(Curve(arm.label, look, each, [100 * mean.mean], [100 * mean.low], [100 * mean.high]))
-        words.append(f"{arm.label} {signed(mean.mean)} {interval(mean)}")
+        both = found.images_and_seeds
+        outer = None if both is None else (100 * both.low, 100 * both.high)
+        low, high = [100 * found.seeds.low], [100 * found.seeds.high]
+        curves.append(Curve(arm.label, look, each, [100 * found.mean], low, high, outer))
+        second = "" if both is None else f", over images and seeds {interval(both)}"
+        words.append(f"{arm.label} {signed(found.mean)}, over seeds {interval(found.seeds)}{second}")
     if curves:
         title = "Difference to plain training"
         draw = differences(curves, x="AP in points")
-        alt = f"{title} in AP, mean and 95 % interval: {'; '.join(words)}."
+        alt = f"{title} in AP, mean and 95 % intervals: {'; '.join(words)}."
         yield make(f"{prefix}-difference", title, alt, draw, height=0.7 + 0.32 * len(curves))
 
 

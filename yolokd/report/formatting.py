@@ -1,4 +1,4 @@
-"""Numbers and sentences of a report. A difference is called a gain or a loss only if its interval excludes 0."""
+"""Numbers and sentences of a report. A difference is called a gain or a loss only if both its intervals exclude 0."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import math
 from collections.abc import Sequence
 
 from yolokd.comparison.results import ArmResult
-from yolokd.comparison.statistics import Difference, Spread
+from yolokd.comparison.statistics import Difference, Interval, Spread
 from yolokd.report.arms import Arm
 from yolokd.report.view import Statement
 
+WHY = {
+    "undecided": "intervals hold 0",
+    "seeds": "of new images nothing is known",
+    "open": "one seed proves nothing",
+}
 MANY = 3  # statements of one kind that stand by themselves
 NOTHING = "–"
 MINUS = "−"
@@ -37,11 +42,16 @@ def mean_and_spread(spread: Spread | None) -> str:
     return percent(spread.mean) + ("" if spread.std is None else f" ± {100 * spread.std:.1f}")
 
 
-def interval(difference: Difference) -> str:
-    """Such as "[−0.4, +2.1]"; a dash for one seed."""
-    if difference.low is None or difference.high is None:
-        return NOTHING
-    return f"[{signed(difference.low)}, {signed(difference.high)}]"
+def interval(found: Interval | None) -> str:
+    """Such as "[−0.4, +2.1]"; a dash for None."""
+    return NOTHING if found is None else f"[{signed(found.low)}, {signed(found.high)}]"
+
+
+def second_interval(difference: Difference) -> str:
+    """The interval for new images and seeds; with one seed that of the images alone, named as such."""
+    if difference.seeds is None and difference.images is not None:
+        return f"{interval(difference.images)} images"
+    return interval(difference.images_and_seeds)
 
 
 def counted(number: int, word: str, plural: str = "") -> str:
@@ -65,26 +75,42 @@ def statement(arm: Arm, student: str = "") -> Statement | None:
     if arm.control or difference is None:
         return None
     name = f"{arm.label} on {student}" if student else arm.label
-    change, reach = signed(difference.mean), ""
-    if difference.low is not None and difference.high is not None:
-        reach = f"95 % interval {signed(difference.low)} to {signed(difference.high)}"
-    seeds = counted(difference.pairs, "paired seed")
+    change, reach = signed(difference.mean), _reach(difference)
     verdict = difference.verdict
     if verdict == "gain":
-        text = f"{name} gains {change} AP over plain training ({reach}, {seeds}).{_gap(arm.result)}"
+        text = f"{name} gains {change} AP over plain training ({reach}).{_gap(arm.result)}"
         return Statement("gain", "Gain.", text, name)
     if verdict == "loss":
-        return Statement("loss", "Loss.", f"{name} loses against plain training: {change} AP ({reach}, {seeds}).", name)
+        return Statement("loss", "Loss.", f"{name} loses against plain training: {change} AP ({reach}).", name)
     if verdict == "undecided":
-        return Statement(
-            "undecided",
-            "Undecided.",
-            f"{name}: {change} AP against plain training, {reach} ({seeds}). The interval holds 0: neither a gain nor "
-            f"a loss was shown.",
-            name,
-        )
-    text = f"{name}: {change} AP against plain training with one seed, which proves nothing."
+        text = f"{name}: {change} AP against plain training, {reach}. {_zero(difference)}: no gain or loss was shown."
+        return Statement("undecided", "Undecided.", text, name)
+    if verdict == "seeds only":
+        text = f"{name}: {change} AP against plain training on these images ({reach}); of new images nothing is known."
+        return Statement("seeds", "These images only.", text, name)
+    images = difference.images
+    of_two = "" if images is None else f" (95 % interval {_from_to(images)} for these two networks on new images)"
+    text = f"{name}: {change} AP against plain training with one seed, which proves nothing{of_two}."
     return Statement("open", "One seed.", text, name)
+
+
+def _reach(difference: Difference) -> str:
+    """Both intervals in words."""
+    first, second = difference.seeds, difference.images_and_seeds
+    words = [f"{_from_to(first)} over {counted(difference.pairs, 'paired seed')}"] if first else []
+    words += [f"{_from_to(second)} over images and seeds"] if second else []
+    return f"95 % interval{'s' * (len(words) > 1)} {listed(words)}"
+
+
+def _zero(difference: Difference) -> str:
+    """Which interval holds 0; the second one is never narrower than the first."""
+    if difference.images_and_seeds is None:
+        return "The interval holds 0"
+    return "Both intervals hold 0" if difference.seeds and not difference.seeds.sign else "The second interval holds 0"
+
+
+def _from_to(found: Interval) -> str:
+    return f"{signed(found.low)} to {signed(found.high)}"
 
 
 def _tidy(number: str) -> str:
@@ -97,8 +123,7 @@ def together(said: Sequence[Statement]) -> list[Statement]:
     if len(said) <= MANY or said[0].kind in {"gain", "loss"}:
         return list(said)
     names = listed([one.about for one in said])
-    why = "their intervals hold 0" if said[0].kind == "undecided" else "one seed proves nothing"
-    text = f"Neither a gain nor a loss was shown of {names}: {why}."
+    text = f"Neither a gain nor a loss was shown of {names}: {WHY[said[0].kind]}."
     return [Statement(said[0].kind, said[0].word, text)]
 
 

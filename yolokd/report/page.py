@@ -90,7 +90,7 @@ def _statements(arms: Arms) -> list[Statement]:
     students = arms.students()
     found = [statement(arm, arm.result.student if len(students) > 1 else "") for arm in arms.arms]
     said = [one for one in found if one is not None]
-    order = ("gain", "loss", "undecided", "open")
+    order = ("gain", "loss", "undecided", "seeds", "open")
     if not said:
         return [Statement("open", "No claim.", "No difference to plain training can be taken from these runs.")]
     return [one for kind in order for one in together([one for one in said if one.kind == kind])]

@@ -24,6 +24,8 @@ from yolokd.data.check import check_labels, fingerprint
 from yolokd.errors import UserError, YolokdError
 from yolokd.evaluation.ground_truth import list_images, unusable
 from yolokd.evaluation.instances import ground_truth
+from yolokd.evaluation.matches import Matches, read_matches, write_matches
+from yolokd.evaluation.matches import match as match_all
 from yolokd.evaluation.models import ModelScore, Progress, examine
 from yolokd.evaluation.task import Task
 from yolokd.inputs import read_json
@@ -34,7 +36,7 @@ from yolokd.report.study import Study
 from yolokd.training import run_files as records
 
 SPLIT = "val"
-FORMAT = 2  # of the files that are kept
+FORMAT = 3  # of the files that are kept
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Finding:
     precision50: Mapping[str, Sequence[float]]  # class → precision at IoU 0.50, at the recalls 0, 0.01, …, 1
     threshold: float  # score from which on its detections count
     boxes: Sequence[Box]  # those detections; `right` tells whether one was matched to an object
+    matches: Matches = field(compare=False)  # all detections, matched as COCO does
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +215,7 @@ def score(model: Model, images: ScoredImages, cache: Path, *, device: str | None
         "versions": records.versions(),
     }
     file = cache / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}.json"
-    if (kept := _read(file)) is not None:
+    if (kept := _read(file, model.digest)) is not None:
         progress(model.name, 1.0)
         return kept
     examined = examine(
@@ -233,16 +236,21 @@ def score(model: Model, images: ScoredImages, cache: Path, *, device: str | None
     threshold = best_threshold(right[counted], scores[counted], len(images.objects))
     places = np.flatnonzero(counted & (scores >= threshold)).tolist()
     boxes = [{**detections[place], "right": bool(right[place])} for place in places]
-    finding = Finding(examined.score, examined.precision50, threshold, boxes)
+    matches = match_all(examined.truth, detections)
     cache.mkdir(parents=True, exist_ok=True)
-    write_json(file, asdict(finding))
-    return finding
+    write_matches(file.with_suffix(".npz"), matches, model.digest)
+    plain = {"score": asdict(examined.score), "precision50": examined.precision50, "threshold": threshold}
+    write_json(file, {**plain, "boxes": boxes})
+    return Finding(examined.score, examined.precision50, threshold, boxes, matches)
 
 
-def _read(file: Path) -> Finding | None:
+def _read(file: Path, digest: str) -> Finding | None:
+    matches = read_matches(file.with_suffix(".npz"), digest)
+    if matches is None:
+        return None
     try:
         plain: dict[str, Any] = read_json(file)
         score = plain.pop("score")
-        return Finding(score=ModelScore(**{**score, "notes": tuple(score["notes"])}), **plain)
+        return Finding(score=ModelScore(**{**score, "notes": tuple(score["notes"])}), **plain, matches=matches)
     except (OSError, ValueError, KeyError, TypeError):
         return None

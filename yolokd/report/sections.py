@@ -12,29 +12,43 @@ import yaml
 
 from yolokd.report.arms import Arm, Arms
 from yolokd.report.figures import accuracy, cost, gains, training
-from yolokd.report.formatting import NOTHING, counted, interval, mean_and_spread, percent, share, signed
+from yolokd.report.formatting import (
+    NOTHING,
+    counted,
+    interval,
+    mean_and_spread,
+    percent,
+    second_interval,
+    share,
+    signed,
+)
 from yolokd.report.runs import UNKNOWN, RunFolder
 from yolokd.report.scoring import Finding, ScoredImages, Scores
 from yolokd.report.series import MOST, Series, latency, series_of
 from yolokd.report.study import Study
 from yolokd.report.view import Listing, Section, Table
 
+READ_GAINS = (
+    "Thick bar: the 95 % interval of the mean difference over the seeds; thin line: over images and seeds; strokes: "
+    "single seeds."
+)
 BANDS = "Lines and bars are means over the seeds; bands and thin lines reach from the lowest to the highest run."
 
 
 def comparison(arms: Arms) -> Section:
-    """The table of `yolokd compare`: mean ± standard deviation, paired difference, interval, share of the gap."""
+    """The table of `yolokd compare`: mean ± standard deviation, paired difference, both intervals, share of the gap."""
     tables = []
     for student in arms.students():
         rows = [_arm_row(arm) for arm in arms.of(student)]
         if arms.teacher:
             scores = [percent(arms.teacher[metric]) for metric in ("AP", "AP50")]
-            rows = [["teacher", NOTHING, *scores, *[NOTHING] * 6], *rows]
-        header = ["recipe", "seeds", "AP", "AP50", "difference in AP", "95 % interval", "verdict", "gap closed"]
-        table = Table(f"Student {student}", [*header, "s/epoch", "memory MiB"], rows)
+            rows = [["teacher", NOTHING, *scores, *[NOTHING] * 7], *rows]
+        header = ["recipe", "seeds", "AP", "AP50", "difference in AP", "95 % interval, seeds"]
+        header += ["95 % interval, images and seeds", "verdict", "gap closed", "s/epoch", "memory MiB"]
+        table = Table(f"Student {student}", header, rows)
         tables.append(without_empty_columns(table))
     charts = [chart for n, student in enumerate(arms.students()) for chart in gains(arms.of(student), f"gain{n}")]
-    after = "Bar: the 95 % interval of the mean difference; strokes: single seeds." if charts else ""
+    after = READ_GAINS if charts else ""
     return Section("Comparison", tables=tables, charts=charts, after=after)
 
 
@@ -45,9 +59,9 @@ def _arm_row(arm: Arm) -> list[str]:
     row += [mean_and_spread(result.spread.get(metric)) for metric in ("AP", "AP50")]
     difference = result.difference.get("AP")
     if difference is None or arm.control:
-        row += [NOTHING] * 3
+        row += [NOTHING] * 4
     else:
-        row += [signed(difference.mean), interval(difference), difference.verdict]
+        row += [signed(difference.mean), interval(difference.seeds), second_interval(difference), difference.verdict]
     gap, pace, memory = result.gap_closed.get("AP"), result.seconds_per_epoch, result.peak_memory_bytes
     row.append(NOTHING if gap is None or arm.control else share(gap))
     row.append(NOTHING if pace is None else f"{pace:.1f}")
@@ -195,8 +209,9 @@ def method(study: Study, arms: Arms, images: ScoredImages | None) -> Section:
     points = [
         "AP is COCO's, the mean over IoU 0.50 to 0.95 and over the classes, in percent; AP50 at IoU 0.50.",
         "Every run is scored by last.pt, since best.pt is chosen on the images that are scored here.",
-        "A difference is taken seed by seed to plain training of the same student with the same budget; its 95 % "
-        "interval is Student's. It is called a gain or a loss only if the interval excludes 0.",
+        "A difference is taken seed by seed to plain training of the same student with the same budget. The first 95 % "
+        "interval, Student's, covers other seeds on the same images; the second one covers other seeds and other "
+        "images like these, which are drawn anew for it. A gain or a loss is called so only if both exclude 0.",
     ]
     taken = [arm for arm in arms.arms if "AP" in arm.result.difference and not arm.control]
     if len(taken) > 1:

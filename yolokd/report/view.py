@@ -80,7 +80,7 @@ class Section:
 class Statement:
     """What the numbers allow to be said of one recipe."""
 
-    kind: str  # gain, loss, undecided, or open where nothing can be said
+    kind: str  # gain, loss, undecided, seeds (shown for these images only), or open where nothing can be said
     word: str
     text: str
     about: str = ""  # the recipe
