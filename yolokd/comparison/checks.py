@@ -87,8 +87,7 @@ def plan_comparison(
         progress: As for `make_plan`.
 
     Raises:
-        UserError: Anything that can be known before the first step: names that clash, budgets that differ, and
-            whatever `make_plan` refuses.
+        UserError: Names that clash, budgets that differ, and whatever `make_plan` refuses: before the first step.
     """
     _distinct("seeds", [str(seed) for seed in seeds])
     _distinct("students", [Path(student).stem for student in students])
