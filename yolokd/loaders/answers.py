@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from yolokd.errors import DataError
 from yolokd.loaders.batch import Answers
 
 Floats = NDArray[np.float32]
@@ -52,6 +53,9 @@ class AnswerTable:
             columns: For each of the data's classes that the teachers know, its index and theirs, of which the largest
                 probability counts.
             classes: Number of the data's classes.
+
+        Raises:
+            DataError: More boxes than a label's class can number.
         """
         boxes, first, rows, start = {}, {}, [], 0
         for file, answer in answers.items():
@@ -62,6 +66,8 @@ class AnswerTable:
             boxes[file], first[file] = answer.boxes[kept], start
             rows.append(own[kept])
             start += int(kept.sum())
+        if start + classes > LARGEST:
+            raise DataError(f"There are {start} boxes in stored answers; a run takes {LARGEST - classes} at most.")
         joined = np.concatenate(rows) if rows else np.zeros((0, classes), np.float32)
         return cls(boxes, first, torch.from_numpy(joined))
 
