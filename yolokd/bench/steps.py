@@ -16,7 +16,7 @@ from yolokd.distillation.adversarial import Examples
 from yolokd.distillation.balance import Balance
 from yolokd.distillation.state import Distillation, reduce_map
 from yolokd.loaders.batch import TrainingBatch
-from yolokd.losses.base import Branch, Head, Loss, Step, requirements
+from yolokd.losses.base import Answered, Branch, Head, Loss, Step, requirements
 from yolokd.recipe import Recipe, Schedule
 
 NEVER = 10**9  # steps
@@ -240,5 +240,12 @@ def with_leaves(step: Step) -> Step:
             teacher=Head(other.logits, other.raw, other.grid),
         )
 
-    student = {level: leaf(x) for level, x in step.student.items()}
-    return replace(step, student=student, branches=tuple(map(branch, step.branches)))
+    def answered(one: Answered) -> Answered:
+        return replace(one, student=Head(leaf(one.student.logits), leaf(one.student.raw), one.student.grid))
+
+    return replace(
+        step,
+        student={level: leaf(x) for level, x in step.student.items()},
+        branches=tuple(map(branch, step.branches)),
+        answered=tuple(map(answered, step.answered)),
+    )

@@ -49,6 +49,11 @@ def open_pair(
     """
     if not any(recipe.terms().values()):
         raise UserError(f"The recipe '{recipe.name}' has no losses: there is nothing to inspect.")
+    if recipe.teacher.answers == "stored":
+        raise UserError(
+            "inspect asks the teacher about the images that it is given, and the recipe takes stored answers: set "
+            "teacher.answers to live, with losses on live answers."
+        )
     if is_yaml(teacher):
         raise WeightsError(
             f"The teacher '{teacher}' is a model description without weights; give a trained checkpoint."
