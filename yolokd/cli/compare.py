@@ -15,12 +15,13 @@ from rich.text import Text
 
 from yolokd.cli.evaluate import write_json
 from yolokd.cli.opening import image_bar
+from yolokd.comparison.executors.table import EXECUTORS
 from yolokd.errors import RunError, UserError
 from yolokd.outputs import check_file
 from yolokd.recipe.arguments import LARGEST_SEED
 
 if TYPE_CHECKING:
-    from yolokd.comparison.executor import Event
+    from yolokd.comparison.execution import Event
     from yolokd.comparison.results import ArmResult, Results
     from yolokd.comparison.spec import Comparison
 
@@ -39,6 +40,10 @@ def compare(
     device: Annotated[
         str | None, typer.Option(help="cpu, mps or a GPU (0); with several (0,1) a run on each at once.")
     ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(help=f"Where runs are executed: {', '.join(EXECUTORS)}.", hidden=len(EXECUTORS) == 1),
+    ] = "local",
     unlabeled: Annotated[
         str | None, typer.Option(metavar="DIR", help="Images without labels, for every recipe that has losses.")
     ] = None,
@@ -73,9 +78,11 @@ def compare(
     os.environ.setdefault("YOLO_VERBOSE", "false")
     names, numbers = split_list(recipes, "--recipes"), _seeds(seeds)
     check_file(json_file, "--json")
+    if executor not in EXECUTORS:
+        raise UserError(f"--executor expects one of {', '.join(EXECUTORS)}, got '{executor}'.")
     places: list[str | None] = [*split_list(device, "--device")] if device is not None else [None]
     from yolokd.comparison.checks import load_recipes, plan_comparison
-    from yolokd.comparison.executor import execute
+    from yolokd.comparison.execution import execute
     from yolokd.comparison.results import results
     from yolokd.comparison.spec import BASELINE, opened
 
@@ -99,7 +106,7 @@ def compare(
         for note in comparison.notes:
             notified.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
         with _Progress(comparison, notified) as bars:
-            failures = execute(comparison, places, keep_epochs=keep_epochs, report=bars.on_event)
+            failures = execute(comparison, EXECUTORS[executor](places), keep_epochs=keep_epochs, report=bars.on_event)
         found = results(comparison)
         if json_file != "-":
             show_results(Console(), comparison, found)
@@ -130,7 +137,7 @@ class _Progress:
     """One bar per run at work, one line per run done."""
 
     def __init__(self, comparison: Comparison, console: Console) -> None:
-        from yolokd.comparison.executor import jobs
+        from yolokd.comparison.execution import jobs
 
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),

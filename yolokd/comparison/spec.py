@@ -2,8 +2,7 @@
 
 It lives in a folder of its own: `compare.json` (this plan), `teacher.json` (the teacher's score) and a folder per
 student with a folder per run. What it was started with is checked whenever it is started again; seeds, recipes and
-students may be added. `yolokd.comparison.checks` makes the plan, `comparison_run` carries it out, and
-`comparison_results` sums up.
+students may be added. `yolokd.comparison.checks` makes the plan, `execution` executes it, and `results` sums up.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The child process of a comparison: trains and scores one run, or scores the teacher, and leaves the numbers in files.
 
-    python -m yolokd.comparison.worker FOLDER NAME DEVICE again|continue
+    python -m yolokd.comparison.worker FOLDER NAME DEVICE again|continue [--end-with-stdin]
 
 A run in a process of its own has a peak of memory and a random state of its own, and takes no other run with it when it
-dies. It ends at once when the process that started it does: else a comparison that is started again would meet it.
+dies. With `--end-with-stdin` it ends at once when its stdin does, that is, when the process that started it ends: else
+a comparison that is started again would meet it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 
 from yolokd.backend.checkpoints import load, sha256
+from yolokd.comparison.executors.local import END_WITH_STDIN
 from yolokd.comparison.results import PEAK, SCORE, TEACHER
 from yolokd.comparison.spec import Comparison, Run, read, write_json
 from yolokd.errors import UserError, YolokdError
@@ -31,9 +33,10 @@ from yolokd.training.settings import KEY
 from yolokd.training.task import chosen_classes
 
 
-def main(folder: str, name: str, device: str, interrupted: str) -> None:
+def main(folder: str, name: str, device: str, interrupted: str, *, end_with_stdin: bool = False) -> None:
     """Do one job; what fails is said in the last line of stderr, and the exit code is 1."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if end_with_stdin:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text that can be printed
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -137,7 +140,7 @@ def _same_teacher(comparison: Comparison, teacher: str | None) -> None:
         raise UserError(f"The teacher '{teacher}' has changed since the comparison was started.")
 
 
-def _end_with_parent() -> None:
+def _end_with_stdin() -> None:
     """Wait for the end of stdin, whose other end the parent holds until it ends itself."""
     while os.read(0, 1):
         pass
@@ -145,6 +148,7 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 5:
-        sys.exit("Usage: python -m yolokd.comparison.worker FOLDER NAME DEVICE again|continue")
-    main(*sys.argv[1:])
+    watched = sys.argv[5:] == [END_WITH_STDIN]
+    if len(sys.argv) != 5 and not watched:
+        sys.exit(f"Usage: python -m yolokd.comparison.worker FOLDER NAME DEVICE again|continue [{END_WITH_STDIN}]")
+    main(*sys.argv[1:5], end_with_stdin=watched)
