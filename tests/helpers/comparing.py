@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from yolokd.backend.checkpoints import sha256
 from yolokd.comparison.executors.protocol import Exit, Job
 from yolokd.comparison.results import PEAK, SCORE, TEACHER
 from yolokd.comparison.spec import read
+from yolokd.files import sha256
 
 BUDGET: dict[str, Any] = {"epochs": 3, "imgsz": 64, "batch": 8}
 # A baseline of 20 and 22, and a recipe that gains 1 and 2 points.

@@ -13,13 +13,13 @@ import torch
 import yaml
 
 from tests.helpers import models
-from yolokd.backend.checkpoints import sha256
 from yolokd.backend.dataset import resolve
 from yolokd.comparison.spec import Comparison, Student
 from yolokd.data.check import fingerprint
 from yolokd.evaluation.coco import score
 from yolokd.evaluation.ground_truth import coco_ground_truth, list_images
 from yolokd.evaluation.models import Examined, ModelScore
+from yolokd.files import sha256
 from yolokd.recipe import load_recipe
 
 NAMES = ("<script>alert(1)</script>", "car|van `x` *y*", "_Bücher_ $a$ 車")

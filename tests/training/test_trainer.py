@@ -21,8 +21,9 @@ from ultralytics.nn.tasks import DetectionModel
 from tests.helpers.fixtures import Pair
 from tests.helpers.models import detector, save
 from tests.helpers.runs import rows, stop_after
-from yolokd.backend.checkpoints import load, load_detector, plain_copy, sha256
+from yolokd.backend.checkpoints import load, load_detector, plain_copy
 from yolokd.errors import RunError, UserError
+from yolokd.files import sha256
 from yolokd.locks import locked
 from yolokd.training.run import resolve_recipe, resume, start
 from yolokd.training.settings import KEY
@@ -330,7 +331,7 @@ def test_start__looks_through_the_images_while_no_other_run_does(
     tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     found = []
-    monkeypatch.setattr("yolokd.training.trainer.USER_CONFIG_DIR", tmp_path)  # other tests run at the same time
+    monkeypatch.setenv("YOLOKD_CACHE", str(tmp_path))  # other tests run at the same time
 
     def build(trainer: DetectionTrainer, *_: Any) -> None:
         with pytest.raises(BlockingIOError), locked(tmp_path / LOCK, wait=False):

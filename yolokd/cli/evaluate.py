@@ -41,7 +41,7 @@ def evaluate(
     imgsz: Annotated[
         int | None, typer.Option(min=1, max=16384, help="Longer side in pixels; default: as trained.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 16,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per batch; default: Ultralytics'.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, mps or a GPU (0).")] = None,
     classes: Annotated[
         list[str] | None,

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from yolokd.cli.opening import image_bar
 from yolokd.errors import UserError
+from yolokd.recipe.arguments import argument
 
 if TYPE_CHECKING:
     from yolokd.training.plan import ModelPlan, Plan
@@ -139,7 +140,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     if plan.unlabeled is not None:
         what = f"{len(plan.unlabeled.files)} images, {plan.unlabeled.share:.0%} of what a step sees"
         console.print(Text(f"unlabeled {plan.unlabeled.source}: {what}"))
-    console.print(Text(f"size      {plan.imgsz} px, {plan.recipe.train.get('epochs', 100)} epochs"))
+    console.print(Text(f"size      {plan.imgsz} px, {argument(plan.recipe.train, 'epochs')} epochs"))
     console.print(Text(f"cost      about {plan.cost:.2f} × plain training per step (by floating-point operations)"))
     console.print(Text(f"folder    {plan.folder}"))
     for note in plan.notes:

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from yolokd.backend.checkpoints import sha256
 from yolokd.comparison.spec import BASELINE, Comparison, Run
 from yolokd.comparison.statistics import Difference, Spread, gap_closed, paired_difference, spread
+from yolokd.files import sha256
 from yolokd.inputs import misfits, read_json, refuse_special
 
 SCORE = "score.json"  # in a run's folder

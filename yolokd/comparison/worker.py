@@ -18,12 +18,13 @@ from pathlib import Path
 
 import torch
 
-from yolokd.backend.checkpoints import load, sha256
+from yolokd.backend.checkpoints import load
 from yolokd.comparison.executors.local import END_WITH_STDIN
 from yolokd.comparison.results import PEAK, SCORE, TEACHER
-from yolokd.comparison.spec import Comparison, Run, read, write_json
+from yolokd.comparison.spec import Comparison, Run, read
 from yolokd.errors import UserError, YolokdError
 from yolokd.evaluation.models import examine
+from yolokd.files import sha256, write_json
 from yolokd.recipe.classes import ClassMap
 from yolokd.training.plan import make_plan
 from yolokd.training.resume import read_interrupted

@@ -39,6 +39,7 @@ from yolokd.evaluation.ground_truth import list_images, unusable
 from yolokd.evaluation.instances import ground_truth
 from yolokd.evaluation.kitti import METRICS, R40
 from yolokd.evaluation.task import Task, Truth, suppress, task_of
+from yolokd.recipe.arguments import default
 from yolokd.recipe.classes import ClassMap
 
 PROTOCOLS = ("coco", "kitti")
@@ -86,7 +87,7 @@ def evaluate(
     metric: str | None = None,
     split: str = "val",
     imgsz: int | None = None,
-    batch: int = 16,
+    batch: int | None = None,
     device: str | None = None,
     classes: ClassMap | None = None,
     progress: Progress | None = None,
@@ -100,7 +101,8 @@ def evaluate(
         metric: Of KITTI's protocol: "R40" (also if None) or "R11".
         split: Split of the data set to score on.
         imgsz: Longer side in pixels; None is the size each checkpoint was trained at.
-        batch: Images per batch; it touches the scores only through the padding that images of a batch share.
+        batch: Images per batch, None for Ultralytics' default; it affects the scores only through the padding that
+            images of a batch share.
         device: As Ultralytics takes it: "cpu", "0"; None picks one.
         classes: A model's class name → the data's, where they differ by more than case, or the name of a shipped map
             (`yolokd.recipe.classes`). Classes of a model that the data does not have are dropped; classes of the data
@@ -136,7 +138,7 @@ def examine(
     metric: str | None = None,
     split: str = "val",
     imgsz: int | None = None,
-    batch: int = 16,
+    batch: int | None = None,
     device: str | None = None,
     classes: ClassMap | None = None,
     progress: Progress | None = None,
@@ -182,7 +184,7 @@ def examine(
     with tempfile.TemporaryDirectory(prefix="yolokd-") as folder, quiet():
         yaml_path = write_data(Path(folder), found.names, found.yaml_path)
         options = {
-            "batch": batch,
+            "batch": batch or default("batch"),
             "device": device,
             "rect": not (square or any(map(networks.is_export, paths))),
             "nms": False if nms_free else None,

@@ -17,7 +17,6 @@ from yolokd.backend.devices import check_device
 from yolokd.data.layout import fingerprint
 from yolokd.errors import DataError, UserError
 from yolokd.loaders.unlabeled import Unlabeled, find_unlabeled
-from yolokd.recipe import Recipe
 from yolokd.recipe.load import with_assignments
 from yolokd.training import run_files as records
 from yolokd.training.argument_checks import check_with_device
@@ -189,7 +188,7 @@ def _find_unlabeled(run: Interrupted, asked: object) -> _Found:
     if source is None:
         raise UserError(f"The run '{run.folder}' has no unlabeled images; '{asked}' cannot join it now.")
     path = str(Path(str(asked)).expanduser().absolute())
-    moved = Recipe.from_dict({**recipe.to_dict(), "train": {**recipe.train, "unlabeled": path}}, name=recipe.name)
+    moved = recipe.with_sections(train={**recipe.train, "unlabeled": path})
     found = find_unlabeled(moved)
     if found is not None and before and _identity(found, before) != before["fingerprint"]:
         count = f"{len(found.files)} images, and the run was started with {before['pictures']}"

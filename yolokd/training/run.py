@@ -9,13 +9,14 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from yolokd.backend.checkpoints import Spec, find, from_scratch, sha256
+from yolokd.backend.checkpoints import Spec, find, from_scratch
 from yolokd.backend.devices import check_device
 from yolokd.data.check import fingerprint
 from yolokd.errors import RunError, UserError, YolokdError
+from yolokd.files import sha256
 from yolokd.loaders.unlabeled import with_absolute_paths
 from yolokd.recipe import Recipe, load_recipe
-from yolokd.recipe.arguments import OWN
+from yolokd.recipe.arguments import OWN, argument
 from yolokd.training import run_files as records
 from yolokd.training.plan import Plan, make_plan
 from yolokd.training.resume import Interrupted, check_same, read_interrupted
@@ -187,7 +188,7 @@ def _provenance(plan: Plan) -> dict[str, Any]:
         "data_fingerprint": fingerprint(plan.data.splits),
         "data_splits": records.split_identities(plan.data.splits),
         **({} if plan.unlabeled is None else {"unlabeled": plan.unlabeled.identity()}),
-        "seed": plan.recipe.train.get("seed", 0),
+        "seed": argument(plan.recipe.train, "seed"),
         "versions": records.versions(),
         "command": records.command_line(),
     }
@@ -195,7 +196,7 @@ def _provenance(plan: Plan) -> dict[str, Any]:
 
 def _initialization(plan: Plan) -> str:
     """Say where the student's first weights come from, `train.pretrained` included, which Ultralytics lets decide."""
-    pretrained = plan.recipe.train.get("pretrained", True)
+    pretrained = argument(plan.recipe.train, "pretrained")
     if isinstance(pretrained, str):
         return f"checkpoint {pretrained}, sha256 {sha256(find(pretrained))}"
     if not from_scratch(plan.student.path, pretrained):
