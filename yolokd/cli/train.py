@@ -97,14 +97,14 @@ def _resume(
     given: Mapping[str, object],
     overrides: Sequence[str],
 ) -> None:
-    from yolokd.training.resume_changes import CHANGEABLE, MOVABLE, refuse_fixed, split_assignments
+    from yolokd.training.resume_changes import CHANGEABLE, MOVABLE, refuse_fixed, refuse_others, split_assignments
     from yolokd.training.run import resolve_recipe, resume
 
     options = {key: value for key, value in given.items() if value is not None}
     refuse_fixed([f"--{key}" for key in options if key not in {*CHANGEABLE, *MOVABLE}])
     changes, others = split_assignments(overrides)
     if recipe is None:
-        refuse_fixed([override.partition("=")[0].strip() for override in others])
+        refuse_others(others)
     asked = None if recipe is None else resolve_recipe(recipe, others)
     named = [o.partition("=")[0].removeprefix("train.") for o in others if o.startswith("train.")]
     changes += [f"train.{key}={json.dumps(value)}" for key, value in options.items()]

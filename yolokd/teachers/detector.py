@@ -42,7 +42,6 @@ class Teacher(nn.Module):
         self.info: HeadInfo = read_head(model, "The teacher")
         self.layers: nn.Sequential = fold(model).model.to(dtype)
         self.saved = frozenset(model.save)
-        self.names: dict[int, str] = dict(model.names)
         self.dtype = dtype
         self._compiled = torch.compile(self.run, options={"freezing": True}) if compiled else None
         self.train()

@@ -54,6 +54,11 @@ def split_assignments(assignments: Sequence[str]) -> tuple[list[str], list[str]]
     return [text for text, is_free in pairs if is_free], [text for text, is_free in pairs if not is_free]
 
 
+def refuse_others(assignments: Sequence[str]) -> None:
+    """Raise `UserError` for assignments that a resumed run may not follow, with the reason of each."""
+    refuse_fixed([assignment.partition("=")[0].strip() for assignment in split_assignments(assignments)[1]])
+
+
 def refuse_fixed(keys: Sequence[str]) -> None:
     """Raise `UserError` for options or keys that a resumed run keeps, with the reason of each."""
     if keys:
@@ -74,9 +79,10 @@ def prepare(run: Interrupted, assignments: Sequence[str]) -> Resumption:
         assignments: `train.key=value` with keys of `CHANGEABLE` and `MOVABLE`.
 
     Raises:
-        UserError: A value that training does not take, a device that is not there.
+        UserError: Another key, a value that training does not take, a device that is not there.
         DataError: Data that are missing, or others than the run was started with.
     """
+    refuse_others(assignments)
     stored = run.settings.load_recipe()
     train = with_assignments(stored, assignments).train
     changes = {

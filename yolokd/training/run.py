@@ -20,7 +20,7 @@ from yolokd.recipe.arguments import OWN, argument
 from yolokd.training import run_files as records
 from yolokd.training.plan import Plan, make_plan
 from yolokd.training.resume import Interrupted, check_same, read_interrupted
-from yolokd.training.resume_changes import prepare
+from yolokd.training.resume_changes import prepare, refuse_fixed, refuse_others
 from yolokd.training.settings import KEY, RunSettings
 from yolokd.training.trainer import DistillTrainer, finish_checkpoints
 
@@ -129,20 +129,25 @@ def resume(
             would make another run of it.
         RunError: The run failed again.
     """
+    refuse_others(changes)
+    if recipe is None:
+        refuse_fixed([f"train.{key}" for key in named])
     interrupted = read_interrupted(run)
     device_too = [] if device is None else [f"train.device={json.dumps(device)}"]
     asked = None if recipe is None else with_absolute_paths(recipe)
     teacher_path = check_same(interrupted, asked, teacher, named)
+    say = tell or (lambda note: None)
     if interrupted.epoch >= interrupted.epochs:  # killed after the last epoch, while finishing
         check_device(device)
+        if changes:
+            say(f"all epochs are completed, so nothing changes by {', '.join(changes)}")
         return _finish(interrupted)
     prepared = prepare(interrupted, [*changes, *device_too])
     settings = prepared.run.settings
     if teacher_path is not None:
         settings.teacher = str(teacher_path.absolute())
     for note in prepared.notes:
-        if tell is not None:
-            tell(note)
+        say(note)
     overrides: dict[str, Any] = {
         "task": "detect",
         "mode": "train",
