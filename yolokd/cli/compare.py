@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from yolokd.cli.evaluate import write_json
-from yolokd.cli.opening import image_bar
+from yolokd.cli.options import write_json
+from yolokd.cli.progress import image_bar
 from yolokd.comparison.executors.table import EXECUTORS
 from yolokd.errors import RunError, UserError
 from yolokd.outputs import check_file

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from yolokd.cli.opening import image_bar
+from yolokd.cli.options import AllowPartial, Data, Overrides, Teacher, TrustCheckpoint
+from yolokd.cli.progress import image_bar
 from yolokd.errors import UserError
 from yolokd.recipe.arguments import argument
 
@@ -25,11 +26,11 @@ def train(
     student: Annotated[
         str | None, typer.Option(help="Model to train: a .pt, a name (yolov8n: pretrained) or a YAML (from scratch).")
     ] = None,
-    teacher: Annotated[str | None, typer.Option(help="Trained detector to learn from: a .pt or a name.")] = None,
+    teacher: Teacher = None,
     recipe: Annotated[
         str | None, typer.Option(help="Name of a shipped recipe, or a YAML file; 'best' if left out.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Data YAML, a name that Ultralytics packages, or 'streets'.")] = None,
+    data: Data = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     imgsz: Annotated[int | None, typer.Option(help="Side of the input image in pixels, a multiple of 32.")] = None,
     batch: Annotated[
@@ -41,18 +42,12 @@ def train(
     unlabeled: Annotated[
         str | None, typer.Option(metavar="DIR", help="Images without labels, which take part in the distillation.")
     ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a recipe key; repeatable.")
-    ] = None,
+    set_: Overrides = None,
     name: Annotated[str | None, typer.Option(help="Name of the run's folder below runs/.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Continue an interrupted run.")] = None,
-    allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Distill the common classes where the teacher lacks some.")
-    ] = False,
+    allow_partial: AllowPartial = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, stop.")] = False,
-    trust_checkpoint: Annotated[
-        bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
-    ] = False,
+    trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
     """Train a student under a teacher with a recipe.
 

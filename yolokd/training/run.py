@@ -159,10 +159,15 @@ def resume(
     }
     if teacher_path is not None and settings.load_recipe().terms():
         overrides["distill_model"] = settings.teacher
-    for stray in (interrupted.folder / "weights").glob("*.pt.part"):
+    _remove_parts(interrupted.folder / "weights")
+    return _run(lambda: DistillTrainer(overrides=overrides))
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove what a kill has left of checkpoints that were being written."""
+    for stray in folder.glob("*.pt.part"):
         if OWN_PART.fullmatch(stray.name):
             stray.unlink()
-    return _run(lambda: DistillTrainer(overrides=overrides))
 
 
 def _run(build: Callable[[], DistillTrainer]) -> Path:
