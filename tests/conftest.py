@@ -11,6 +11,7 @@ os.environ["YOLO_AUTOINSTALL"] = "false"
 os.environ["ULTRALYTICS_SAFE_LOAD"] = "true"
 os.environ["YOLO_VERBOSE"] = "false"
 os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp(prefix="yolokd-tests-"))
+os.environ.setdefault("YOLOKD_CACHE", tempfile.mkdtemp(prefix="yolokd-tests-"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["COLUMNS"] = "200"

@@ -6,6 +6,7 @@ Exit codes: 2 for a mistake that the user can mend (`UserError`), 1 for a run th
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 
 class YolokdError(Exception):
@@ -42,6 +43,25 @@ class RunError(YolokdError):
 
 class ShapeError(YolokdError, ValueError):
     """Two tensors that must have the same shape, or a tensor of the wrong rank; names both shapes."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the first of `nearest_all`; None if none is close.
+
+    Example:
+        >>> nearest("Epcohs", ["epochs", "device"])
+        'epochs'
+    """
+    return next(iter(nearest_all(word, known)), None)
+
+
+def nearest_all(word: str, known: Iterable[str]) -> list[str]:
+    """Return up to three known words that are spelt like `word`, those with the same letters first."""
+    from difflib import get_close_matches
+
+    lower = {option.lower(): option for option in known}
+    found = get_close_matches(word.lower(), lower)
+    return [lower[option] for option in sorted(found, key=lambda option: sorted(option) != sorted(word.lower()))]
 
 
 def printable(path: str | os.PathLike[str]) -> str:

@@ -9,16 +9,15 @@ has changed since, stays, and the result gets a number (`car-2.jpg`). A single f
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from yolokd.errors import UserError
+from yolokd.files import replacing, sha256, sha256_of, write_json, write_whole
 
 RECORD = ".yolokd.json"
 LARGEST = 64 * 2**20  # bytes; no JSON of results comes near it
@@ -60,16 +59,12 @@ class OutputFolder:
             OSError: It cannot be written; what was there before is still there.
         """
         target = self.choose(stem, suffix)
-        beside = _beside(target)
-        try:
-            shutil.move(written, beside)
+        with replacing(target) as part:
+            shutil.move(written, part)
             if target.is_dir():  # an earlier result, unchanged since
                 shutil.rmtree(target)
-            beside.replace(target)
-        finally:
-            _remove(beside)
         self._taken.add(target.name)
-        self._digests[target.name] = digest(target)
+        self._digests[target.name] = sha256(target)
         self._save()
         return target
 
@@ -82,7 +77,7 @@ class OutputFolder:
         """
         write_whole(self.folder / name, content)
         self._taken.add(name)
-        self._digests[name] = hashlib.sha256(content).hexdigest()
+        self._digests[name] = sha256_of(content)
         self._save()
 
     def remove(self, names: Iterable[str]) -> None:
@@ -105,14 +100,14 @@ class OutputFolder:
             return True
         if path.is_symlink() or _identity(path) in self._inputs or path.name not in self._digests:
             return False
-        return self._digests[path.name] == digest(path)
+        return self._digests[path.name] == sha256(path)
 
     def _save(self) -> None:
         file = self.folder / RECORD
         if file.exists() and not _is_record(file):
             return
         here = {name: value for name, value in sorted(self._digests.items()) if (self.folder / name).exists()}
-        write_whole(file, (json.dumps({"written by": "yolokd", "files": here}, indent=1) + "\n").encode())
+        write_json(file, {"written by": "yolokd", "files": here})
 
 
 def open_folder(folder: Path, inputs: Iterable[Path], *, option: str = "--out", what: str = "results") -> OutputFolder:
@@ -198,37 +193,6 @@ def write_file(file: str, content: bytes, option: str) -> Path | None:
     return kept
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write beside and rename, so that a kill leaves the old file or the new one; `OSError` as usual."""
-    beside = _beside(path)
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, or of the names and contents of all files of a folder."""
-    total = hashlib.sha256()
-    if not path.is_dir():
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                total.update(block)
-        return total.hexdigest()
-    for inside in sorted(_walk(path)):
-        content = digest(inside) if inside.is_file() else "folder"
-        total.update(f"{inside.relative_to(path).as_posix()}\0{content}\n".encode("utf-8", "surrogateescape"))
-    return total.hexdigest()
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for inside in folder.iterdir():
-        yield inside
-        if inside.is_dir() and not inside.is_symlink():
-            yield from _walk(inside)
-
-
 def _identity(path: Path) -> tuple[int, int] | None:
     """Device and inode, the same for all names of a file."""
     try:
@@ -236,17 +200,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name[:50]}-{uuid4().hex[:12]}.part")
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _read_json(path: Path) -> Any:

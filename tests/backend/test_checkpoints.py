@@ -13,7 +13,7 @@ from ultralytics.nn.tasks import ClassificationModel, DetectionModel, RTDETRDete
 
 from tests.helpers.attack import Attack
 from tests.helpers.models import CONFIGS, detector, save
-from yolokd.backend.checkpoints import find, load, load_detector, sha256
+from yolokd.backend.checkpoints import find, load, load_detector
 from yolokd.errors import WeightsError
 
 
@@ -139,9 +139,3 @@ def test_load_detector__gives_the_saved_weights(tmp_path: Path) -> None:
 def test_load_detector__real_coco_weights(shared: Path) -> None:
     model = load_detector(shared / "weights" / "yolov8n-coco.pt")
     assert len(model.names) == 80
-
-
-def test_sha256__is_that_of_the_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    path.write_bytes(b"abc")
-    assert sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -10,8 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,17 +19,18 @@ import yaml
 from rich.console import Console
 
 from tests.helpers.calling import Run, call, flat
-from tests.helpers.comparing import APS, Imitation
+from tests.helpers.comparing import APS, FakeExecutor
 from tests.helpers.fixtures import make_data
 from tests.helpers.matching import matches_of
 from tests.helpers.models import CONFIGS, detector, save
 from tests.helpers.unlabeled import make_images
-from yolokd.backend.checkpoints import load, sha256
+from yolokd.backend.checkpoints import load
 from yolokd.cli.compare import show_results
-from yolokd.comparison import executor as comparison_run
+from yolokd.comparison.executors.table import EXECUTORS
 from yolokd.comparison.results import MATCHES, results
 from yolokd.comparison.spec import read
 from yolokd.evaluation.matches import write_matches
+from yolokd.files import sha256
 from yolokd.training.settings import KEY
 
 
@@ -58,11 +58,15 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
-def imitation(monkeypatch: pytest.MonkeyPatch) -> Imitation:
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeExecutor:
     """No training: each run leaves its results at once."""
-    found = Imitation()
-    monkeypatch.setattr(comparison_run, "PAUSE", 0)
-    monkeypatch.setattr(comparison_run, "execute", partial(comparison_run.execute, launch=found))
+    found = FakeExecutor()
+
+    def make(devices: Sequence[str | None]) -> FakeExecutor:
+        found.slots = len(devices)
+        return found
+
+    monkeypatch.setitem(EXECUTORS, "local", make)
     return found
 
 
@@ -81,7 +85,7 @@ def run(
     return run_with
 
 
-def test_compare__prints_a_table_and_goes_on_where_it_was(run: Run, imitation: Imitation) -> None:
+def test_compare__prints_a_table_and_goes_on_where_it_was(run: Run, fake: FakeExecutor) -> None:
     code, out, notified = run()
     assert code == 0, notified
     assert "student on" in out
@@ -96,10 +100,10 @@ def test_compare__prints_a_table_and_goes_on_where_it_was(run: Run, imitation: I
     code, again, notified = run()
     assert (code, again) == (0, out)
     assert "[5/5] student/bckd-1: AP 24.0, finished before" in notified
-    assert len(imitation.launched) == 5
+    assert len(fake.submitted) == 5
 
 
-def test_compare__json_on_stdout_is_nothing_but_json(run: Run, imitation: Imitation, tmp_path: Path) -> None:
+def test_compare__json_on_stdout_is_nothing_but_json(run: Run, fake: FakeExecutor, tmp_path: Path) -> None:
     code, out, _ = run("--json", "-")
     assert code == 0
     plain = json.loads(out)
@@ -113,19 +117,19 @@ def test_compare__json_on_stdout_is_nothing_but_json(run: Run, imitation: Imitat
     assert json.loads((tmp_path / "out.json").read_text()) == plain
 
 
-def test_compare__one_seed_proves_nothing(run: Run, imitation: Imitation) -> None:
+def test_compare__one_seed_proves_nothing(run: Run, fake: FakeExecutor) -> None:
     _, out, _ = run(seeds="0")
     assert "bckd 1 21.0 31.0 +1.0 – images [+1.0, +1.0] one seed 10%" in flat(out)
     assert "One seed proves nothing: its interval covers other images, but no other seeds. Give at least three" in out
     _, out, _ = run(seeds="0,1")  # a seed is added
     assert "[-4.9, +7.9]" in out
     assert "proves nothing" not in out
-    assert sorted(imitation.launched) == sorted(APS)
+    assert sorted(fake.submitted) == sorted(APS)
 
 
 @pytest.mark.parametrize(("gain", "word"), [(0.02, "gain"), (-0.02, "loss")])
 def test_compare__a_gain_is_one_only_if_both_intervals_exclude_0(
-    run: Run, imitation: Imitation, monkeypatch: pytest.MonkeyPatch, gain: float, word: str
+    run: Run, fake: FakeExecutor, monkeypatch: pytest.MonkeyPatch, gain: float, word: str
 ) -> None:
     monkeypatch.setitem(APS, "student/bckd-0", 0.2 + gain)
     monkeypatch.setitem(APS, "student/bckd-1", 0.22 + gain + 0.001)
@@ -141,7 +145,7 @@ def test_compare__a_gain_is_one_only_if_both_intervals_exclude_0(
 
 
 def test_compare__without_matches_the_second_interval_is_missing(
-    run: Run, imitation: Imitation, monkeypatch: pytest.MonkeyPatch
+    run: Run, fake: FakeExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(APS, "student/bckd-1", 0.2304)  # a gain on these images
     run()
@@ -163,7 +167,7 @@ def test_compare__without_matches_the_second_interval_is_missing(
 
 @pytest.mark.parametrize(("width", "complete"), [(80, False), (119, False), (120, True)])
 def test_show_results__narrow_lines_have_whole_cells(
-    run: Run, imitation: Imitation, tmp_path: Path, width: int, complete: bool
+    run: Run, fake: FakeExecutor, tmp_path: Path, width: int, complete: bool
 ) -> None:
     run()
     comparison = read(tmp_path / "runs" / "small")
@@ -177,38 +181,38 @@ def test_show_results__narrow_lines_have_whole_cells(
 
 
 def test_compare__a_teacher_below_the_baseline_leaves_no_gap(
-    run: Run, imitation: Imitation, monkeypatch: pytest.MonkeyPatch
+    run: Run, fake: FakeExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(APS, "teacher", 0.1)
     assert "no gap to close" in run()[1]
 
 
-def test_compare__failed_runs_are_named_after_the_table(run: Run, imitation: Imitation) -> None:
-    imitation.codes["student/bckd-1"] = -9
+def test_compare__failed_runs_are_named_after_the_table(run: Run, fake: FakeExecutor) -> None:
+    fake.codes["student/bckd-1"] = -9
     code, out, error = run()
     assert code == 1
     assert "bckd 1 of 2 21.0" in flat(out)
     assert "[5/5] student/bckd-1: failed" in error
     assert "1 of the comparison's runs failed; the same command tries them again" in flat(error)
-    assert "student/bckd-1: killed by SIGKILL" in error
+    assert "student/bckd-1: terminated by the fake" in error
 
 
-def test_compare__continued_runs_are_told(run: Run, imitation: Imitation, tmp_path: Path) -> None:
+def test_compare__continued_runs_are_told(run: Run, fake: FakeExecutor, tmp_path: Path) -> None:
     run()
     memory = tmp_path / "runs" / "small" / "student" / "bckd-1" / "memory.json"
     memory.write_text('{"bytes": null, "continued": true}')
     assert "Continued after an interruption, so not exactly paired: bckd 1." in run()[1]
 
 
-def test_compare__devices_are_used_side_by_side(run: Run, imitation: Imitation) -> None:
+def test_compare__devices_are_used_side_by_side(run: Run, fake: FakeExecutor) -> None:
     assert run(device="cpu,cpu")[0] == 0
-    assert imitation.most == 2
+    assert fake.most == 2
 
 
-def test_compare__the_words_of_the_user_are_shown_as_they_are(run: Run, imitation: Imitation, tmp_path: Path) -> None:
+def test_compare__the_words_of_the_user_are_shown_as_they_are(run: Run, fake: FakeExecutor, tmp_path: Path) -> None:
     shutil.copytree(Path(__file__).parents[2] / "recipes", tmp_path / "mine")
     (tmp_path / "mine" / "bckd.yaml").rename(tmp_path / "mine" / "[red]bckd.yaml")
-    imitation.codes = {f"student/[red]bckd-{seed}": 1 for seed in (0, 1)}
+    fake.codes = {f"student/[red]bckd-{seed}": 1 for seed in (0, 1)}
     _, out, notified = run(recipes="mine/[red]bckd.yaml")
     assert "[red]bckd" in out
     assert "student/[red]bckd-0: failed" in notified
@@ -232,20 +236,21 @@ def test_compare__the_words_of_the_user_are_shown_as_they_are(run: Run, imitatio
         ({"json": "nowhere/out.json"}, "'nowhere/out.json' cannot be written: there is no such folder"),
         ({"set": "losses.bckd.cls=2"}, "train.* and teacher.* only"),
         ({"student": None}, "--student"),
+        ({"executor": "slurm"}, "--executor expects one of local, got 'slurm'"),
     ],
 )
 def test_compare__wrong_words_are_named_and_nothing_is_written(
-    run: Run, imitation: Imitation, changes: dict[str, str | None], words: str
+    run: Run, fake: FakeExecutor, changes: dict[str, str | None], words: str
 ) -> None:
     code, _, error = run(**changes)
     assert code == 2, error
     assert words in flat(error)
     assert "Traceback" not in error
     assert not Path("runs").exists()
-    assert imitation.launched == []
+    assert fake.submitted == []
 
 
-def test_compare__unlabeled_images_are_for_recipes_with_losses(run: Run, imitation: Imitation, tmp_path: Path) -> None:
+def test_compare__unlabeled_images_are_for_recipes_with_losses(run: Run, fake: FakeExecutor, tmp_path: Path) -> None:
     free = make_images(tmp_path / "free", 3)
     share = ("--set", "train.unlabeled_share=0.25")
     code, _, error = run(*share, unlabeled="free")
@@ -263,7 +268,7 @@ def test_compare__unlabeled_images_are_for_recipes_with_losses(run: Run, imitati
     assert f"other unlabeled images than '{free}' holds now" in flat(error)
 
 
-def test_compare__another_budget_under_the_same_name_is_refused(run: Run, imitation: Imitation) -> None:
+def test_compare__another_budget_under_the_same_name_is_refused(run: Run, fake: FakeExecutor) -> None:
     run()
     code, _, error = run(epochs="2")
     assert code == 2
@@ -271,7 +276,7 @@ def test_compare__another_budget_under_the_same_name_is_refused(run: Run, imitat
     assert run(epochs="2", name="longer")[0] == 0
 
 
-def test_show_results__several_students_have_a_table_each(run: Run, imitation: Imitation, tmp_path: Path) -> None:
+def test_show_results__several_students_have_a_table_each(run: Run, fake: FakeExecutor, tmp_path: Path) -> None:
     run()
     comparison = read(tmp_path / "runs" / "small")
     shutil.copytree(comparison.folder / "student", comparison.folder / "tiny")

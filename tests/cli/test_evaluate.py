@@ -68,7 +68,7 @@ def test_evaluate__one_row_per_model(asked: dict[str, Any]) -> None:
         "metric": None,
         "split": "val",
         "imgsz": 320,
-        "batch": 16,
+        "batch": None,
         "device": None,
         "classes": {"van": "car"},
     }

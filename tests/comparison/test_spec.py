@@ -12,34 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.helpers.comparing import APS, Imitation, files, leave_results
+from tests.helpers.comparing import APS, BUDGET, files, leave_results
 from tests.helpers.fixtures import make_data
 from tests.helpers.models import detector, save
-from yolokd.comparison import executor as comparison_run
 from yolokd.comparison import worker as comparison_worker
 from yolokd.comparison.checks import load_recipes, plan_comparison
-from yolokd.comparison.executor import Event, execute, log_file
 from yolokd.comparison.results import results, run_score, seconds_per_epoch
 from yolokd.comparison.spec import Comparison, opened, read
 from yolokd.data.layout import fingerprint
 from yolokd.errors import UserError, WeightsError
 from yolokd.recipe import Recipe
 from yolokd.training.settings import KEY
-
-BUDGET: dict[str, Any] = {"epochs": 3, "imgsz": 64, "batch": 8}
-
-
-@pytest.fixture(scope="module")
-def planned(teacher_pt: Path, student_yaml: Path, tiny_data: Path) -> Comparison:
-    """bckd against the baseline over two seeds; the folder is replaced by each test."""
-    recipes = load_recipes(["bckd"], data=str(tiny_data), **BUDGET)
-    return plan_comparison(teacher_pt, [student_yaml], recipes, [0, 1], devices=["cpu"], name="never")
-
-
-@pytest.fixture
-def plan(planned: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Comparison:
-    monkeypatch.setattr(comparison_run, "PAUSE", 0)
-    return replace(planned, folder=tmp_path / "compare")
 
 
 def load(*names: str | Path, overrides: Sequence[str] = (), **options: Any) -> list[Recipe]:
@@ -334,98 +317,14 @@ def test_plan_comparison__names_the_images_that_are_left_out(
     assert calls[-1][0] == calls[-1][1] > 0
 
 
-# Carrying it out
-
-
-def test_carry_out__each_run_once_and_finished_ones_never_again(plan: Comparison) -> None:
-    imitation, heard = Imitation(), list[Event]()
-    with opened(plan) as comparison:
-        assert execute(comparison, launch=imitation, report=heard.append) == {}
-        assert imitation.launched == imitation.ended == ["teacher", *(run.name for run in plan.runs)]
-        assert [(e.kind, e.name) for e in heard][:2] == [("started", "teacher"), ("finished", "teacher")]
-        before, heard[:] = files(plan.folder), []
-        assert execute(comparison, launch=imitation, report=heard.append) == {}
-    assert len(imitation.launched) == 5
-    assert [(e.kind, e.AP) for e in heard] == [("kept", APS[e.name]) for e in heard]
-    assert files(plan.folder) == before
-
-
-@pytest.mark.parametrize("point", range(5))
-def test_carry_out__stopped_anywhere_it_ends_with_the_same_table(plan: Comparison, point: int, tmp_path: Path) -> None:
-    whole = replace(plan, folder=tmp_path / "whole" / "compare")
-    with opened(whole) as comparison:
-        execute(comparison, launch=Imitation())
-    started: list[str] = []
-
-    def stop(name: str) -> None:
-        started.append(name)
-        if len(started) == point + 1:
-            raise KeyboardInterrupt
-
-    imitation = Imitation(before=stop)
-    with pytest.raises(KeyboardInterrupt), opened(plan) as comparison:
-        execute(comparison, launch=imitation)
-    assert len(imitation.launched) == len(imitation.ended) == point
-    with opened(plan) as comparison:
-        execute(comparison, launch=imitation)
-        assert results(comparison).to_dict(comparison) == results(whole).to_dict(whole)
-    assert sorted(imitation.launched) == sorted(APS)
-
-
-def test_carry_out__a_stop_ends_the_runs_at_work(plan: Comparison) -> None:
-    def stop(event: Event) -> None:
-        if event.name == "student/baseline-0":
-            raise KeyboardInterrupt
-
-    imitation = Imitation()
-    with pytest.raises(KeyboardInterrupt), opened(plan) as comparison:
-        execute(comparison, ["0", "1"], launch=imitation, report=stop)
-    assert sorted(imitation.ended) == ["student/baseline-0", "teacher"]
-
-
-def test_carry_out__a_failed_run_does_not_stop_the_others(plan: Comparison) -> None:
-    imitation = Imitation(codes={"student/bckd-0": 1, "student/bckd-1": -9})
-    with opened(plan) as comparison:
-        log = log_file(comparison, "student/bckd-0")
-        log.parent.mkdir()
-        log.write_text("Traceback\nThe term kd_bckd_cls is not finite.\n\n")
-        failures = execute(comparison, launch=imitation)
-    assert failures == {
-        "student/bckd-0": "The term kd_bckd_cls is not finite.",
-        "student/bckd-1": "killed by SIGKILL",
-    }
-    assert len(imitation.launched) == 5
-    baseline, bckd = results(plan).arms
-    assert baseline.spread["AP"].mean == pytest.approx(0.21)
-    assert (bckd.spread, bckd.difference) == ({}, {})
-
-
-def test_carry_out__one_run_at_a_time_on_each_device(plan: Comparison) -> None:
-    imitation = Imitation()
-    with opened(plan) as comparison:
-        execute(comparison, ["0", "1"], launch=imitation)
-    assert imitation.most == 2
-    assert set(imitation.devices) == {"0", "1"}
-
-
-def test_carry_out__a_process_that_dies_is_reported_by_its_last_words(
-    plan: Comparison, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(comparison_run, "WORKER", "yolokd.nowhere")
-    monkeypatch.setattr(comparison_run, "PAUSE", 0.01)
-    with opened(replace(plan, teacher=None, seeds=(0,))) as comparison:
-        failures = execute(comparison)
-    assert list(failures) == ["student/baseline-0", "student/bckd-0"]
-    assert "No module named yolokd.nowhere" in failures["student/bckd-0"]
-
-
 # Results
 
 
 def test_results__hand_computed(plan: Comparison) -> None:
     plan.folder.mkdir()
+    plan.save()
     for name, ap in APS.items():
-        leave_results(plan, name, ap)
+        leave_results(plan.folder, name, ap)
     found = results(plan)
     assert found.teacher == {"AP": 0.30, "AP50": 0.40}
     baseline, bckd = found.arms
@@ -443,7 +342,7 @@ def test_results__hand_computed(plan: Comparison) -> None:
 
 
 def test_run_score__belongs_to_one_checkpoint(plan: Comparison) -> None:
-    leave_results(plan, "student/bckd-0", 0.2)
+    leave_results(plan.folder, "student/bckd-0", 0.2)
     folder = plan.folder / "student" / "bckd-0"
     assert run_score(folder) is not None
     (folder / "weights" / "last.pt").write_text("another")

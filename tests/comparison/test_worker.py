@@ -19,21 +19,17 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def work(*words: str) -> tuple[int, str]:
-    """Run the worker under a parent that lives; return its exit code and what it wrote on stderr."""
-    process = subprocess.Popen(
+    """Run the worker with a stdin that has ended; return its exit code and what it wrote on stderr."""
+    done = subprocess.run(
         [sys.executable, "-m", "yolokd.comparison.worker", *words],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
         text=True,
+        check=False,
+        timeout=60,
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    with process, process.stdin, process.stdout, process.stderr:
-        err = process.stderr.read()  # and stdin stays open for so long
-        return process.wait(60), err.strip()
+    return done.returncode, done.stderr.strip()
 
 
 @pytest.fixture
@@ -73,20 +69,14 @@ def test_worker__a_teacher_that_has_changed(comparison: Path) -> None:
 def test_worker__the_wrong_number_of_words(words: tuple[str, ...]) -> None:
     code, err = work(*words)
     assert code != 0
-    assert last_line(err).startswith("Usage: python -m yolokd.comparison.worker FOLDER NAME DEVICE again|continue")
-
-
-def test_worker__ends_with_its_parent(comparison: Path) -> None:
-    """Stdin that is closed at once: the worker ends without having touched the comparison."""
-    before = {path: path.stat().st_mtime_ns for path in comparison.rglob("*")}
-    done = subprocess.run(
-        [sys.executable, "-m", "yolokd.comparison.worker", str(comparison), "student/bckd-0", "cpu", "again"],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
+    assert last_line(err).startswith(
+        "Usage: python -m yolokd.comparison.worker FOLDER NAME DEVICE again|continue [--end-with-stdin]"
     )
-    assert done.returncode == 1
+
+
+def test_worker__ends_with_its_parent_where_it_is_asked_to(comparison: Path) -> None:
+    """Stdin that has ended: the worker ends without having touched the comparison."""
+    before = {path: path.stat().st_mtime_ns for path in comparison.rglob("*")}
+    code, err = work(str(comparison), "student/bckd-0", "cpu", "again", "--end-with-stdin")
+    assert (code, err) == (1, "")
     assert {path: path.stat().st_mtime_ns for path in comparison.rglob("*")} == before

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel
 
-from tests.helpers.models import DUAL, FAMILIES, batch, detector
+from tests.helpers.models import DUAL, FAMILIES, batch, class_names, detector
 from yolokd.augment.ikd import adversarial
 from yolokd.backend.checkpoints import load_detector
 from yolokd.backend.classes import match_classes
@@ -43,7 +43,9 @@ def settings(**changes: Any) -> Any:
 
 
 def make_attack(teacher: DetectorTeacher, names: dict[int, str] | None = None, **changes: Any) -> Attack:
-    return Attack(settings(**changes), match_classes(names or NAMES, teacher.names, {}))
+    return Attack(
+        settings(**changes), match_classes(names or NAMES, class_names(class_branches(teacher)[0][-1].out_channels), {})
+    )
 
 
 def make_teacher(family: str = "v8", **changes: Any) -> DetectorTeacher:
@@ -115,9 +117,10 @@ def test_make__raises_the_teachers_loss_more_than_chance_within_bounds() -> None
 
 
 def test_make__raises_the_loss_of_a_trained_detector(shared: Path) -> None:
-    teacher = DetectorTeacher(load_detector(shared / "weights" / "yolov8n-coco.pt"))
+    detector = load_detector(shared / "weights" / "yolov8n-coco.pt")
+    teacher = DetectorTeacher(detector)
     names = {0: "bus", 1: "car", 2: "motorbike", 3: "person", 4: "truck"}
-    attack = Attack(settings(), match_classes(names, teacher.names, {"motorcycle": "motorbike"}))
+    attack = Attack(settings(), match_classes(names, detector.names, {"motorcycle": "motorbike"}))
     data = highway(shared / "data" / "highway", 4)
     images = attack.make(teacher, data, 1)
     assert images is not None
@@ -295,7 +298,7 @@ def test_attack_loss__is_that_of_the_common_classes() -> None:
 
 def test_attack_loss__of_joined_classes_the_largest_score_is_attacked() -> None:
     teacher = make_teacher(classes=5)
-    match = match_classes({0: "class3", 1: "x"}, teacher.names, {"class1": "class3", "class4": "x"})
+    match = match_classes({0: "class3", 1: "x"}, class_names(5), {"class1": "class3", "class4": "x"})
     data = batch(2)
     data["cls"] = torch.zeros(0, 1)
     data["bboxes"], data["batch_idx"] = torch.zeros(0, 4), torch.zeros(0)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.helpers.boxes import ciou
-from tests.helpers.models import FAMILIES, detector
+from tests.helpers.models import FAMILIES, class_names, detector
 from tests.helpers.models import batch as image_batch
 from tests.helpers.taught import GRID, SIZE, boxes_of, crowded, encode, labeled, only, options, stock, taught
 from yolokd.backend.classes import match_classes
@@ -383,7 +383,7 @@ def test_families__real_heads_are_judged(family: str) -> None:
     batch = image_batch(3)
     raw = teacher(batch["img"]).raw
     assert raw is not None
-    weighting = InstanceWeighting(options(), match_classes({0: "class0", 1: "x", 2: "class2"}, teacher.names, {}))
+    weighting = InstanceWeighting(options(), match_classes({0: "class0", 1: "x", 2: "class2"}, class_names(3), {}))
     weights = weighting(raw, batch, grid_of(neck_features(raw)))
     assert weights.head.shape == (3, GRID.anchors)
     assert all(((tensor >= 0) & (tensor <= 1)).all() for tensor in (weights.head, weights.features, weights.image))

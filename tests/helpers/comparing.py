@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.helpers.matching import leave_matches
-from yolokd.backend.checkpoints import sha256
+from yolokd.comparison.executors.protocol import Exit, Job
 from yolokd.comparison.results import PEAK, SCORE, TEACHER
-from yolokd.comparison.spec import Comparison
+from yolokd.comparison.spec import read
+from yolokd.files import sha256
 
+BUDGET: dict[str, Any] = {"epochs": 3, "imgsz": 64, "batch": 8}
 # A baseline of 20 and 22, and a recipe that gains 1 and 2 points.
 APS = {
     "teacher": 0.30,
@@ -21,13 +24,13 @@ APS = {
 }
 
 
-def leave_results(comparison: Comparison, name: str, ap: float) -> None:
-    """Write what a finished run, or the teacher's scoring, leaves."""
+def leave_results(comparison: Path, name: str, ap: float) -> None:
+    """Write what a finished run, or the teacher's scoring, leaves in the folder of a comparison."""
     if name == TEACHER:
-        score = {"sha256": comparison.teacher_sha256, "AP": ap, "AP50": ap + 0.1}
-        (comparison.folder / "teacher.json").write_text(json.dumps(score))
+        score = {"sha256": read(comparison).teacher_sha256, "AP": ap, "AP50": ap + 0.1}
+        (comparison / "teacher.json").write_text(json.dumps(score))
         return
-    folder = comparison.folder / name
+    folder = comparison / name
     (folder / "weights").mkdir(parents=True, exist_ok=True)
     last = folder / "weights" / "last.pt"
     last.write_text(name)
@@ -37,41 +40,54 @@ def leave_results(comparison: Comparison, name: str, ap: float) -> None:
     (folder / SCORE).write_text(json.dumps({"sha256": sha256(last), "AP": ap, "AP50": ap + 0.1}))
 
 
-class Imitation:
-    """Starts imitations of runs and remembers what was asked of it."""
+class FakeExecutor:
+    """Implements `Executor`: every job ends at the first poll, and what was asked is remembered.
+
+    Args:
+        devices: As of a real one.
+        codes: Job → exit code; 0 where it is absent.
+        before: Called with the name of a job that is submitted, before anything else.
+        epochs: Number of polls that find a job still running, with one more completed epoch each time.
+    """
+
+    interval = 0.0
 
     def __init__(
-        self, *, codes: dict[str, int] | None = None, before: Callable[[str], None] = lambda name: None
+        self,
+        devices: Sequence[str | None] = (None,),
+        *,
+        codes: dict[str, int] | None = None,
+        before: Callable[[str], None] = lambda name: None,
+        epochs: int = 0,
     ) -> None:
-        self.codes, self.before = codes or {}, before
-        self.launched: list[str] = []
-        self.devices: list[str | None] = []
-        self.at_work: list[str | None] = []
+        self.slots, self.codes, self.before, self.epochs = len(devices), codes or {}, before, epochs
+        self.submitted: list[str] = []
+        self.canceled: list[str] = []
+        self.running: dict[str, int] = {}  # → polls
         self.most = 0
-        self.ended: list[str] = []
 
-    def __call__(self, comparison: Comparison, name: str, device: str | None, keep_epochs: bool) -> _Imitated:
-        self.before(name)
-        self.launched.append(name)
-        self.devices.append(device)
-        self.at_work.append(device)
-        self.most = max(self.most, len(self.at_work))
-        return _Imitated(self, comparison, name, device)
+    def submit(self, job: Job) -> None:
+        self.before(job.name)
+        self.submitted.append(job.name)
+        self.running[job.name] = 0
+        self.most = max(self.most, len(self.running))
 
-
-class _Imitated:
-    def __init__(self, owner: Imitation, comparison: Comparison, name: str, device: str | None) -> None:
-        self.owner, self.comparison, self.name, self.device = owner, comparison, name, device
-
-    def poll(self) -> int | None:
-        code = self.owner.codes.get(self.name, 0)
+    def poll(self, job: Job) -> Exit | None:
+        if self.running[job.name] < self.epochs:
+            self.running[job.name] += 1
+            return None
+        del self.running[job.name]
+        code = self.codes.get(job.name, 0)
         if code == 0:
-            leave_results(self.comparison, self.name, APS[self.name])
-        return code
+            leave_results(job.comparison, job.name, APS[job.name])
+        return Exit(code, "terminated by the fake" if code < 0 else "")
 
-    def end(self) -> None:
-        self.owner.at_work.remove(self.device)
-        self.owner.ended.append(self.name)
+    def progress(self, job: Job) -> int:
+        return self.running[job.name]
+
+    def cancel(self, job: Job) -> None:
+        del self.running[job.name]
+        self.canceled.append(job.name)
 
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:

@@ -14,13 +14,13 @@ import yaml
 
 from tests.helpers import models
 from tests.helpers.matching import leave_matches
-from yolokd.backend.checkpoints import sha256
 from yolokd.backend.dataset import resolve
 from yolokd.comparison.spec import Comparison, Student
 from yolokd.data.check import fingerprint
 from yolokd.evaluation.coco import score
 from yolokd.evaluation.ground_truth import coco_ground_truth, list_images
 from yolokd.evaluation.models import Examined, ModelScore
+from yolokd.files import sha256
 from yolokd.recipe import load_recipe
 
 NAMES = ("<script>alert(1)</script>", "car|van `x` *y*", "_Bücher_ $a$ 車")

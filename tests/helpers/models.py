@@ -50,9 +50,14 @@ def detector(family: str, *, width: float = 0.125, classes: int = 3, seed: int =
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.state_dict()["running_mean"].normal_(0, 0.1)
                 module.state_dict()["running_var"].uniform_(0.8, 1.2)
-    model.names = {i: f"class{i}" for i in range(classes)}
+    model.names = class_names(classes)
     model.args = training_args()
     return model
+
+
+def class_names(count: int) -> dict[int, str]:
+    """The names of the classes of `detector`."""
+    return {i: f"class{i}" for i in range(count)}
 
 
 def training_args(**changes: Any) -> Any:

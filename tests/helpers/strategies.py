@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from yolokd.recipe import Losses
 
 Plain = st.SearchStrategy[dict[str, Any]]
 
@@ -43,8 +46,8 @@ MASKS: dict[str, st.SearchStrategy[Any]] = {
     "ratio": st.floats(0, 1, exclude_min=True, exclude_max=True),
     "seed": st.integers(0, 2**32 - 1),
 }
-LOSSES = maybe(
-    bckd=loss(
+_KNOWN: dict[str, Plain] = {
+    "bckd": loss(
         cls=GAINS,
         box=GAINS,
         beta=ABOVE_ZERO,
@@ -53,14 +56,14 @@ LOSSES = maybe(
         normalizer=st.sampled_from(["positives", "target_scores"]),
         average=st.sampled_from(["run", "batch"]),
     ),
-    ssim=loss(
+    "ssim": loss(
         gain=GAINS,
         levels=LEVELS,
         window=st.integers(1, 50).map(lambda half: 2 * half + 1),
         sigma=ABOVE_ZERO,
         normalize=st.sampled_from(["image", "channel", "level", None]),
     ),
-    samkd=loss(
+    "samkd": loss(
         gain=GAINS,
         levels=LEVELS,
         **MASKS,
@@ -73,8 +76,8 @@ LOSSES = maybe(
         logits_ratio=SHARES,
         logits_tau=ABOVE_ZERO,
     ),
-    mgd=loss(gain=GAINS, levels=LEVELS, **MASKS),
-    fgd=loss(
+    "mgd": loss(gain=GAINS, levels=LEVELS, **MASKS),
+    "fgd": loss(
         gain=GAINS,
         levels=LEVELS,
         foreground=NUMBERS,
@@ -83,11 +86,26 @@ LOSSES = maybe(
         relation=NUMBERS,
         tau=ABOVE_ZERO,
     ),
-    pkd=loss(gain=GAINS, levels=LEVELS),
-    cwd=loss(gain=GAINS, levels=LEVELS, tau=ABOVE_ZERO),
-    ld=loss(gain=GAINS, temperature=ABOVE_ZERO),
-    fbkd=loss(feature=GAINS, spatial=GAINS, relation=GAINS, channel=GAINS, levels=LEVELS, tau=ABOVE_ZERO),
-    ultralytics=loss(gain=GAINS),
+    "pkd": loss(gain=GAINS, levels=LEVELS),
+    "cwd": loss(gain=GAINS, levels=LEVELS, tau=ABOVE_ZERO),
+    "ld": loss(gain=GAINS, temperature=ABOVE_ZERO),
+    "fbkd": loss(feature=GAINS, spatial=GAINS, relation=GAINS, channel=GAINS, levels=LEVELS, tau=ABOVE_ZERO),
+    "ultralytics": loss(gain=GAINS),
+}
+
+
+def _derived(config: type[BaseModel]) -> Plain:
+    """Return configurations of a loss that has no line above: its gains and levels vary, the rest is as by default."""
+    gains = [name for name, field in config.model_fields.items() if "auto" in str(field.annotation)]
+    levels = {"levels": LEVELS} if "levels" in config.model_fields else {}
+    return loss(**dict.fromkeys(gains, GAINS), **levels)
+
+
+LOSSES = maybe(
+    **{
+        name: _KNOWN[name] if name in _KNOWN else _derived(type(config))
+        for name, config in Losses.model_validate({name: {} for name in Losses.model_fields}).items()
+    }
 )
 WEIGHTING = maybe(
     aid=some(

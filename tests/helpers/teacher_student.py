@@ -16,7 +16,7 @@ from yolokd.teachers.detector import DetectorTeacher
 def pair_of(recipe: Recipe, student: Any, teacher: Any) -> TeacherStudent:
     """Wire a pair as the trainer does."""
     master = DetectorTeacher(teacher.eval())
-    match = match_classes(student.names, master.names, recipe.teacher.classes)
+    match = match_classes(student.names, teacher.names, recipe.teacher.classes)
     model = TeacherStudent(student, master, build_distillation(recipe, match))
     model.train()
     return model

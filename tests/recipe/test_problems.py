@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from yolokd.recipe.problems import dotted, listing, nearest, shown
+from yolokd.recipe.problems import dotted, listing, shown
 
 
 def test_listing__one_problem_stays_on_one_line() -> None:
@@ -26,12 +26,3 @@ def test_shown__is_short_and_has_no_control_characters() -> None:
     assert len(shown("x" * 10_000)) == 60
     assert len(shown([["x" * 10_000] * 100] * 100)) < 1000
     assert shown("\x1b[31m\n") == r"'\x1b[31m\n'"
-
-
-def test_nearest__swapped_letters_come_first() -> None:
-    assert nearest("bkcd", ["bckd", "fbkd"]) == nearest("bkcd", ["fbkd", "bckd"]) == "bckd"
-
-
-def test_nearest__ignores_case_and_leaves_strangers_alone() -> None:
-    assert nearest("ADAMW", ["SGD", "AdamW"]) == "AdamW"
-    assert nearest("zebra", ["SGD", "AdamW"]) is None

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.making import checkpoint, make_run
-from yolokd.backend.checkpoints import sha256
 from yolokd.errors import UserError
+from yolokd.files import sha256
 from yolokd.report.runs import read_columns, read_run
 
 

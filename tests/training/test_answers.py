@@ -32,7 +32,7 @@ def seeing_pair(tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """The pair with a teacher that sees something, and a place of its own for answers."""
     model = seeing("v8", 3)
     model.names = dict(YOLO(tiny_pair.teacher).names)
-    monkeypatch.setattr(store, "USER_CONFIG_DIR", tmp_path)
+    monkeypatch.setenv("YOLOKD_CACHE", str(tmp_path / "cache"))
     return Pair(save(model, tmp_path / "seeing.pt"), tiny_pair.student, tiny_pair.data, tiny_pair.runs)
 
 

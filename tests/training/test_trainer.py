@@ -21,8 +21,9 @@ from ultralytics.nn.tasks import DetectionModel
 from tests.helpers.fixtures import Pair
 from tests.helpers.models import detector, save
 from tests.helpers.runs import rows, stop_after
-from yolokd.backend.checkpoints import load, load_detector, plain_copy, sha256
+from yolokd.backend.checkpoints import load, load_detector, plain_copy
 from yolokd.errors import RunError, UserError
+from yolokd.files import sha256
 from yolokd.locks import locked
 from yolokd.training.run import resolve_recipe, resume, start
 from yolokd.training.settings import KEY
@@ -159,7 +160,9 @@ def test_resume__a_run_killed_while_finishing_is_finished(tiny_pair: Pair, monke
         stop_after(patch, 3)
         with pytest.raises(KeyboardInterrupt):
             start(plan)
-    resume(str(plan.folder))
+    notes = list[str]()
+    resume(str(plan.folder), changes=["train.batch=4"], tell=notes.append)
+    assert notes == ["all epochs are completed, so nothing changes by train.batch=4"]
     for name in ("best.pt", "last.pt"):
         assert type(load(plan.folder / "weights" / name)[0]) is DetectionModel
     with pytest.raises(UserError, match="is finished"):
@@ -176,6 +179,19 @@ def test_resume__another_teacher_or_recipe_is_refused_by_name(
         resume(str(interrupted), recipe=resolve_recipe("bckd_ssim", ["losses.ssim.gain=4"]))
     with pytest.raises(UserError, match=r"train\.epochs"):
         resume(str(interrupted), recipe=resolve_recipe("bckd_ssim", ["train.epochs=9"]), named=["epochs"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"changes": ["train.epochs=3"]}, r"leave out train\.epochs .*laid out for the run's length"),
+        ({"changes": ["train.batch=4", "losses.ssim.gain=4"]}, r"leave out losses\.ssim\.gain "),
+        ({"named": ["imgsz"]}, r"leave out train\.imgsz "),
+    ],
+)
+def test_resume__changes_that_would_make_another_run_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        resume("anywhere", **options)
 
 
 def test_resume__the_teachers_file_has_changed(
@@ -330,7 +346,7 @@ def test_start__looks_through_the_images_while_no_other_run_does(
     tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     found = []
-    monkeypatch.setattr("yolokd.training.trainer.USER_CONFIG_DIR", tmp_path)  # other tests run at the same time
+    monkeypatch.setenv("YOLOKD_CACHE", str(tmp_path))  # other tests run at the same time
 
     def build(trainer: DetectionTrainer, *_: Any) -> None:
         with pytest.raises(BlockingIOError), locked(tmp_path / LOCK, wait=False):

@@ -13,7 +13,7 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.modules.block import AAttn, Attention
 from ultralytics.nn.modules.conv import Conv
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
-from ultralytics.utils import ASSETS, LOGGER, RANK, TQDM, USER_CONFIG_DIR
+from ultralytics.utils import ASSETS, LOGGER, RANK, TQDM
 from ultralytics.utils.loss import DFLoss, E2ELoss
 from ultralytics.utils.metrics import bbox_iou
 from ultralytics.utils.nms import non_max_suppression
@@ -39,7 +39,6 @@ __all__ = [
     "RANK",
     "TQDM",
     "ULTRALYTICS_VERSION",
-    "USER_CONFIG_DIR",
     "VID_FORMATS",
     "AAttn",
     "Attention",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +15,7 @@ from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_as
 
 from yolokd.backend.checkpoint_errors import explain
 from yolokd.backend.paths import altered, link, unaltered
-from yolokd.errors import WeightsError
+from yolokd.errors import WeightsError, nearest_all
 
 Spec = str | Path
 # Names of the pair in checkpoints: that of version 0.1.0, which exists no more, and today's.
@@ -74,7 +72,7 @@ def find(spec: Spec) -> Path:
         return path
     name = path.name if path.suffix else f"{path.name}.pt"
     if path.parent != Path() or name not in GITHUB_ASSETS_NAMES:
-        near = difflib.get_close_matches(name, GITHUB_ASSETS_NAMES, n=3)
+        near = nearest_all(name, GITHUB_ASSETS_NAMES)
         hint = f" Similar official names: {', '.join(near)}." if near and path.parent == Path() else ""
         raise WeightsError(f"There is no file '{spec}', and no official Ultralytics checkpoint of that name.{hint}")
     if Path(name).is_file():
@@ -165,15 +163,6 @@ def plain_copy(path: Path, folder: Path) -> Path:
     copy = folder / f"{path.stem}.pt"
     torch.save({"model": student, "train_args": checkpoint.get("train_args") or {}, "epoch": -1}, copy)
     return copy if altered(copy) is None else link(copy, folder)
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def register_own_classes() -> None:

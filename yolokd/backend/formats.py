@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 from typing import Literal
 
-from yolokd.errors import UserError
+from yolokd.errors import UserError, nearest
 
 Precision = Literal["float32", "float16", "int8"]
 
@@ -21,8 +20,8 @@ def known_format(format: str) -> str:
     known = _known()
     if format.lower() in known:
         return format.lower()
-    near = difflib.get_close_matches(format.lower(), known, n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    near = nearest(format, known)
+    hint = f" Did you mean '{near}'?" if near else ""
     raise UserError(f"There is no export format '{format}'.{hint} Ultralytics knows: {', '.join(known)}.")
 
 

@@ -25,10 +25,8 @@ class HeadInfo:
 
     index: int  # its place among the model's layers
     layers: Mapping[str, int]  # level → layer whose output it takes
-    strides: Mapping[str, int]  # level → pixels per cell
     widths: Mapping[str, int]  # level → channels of the neck feature
     bins: int  # reg_max: distribution bins per side, 1 for plain distances
-    classes: int
     branches: tuple[str, ...]  # of "one2many", "one2one"
 
 
@@ -56,12 +54,10 @@ def read_head(model: DetectionModel, what: str) -> HeadInfo:
     return HeadInfo(
         index=head.i,
         layers=dict(zip(LEVEL_OF_STRIDE.values(), head.f, strict=True)),
-        strides={level: stride for stride, level in LEVEL_OF_STRIDE.items()},
         widths={
             level: branch[0].conv.in_channels for level, branch in zip(LEVEL_OF_STRIDE.values(), head.cv2, strict=True)
         },
         bins=head.reg_max,
-        classes=head.nc,
         branches=("one2many", "one2one") if dual else ("one2many",),
     )
 

@@ -1,9 +1,7 @@
-"""Ultralytics' caches of label scans, kept in its settings folder instead of beside the user's labels."""
+"""Ultralytics' caches of label scans, kept in yolokd's cache instead of beside the user's labels."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -11,19 +9,18 @@ from unittest.mock import patch
 
 from ultralytics.data import build
 from ultralytics.data.dataset import YOLODataset
-from ultralytics.utils import USER_CONFIG_DIR
 
-FOLDER = "yolokd-labels"  # in Ultralytics' settings folder
+from yolokd.files import cache_folder, sha256_of
+
+FOLDER = "labels"  # in yolokd's cache
 
 
 class KeptApart(YOLODataset):
     """Ultralytics' data set but for where the cache of its labels is."""
 
     def _load_or_scan_cache(self, cache_path: Path, cache_hash: str) -> Any:
-        folder = Path(USER_CONFIG_DIR) / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        place = hashlib.sha256(os.fsencode(cache_path.absolute())).hexdigest()[:16]
-        return super()._load_or_scan_cache(folder / f"{cache_path.stem}-{place}.cache", cache_hash)
+        place = sha256_of(str(cache_path.absolute()))[:16]
+        return super()._load_or_scan_cache(cache_folder(FOLDER) / f"{cache_path.stem}-{place}.cache", cache_hash)
 
 
 def kept_apart() -> AbstractContextManager[object]:

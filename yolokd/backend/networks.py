@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolokd.backend.opening import DEFAULT_IMGSZ, image_size, open_checkpoint, quiet
+from yolokd.backend.opening import image_size, open_checkpoint, quiet
 from yolokd.errors import UserError, WeightsError
+from yolokd.recipe.arguments import default
 from yolokd.recipe.classes import ITEM, find_name
 
 MAX_DETECTIONS = 300  # of an image, as a checkpoint is scored
@@ -153,7 +154,7 @@ def _open_export(path: Path, asked: int | None) -> Opened:
 
 def _shape(backend: Any) -> tuple[int, int]:
     """Height and width that an export was made for."""
-    size = getattr(backend, "imgsz", None) or DEFAULT_IMGSZ
+    size = getattr(backend, "imgsz", None) or default("imgsz")
     height, width = (size[0], size[-1]) if isinstance(size, (list, tuple)) else (size, size)
     return int(height), int(width)
 

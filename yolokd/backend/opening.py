@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-DEFAULT_IMGSZ = 640
+from yolokd.recipe.arguments import default
+
 MIN_STRIDE = 32
 
 
@@ -55,9 +56,9 @@ def image_size(yolo: Any, asked: int | None) -> tuple[int, tuple[str, ...]]:
 
     Args:
         yolo: From `open_checkpoint`.
-        asked: What the user wants; None is the size that the checkpoint was trained at, failing that 640.
+        asked: What the user wants; None is the size that the checkpoint was trained at, else Ultralytics' default.
     """
-    trained = yolo.overrides.get("imgsz") or DEFAULT_IMGSZ
+    trained = yolo.overrides.get("imgsz") or default("imgsz")
     wanted = asked or (max(trained) if isinstance(trained, (list, tuple)) else int(trained))
     stride = max(int(yolo.model.stride.max()), MIN_STRIDE)
     size = math.ceil(wanted / stride) * stride

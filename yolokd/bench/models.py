@@ -24,6 +24,7 @@ from yolokd.loaders.batch import ANSWERS, Answers
 from yolokd.losses.base import requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
+from yolokd.recipe.arguments import argument
 from yolokd.teachers.table import offer_of
 
 OBJECTS = 8  # per image; COCO has 7.3 on average
@@ -77,14 +78,14 @@ def read_setting(recipes: Sequence[Recipe]) -> Setting:
         UserError: They differ in it, the batch is not a number of images, or the device cannot be used.
     """
 
-    def shared(key: str, default: Any) -> Any:
-        values = {repr(recipe.train.get(key, default)): recipe.train.get(key, default) for recipe in recipes}
+    def shared(key: str) -> Any:
+        values = {repr(value): value for value in (argument(recipe.train, key) for recipe in recipes)}
         if len(values) > 1:
-            found = ", ".join(f"{recipe.name} {recipe.train.get(key, default)}" for recipe in recipes)
+            found = ", ".join(f"{recipe.name} {argument(recipe.train, key)}" for recipe in recipes)
             raise UserError(f"The recipes differ in train.{key} ({found}); give one for all with --set train.{key}=…")
         return next(iter(values.values()))
 
-    batch, device, amp, side = shared("batch", 16), shared("device", None), shared("amp", True), shared("imgsz", 640)
+    batch, device, amp, side = shared("batch"), shared("device"), shared("amp"), shared("imgsz")
     if not isinstance(batch, int) or batch < 1:
         raise UserError(f"bench needs a number of images per step, not {batch}: give --batch.")
     check_device(device)

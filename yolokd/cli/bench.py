@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from yolokd.cli.compare import split_list
-from yolokd.cli.evaluate import write_json
+from yolokd.cli.options import Device, JsonFile, Overrides, TrustCheckpoint, write_json
 from yolokd.errors import UserError
 from yolokd.outputs import check_file, write_file
 
@@ -38,18 +38,12 @@ def bench(
         int | None, typer.Option(min=32, max=16384, help="Side of the input in pixels; default: the recipe's.")
     ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per step; default: the recipe's.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, mps or a GPU (0).")] = None,
+    device: Device = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often everything is timed.")] = 15,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a recipe key; repeatable.")
-    ] = None,
-    json_file: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON; - is stdout.")
-    ] = None,
+    set_: Overrides = None,
+    json_file: JsonFile = None,
     plot: Annotated[str | None, typer.Option(metavar="FILE.png", help="Draw the parts of a step as bars.")] = None,
-    trust_checkpoint: Annotated[
-        bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
-    ] = False,
+    trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
     """Time a training step under a recipe and its parts, plain training, and the built-in distiller.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,14 +13,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from yolokd.cli.evaluate import write_json
-from yolokd.cli.opening import image_bar
+from yolokd.cli.options import write_json
+from yolokd.cli.progress import image_bar
+from yolokd.comparison.executors.table import EXECUTORS
 from yolokd.errors import RunError, UserError
 from yolokd.outputs import check_file
 from yolokd.recipe.arguments import LARGEST_SEED
 
 if TYPE_CHECKING:
-    from yolokd.comparison.executor import Event
+    from yolokd.comparison.execution import Event
+    from yolokd.comparison.executors.protocol import Executor
     from yolokd.comparison.results import ArmResult, Results
     from yolokd.comparison.spec import Comparison
     from yolokd.comparison.statistics import Difference, Interval
@@ -46,6 +48,10 @@ def compare(
     device: Annotated[
         str | None, typer.Option(help="cpu, mps or a GPU (0); with several (0,1) a run on each at once.")
     ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(help=f"Where runs are executed: {', '.join(EXECUTORS)}.", hidden=len(EXECUTORS) == 1),
+    ] = "local",
     unlabeled: Annotated[
         str | None, typer.Option(metavar="DIR", help="Images without labels, for every recipe that has losses.")
     ] = None,
@@ -80,6 +86,8 @@ def compare(
     os.environ.setdefault("YOLO_VERBOSE", "false")
     names, numbers = split_list(recipes, "--recipes"), _seeds(seeds)
     check_file(json_file, "--json")
+    if executor not in EXECUTORS:
+        raise UserError(f"--executor expects one of {', '.join(EXECUTORS)}, got '{executor}'.")
     devices: list[str | None] = [*split_list(device, "--device")] if device is not None else [None]
     from yolokd.comparison.checks import load_recipes, plan_comparison
 
@@ -88,22 +96,21 @@ def compare(
     more: dict[str, Any] = {"devices": devices, "name": name, "allow_partial": allow_partial}
     with image_bar() as progress:
         asked = plan_comparison(teacher, student, loaded, numbers, progress=progress, **more)
-    _execute(asked, devices, added=len(loaded) > len(names), keep_epochs=keep_epochs, json_file=json_file)
+    chosen = EXECUTORS[executor](devices)
+    _execute(asked, chosen, added=len(loaded) > len(names), keep_epochs=keep_epochs, json_file=json_file)
 
 
-def _execute(
-    asked: Comparison, devices: Sequence[str | None], *, added: bool, keep_epochs: bool, json_file: str | None
-) -> None:
+def _execute(asked: Comparison, executor: Executor, *, added: bool, keep_epochs: bool, json_file: str | None) -> None:
     """Carry the comparison out and show what it found.
 
     Args:
         asked: From `plan_comparison`.
-        devices: Where runs take place.
+        executor: Where runs take place.
         added: Whether the baseline was added to the recipes.
         keep_epochs: Continue interrupted runs.
         json_file: Where the results go as JSON; - is stdout, None nowhere.
     """
-    from yolokd.comparison.executor import execute
+    from yolokd.comparison.execution import execute
     from yolokd.comparison.results import results
     from yolokd.comparison.spec import BASELINE, opened
 
@@ -114,7 +121,7 @@ def _execute(
         for note in comparison.notes:
             notified.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
         with _Progress(comparison, notified) as bars:
-            failures = execute(comparison, devices, keep_epochs=keep_epochs, report=bars.on_event)
+            failures = execute(comparison, executor, keep_epochs=keep_epochs, report=bars.on_event)
         found = results(comparison)
         if json_file != "-":
             console = Console()
@@ -146,7 +153,7 @@ class _Progress:
     """One bar per run at work, one line per run done."""
 
     def __init__(self, comparison: Comparison, console: Console) -> None:
-        from yolokd.comparison.executor import jobs
+        from yolokd.comparison.execution import jobs
 
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),

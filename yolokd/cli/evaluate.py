@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from yolokd.cli.options import Device, JsonFile, LongerSide, TrustCheckpoint, write_json
+from yolokd.cli.progress import share_bar
 from yolokd.errors import UserError
-from yolokd.outputs import check_file, write_file
+from yolokd.outputs import check_file
 
 if TYPE_CHECKING:
     from yolokd.evaluation.models import ModelScore
@@ -38,11 +38,9 @@ def evaluate(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "val",
-    imgsz: Annotated[
-        int | None, typer.Option(min=1, max=16384, help="Longer side in pixels; default: as trained.")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 16,
-    device: Annotated[str | None, typer.Option(help="cpu, mps or a GPU (0).")] = None,
+    imgsz: LongerSide = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per batch; default: Ultralytics'.")] = None,
+    device: Device = None,
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,27 +48,15 @@ def evaluate(
             help="A model's class name and the data's, where they differ; repeatable. Or a shipped map: coco-to-kitti.",
         ),
     ] = None,
-    json_file: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON; - is stdout.")
-    ] = None,
-    trust_checkpoint: Annotated[
-        bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
-    ] = False,
+    json_file: JsonFile = None,
+    trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
     """Score checkpoints on a data set: COCO's or KITTI's metrics, parameters, GFLOPs and latency."""
     os.environ.setdefault("YOLO_VERBOSE", "false")
     check_file(json_file, "--json")
     from yolokd.evaluation.models import evaluate as run
 
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("reading labels", total=1.0)
+    with share_bar("reading labels") as progress:
         scores = run(
             weights,
             data,
@@ -81,7 +67,7 @@ def evaluate(
             batch=batch,
             device=device,
             classes=_mapping(classes or []),
-            progress=lambda name, share: bar.update(task, description=name, completed=share),
+            progress=progress,
         )
     if json_file != "-":
         (show_scores if protocol == "coco" else show_kitti)(Console(), scores)
@@ -151,14 +137,3 @@ def _show_notes(console: Console, scores: Sequence[ModelScore]) -> None:
     for score in scores:
         for note in score.notes:
             console.print(Text(f"{score.name}: {note}", style="yellow"), soft_wrap=True)
-
-
-def write_json(file: str, plain: object) -> None:
-    """Write plain data as JSON to a file, or to stdout for -; errors as `yolokd.outputs.write_file`."""
-    text = json.dumps(plain, indent=2)
-    if file == "-":
-        typer.echo(text)
-        return
-    kept = write_file(file, f"{text}\n".encode(), "--json")
-    if kept is not None:
-        typer.echo(f"note: '{file}' was there and is not yolokd's: it is now '{kept}'", err=True)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from yolokd.cli.options import JsonFile, TrustCheckpoint, write_json
 from yolokd.errors import RunError, UserError
 from yolokd.outputs import check_file
 
@@ -36,12 +37,8 @@ def export(
     nms_free: Annotated[
         bool, typer.Option("--nms-free", help="The output of a YOLO26 or YOLOv10 head that needs no NMS.")
     ] = False,
-    json_file: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON; - is stdout.")
-    ] = None,
-    trust_checkpoint: Annotated[
-        bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
-    ] = False,
+    json_file: JsonFile = None,
+    trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
     """Export checkpoints and compare the results with them: outputs, detections, AP, size and latency."""
     os.environ.setdefault("YOLO_VERBOSE", "false")
@@ -50,7 +47,6 @@ def export(
     check_file(json_file, "--json")
     precision: Precision = "float16" if half else "int8" if int8 else "float32"
     from yolokd.backend.checkpoints import find, load_detector
-    from yolokd.cli.evaluate import write_json
     from yolokd.deploy.export import export as run
 
     console = Console(quiet=json_file == "-")

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from yolokd.cli.options import Device, Overrides, Teacher, TrustCheckpoint
 from yolokd.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from yolokd.inspection.images import LabeledImage
+    from yolokd.inspection.maps import Inspector
+    from yolokd.outputs import OutputFolder
 
 
 def inspect(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images, or folders of them.")],
-    teacher: Annotated[str | None, typer.Option(help="Trained detector to learn from: a .pt or a name.")] = None,
+    teacher: Teacher = None,
     student: Annotated[
         str | None, typer.Option(help="The small model: a .pt, also of an unfinished run, a name, or a YAML.")
     ] = None,
@@ -25,20 +32,16 @@ def inspect(
     imgsz: Annotated[
         int | None, typer.Option(max=16384, help="Side of the input in pixels; default: as trained.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, mps or a GPU (0).")] = None,
+    device: Device = None,
     out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("runs/inspect"),
     fourier: Annotated[
         bool, typer.Option("--fourier", help="Also show which frequencies the teacher is sensitive to.")
     ] = False,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a recipe key; repeatable.")
-    ] = None,
+    set_: Overrides = None,
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Compare the common classes where the teacher lacks some.")
     ] = False,
-    trust_checkpoint: Annotated[
-        bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
-    ] = False,
+    trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
     """Draw, over each image, where each loss of a recipe finds the student wrong: one PNG per image."""
     for option, value in (("--teacher", teacher), ("--student", student), ("--recipe", recipe)):
@@ -51,7 +54,6 @@ def inspect(
     from yolokd.backend.opening import short_names
     from yolokd.data.labels import NO_KEYPOINTS
     from yolokd.inspection.images import find_images, read_labeled_image
-    from yolokd.inspection.plot import draw
     from yolokd.inspection.setup import open_pair
     from yolokd.outputs import open_folder
     from yolokd.training.run import resolve_recipe
@@ -69,14 +71,25 @@ def inspect(
     names = short_names([Path(str(teacher)), Path(str(student))])
     heading = [f"recipe: {resolved.name}, input: {inspector.imgsz} px", f"teacher: {names[0]}, student: {names[1]}"]
     for image in opened:
-        try:
-            with console.status(Text(f"Looking at {image.path.name}")), tempfile.TemporaryDirectory() as temporary:
-                view = inspector.inspect(image, fourier=fourier)
-                draw(view, Path(temporary) / "figure.png", heading=heading, notes=inspector.notes)
-                figure = figures.take(Path(temporary) / "figure.png", image.path.stem, ".png")
-        except OSError as error:
-            raise UserError(f"The figures cannot be written to '{figures.folder}': {error}") from error
-        except RuntimeError as error:  # whatever a device or its memory may do
-            raise RunError(f"Looking at '{image.path}' failed: {str(error).strip()}") from error
-        values = ", ".join(f"kd_{term.name} {term.value:.4g}" for term in view.terms)
-        console.print(Text(f"{figure}: {values}"), soft_wrap=True)
+        with console.status(Text(f"Looking at {image.path.name}")):
+            line = _write_figure(inspector, image, figures, heading, fourier=fourier)
+        console.print(Text(line), soft_wrap=True)
+
+
+def _write_figure(
+    inspector: Inspector, image: LabeledImage, figures: OutputFolder, heading: Sequence[str], *, fourier: bool
+) -> str:
+    """Draw the figure of one image into the folder; return its path and the values of the terms as text."""
+    from yolokd.inspection.plot import draw
+
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            view = inspector.inspect(image, fourier=fourier)
+            draw(view, Path(temporary) / "figure.png", heading=heading, notes=inspector.notes)
+            figure = figures.take(Path(temporary) / "figure.png", image.path.stem, ".png")
+    except OSError as error:
+        raise UserError(f"The figures cannot be written to '{figures.folder}': {error}") from error
+    except RuntimeError as error:  # whatever a device or its memory may do
+        raise RunError(f"Looking at '{image.path}' failed: {str(error).strip()}") from error
+    values = ", ".join(f"kd_{term.name} {term.value:.4g}" for term in view.terms)
+    return f"{figure}: {values}"

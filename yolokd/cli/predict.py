@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from yolokd.cli.options import Device, LongerSide, TrustCheckpoint
 from yolokd.errors import RunError, UserError, printable
 
 if TYPE_CHECKING:
@@ -22,17 +23,13 @@ if TYPE_CHECKING:
 def predict(
     weights: Annotated[str, typer.Argument(help="Checkpoint: a .pt file or an Ultralytics name.")],
     source: Annotated[str, typer.Argument(help="An image, a video, a folder or a .txt list of them, or a URL.")],
-    imgsz: Annotated[
-        int | None, typer.Option(min=1, max=16384, help="Longer side in pixels; default: as trained.")
-    ] = None,
+    imgsz: LongerSide = None,
     conf: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least score of a detection.")] = 0.25,
-    device: Annotated[str | None, typer.Option(help="cpu, mps or a GPU (0).")] = None,
+    device: Device = None,
     out: Annotated[Path, typer.Option(help="Folder for the drawn images, apart from the source.")] = Path(
         "runs/predict"
     ),
-    trust_checkpoint: Annotated[
-        bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
-    ] = False,
+    trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
     """Detect objects in images and save the images with boxes drawn in."""
     if conf != conf:  # not a number passes every comparison

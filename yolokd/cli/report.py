@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
+
+from yolokd.cli.options import Device, TrustCheckpoint
+from yolokd.cli.progress import share_bar
 
 
 def report(
@@ -20,10 +22,8 @@ def report(
     ] = None,
     data: Annotated[str | None, typer.Option(help="Where the data lie now, if they were moved.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Where the teacher lies now, if it was moved.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, mps or a GPU (0).")] = None,
-    trust_checkpoint: Annotated[
-        bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
-    ] = False,
+    device: Device = None,
+    trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
     """Write one page on runs: what they gained, curves, costs, and images on which they differ.
 
@@ -33,22 +33,14 @@ def report(
     from yolokd.report import write
 
     console = Console()
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("reading runs", total=1.0)
+    with share_bar("reading runs") as progress:
         page = write(
             runs,
             out,
             data=data,
             teacher=teacher,
             device=device,
-            progress=lambda name, share: bar.update(task, description=name, completed=share),
+            progress=progress,
         )
     console.print(Text(f"The report is {page}"), soft_wrap=True)
     console.print(Text(f"The same as Markdown: {page.with_suffix('.md')}"), soft_wrap=True)

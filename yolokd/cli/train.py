@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from yolokd.cli.opening import image_bar
+from yolokd.cli.options import AllowPartial, Data, Overrides, Teacher, TrustCheckpoint
+from yolokd.cli.progress import image_bar
 from yolokd.errors import UserError
+from yolokd.recipe.arguments import argument
 
 if TYPE_CHECKING:
     from yolokd.training.plan import ModelPlan, Plan
@@ -24,11 +26,11 @@ def train(
     student: Annotated[
         str | None, typer.Option(help="Model to train: a .pt, a name (yolov8n: pretrained) or a YAML (from scratch).")
     ] = None,
-    teacher: Annotated[str | None, typer.Option(help="Trained detector to learn from: a .pt or a name.")] = None,
+    teacher: Teacher = None,
     recipe: Annotated[
         str | None, typer.Option(help="Name of a shipped recipe, or a YAML file; 'best' if left out.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Data YAML, a name that Ultralytics packages, or 'streets'.")] = None,
+    data: Data = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     imgsz: Annotated[int | None, typer.Option(help="Side of the input image in pixels, a multiple of 32.")] = None,
     batch: Annotated[
@@ -40,18 +42,12 @@ def train(
     unlabeled: Annotated[
         str | None, typer.Option(metavar="DIR", help="Images without labels, which take part in the distillation.")
     ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Override a recipe key; repeatable.")
-    ] = None,
+    set_: Overrides = None,
     name: Annotated[str | None, typer.Option(help="Name of the run's folder below runs/.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Continue an interrupted run.")] = None,
-    allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Distill the common classes where the teacher lacks some.")
-    ] = False,
+    allow_partial: AllowPartial = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, stop.")] = False,
-    trust_checkpoint: Annotated[
-        bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
-    ] = False,
+    trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
     """Train a student under a teacher with a recipe.
 
@@ -96,14 +92,14 @@ def _resume(
     given: Mapping[str, object],
     overrides: Sequence[str],
 ) -> None:
-    from yolokd.training.resume_changes import CHANGEABLE, MOVABLE, refuse_fixed, split_assignments
+    from yolokd.training.resume_changes import CHANGEABLE, MOVABLE, refuse_fixed, refuse_others, split_assignments
     from yolokd.training.run import resolve_recipe, resume
 
     options = {key: value for key, value in given.items() if value is not None}
     refuse_fixed([f"--{key}" for key in options if key not in {*CHANGEABLE, *MOVABLE}])
     changes, others = split_assignments(overrides)
     if recipe is None:
-        refuse_fixed([override.partition("=")[0].strip() for override in others])
+        refuse_others(others)
     asked = None if recipe is None else resolve_recipe(recipe, others)
     named = [o.partition("=")[0].removeprefix("train.") for o in others if o.startswith("train.")]
     changes += [f"train.{key}={json.dumps(value)}" for key, value in options.items()]
@@ -139,7 +135,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     if plan.unlabeled is not None:
         what = f"{len(plan.unlabeled.files)} images, {plan.unlabeled.share:.0%} of what a step sees"
         console.print(Text(f"unlabeled {plan.unlabeled.source}: {what}"))
-    console.print(Text(f"size      {plan.imgsz} px, {plan.recipe.train.get('epochs', 100)} epochs"))
+    console.print(Text(f"size      {plan.imgsz} px, {argument(plan.recipe.train, 'epochs')} epochs"))
     console.print(Text(f"cost      about {plan.cost:.2f} × plain training per step (by floating-point operations)"))
     console.print(Text(f"folder    {plan.folder}"))
     for note in plan.notes:

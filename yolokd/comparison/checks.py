@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from yolokd.backend.api import select_device, yaml_model_load
-from yolokd.backend.checkpoints import Spec, find, is_yaml, sha256
-from yolokd.comparison.spec import BASELINE, FILE, Comparison, Student, argument, read
+from yolokd.backend.checkpoints import Spec, find, is_yaml
+from yolokd.comparison.spec import BASELINE, FILE, Comparison, Student, read
 from yolokd.data.check import fingerprint
 from yolokd.errors import UserError
+from yolokd.files import sha256, sha256_of
 from yolokd.loaders.unlabeled import with_absolute_paths
 from yolokd.recipe import Recipe
-from yolokd.recipe.arguments import OWN
+from yolokd.recipe.arguments import OWN, argument
 from yolokd.recipe.classes import ClassMap
 from yolokd.training import run_files as records
 from yolokd.training.plan import Known, Plan, make_plan
@@ -143,7 +143,7 @@ def _unlabeled(plans: Sequence[Plan], stored: Comparison | None) -> dict[str, st
 def _labeled_only(recipe: Recipe) -> Recipe:
     """Return a recipe without losses as it trains: unlabeled images are for the others."""
     train = {key: value for key, value in recipe.train.items() if key not in OWN}
-    return Recipe.from_dict({**recipe.to_dict(), "train": train}, name=recipe.name)
+    return recipe.with_sections(train=train)
 
 
 def _on(recipe: Recipe, devices: Sequence[str | None]) -> Recipe:
@@ -151,7 +151,7 @@ def _on(recipe: Recipe, devices: Sequence[str | None]) -> Recipe:
     together = ",".join(dict.fromkeys(device for device in devices if device is not None))
     if not together:
         return recipe
-    return Recipe.from_dict({**recipe.to_dict(), "train": {**recipe.train, "device": together}}, name=recipe.name)
+    return recipe.with_sections(train={**recipe.train, "device": together})
 
 
 def _budget(recipes: Sequence[Recipe]) -> dict[str, Any]:
@@ -208,4 +208,4 @@ def _digest(spec: Spec) -> str:
     if not is_yaml(spec):
         return sha256(find(spec))
     description = {key: value for key, value in yaml_model_load(str(spec)).items() if key != "yaml_file"}
-    return hashlib.sha256(json.dumps(description, sort_keys=True, default=str).encode()).hexdigest()
+    return sha256_of(json.dumps(description, sort_keys=True, default=str))

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from yolokd.backend.checkpoints import sha256
 from yolokd.comparison.resampling import METRICS, DrawnScores, differences, draw_scores
 from yolokd.comparison.spec import BASELINE, Comparison, Run
 from yolokd.comparison.statistics import Difference, Spread, gap_closed, spread
 from yolokd.evaluation.matches import read_matches
+from yolokd.files import sha256
 from yolokd.inputs import misfits, read_json, refuse_special
 
 SCORE = "score.json"  # in a run's folder

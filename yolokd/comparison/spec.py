@@ -2,13 +2,11 @@
 
 It lives in a folder of its own: `compare.json` (this plan), `teacher.json` (the teacher's score) and a folder per
 student with a folder per run. What it was started with is checked whenever it is started again; seeds, recipes and
-students may be added. `yolokd.comparison.checks` makes the plan, `comparison_run` carries it out, and
-`comparison_results` sums up.
+students may be added. `yolokd.comparison.checks` makes the plan, `execution` executes it, and `results` sums up.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -16,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from yolokd.errors import UserError
+from yolokd.files import PART, write_json
 from yolokd.inputs import Kinds, misfits, read_json
 from yolokd.locks import locked
 from yolokd.recipe import Recipe
-from yolokd.recipe.arguments import OWN, arguments
+from yolokd.recipe.arguments import OWN, argument
 from yolokd.recipe.classes import ClassMap
 
 FILE = "compare.json"
@@ -86,11 +85,11 @@ class Comparison:
 
     def recipe_of(self, run: Run, device: str | None) -> Recipe:
         """Return the recipe of a run with its seed, name and device, early stopping off."""
-        data = self.recipes[run.recipe]
+        recipe = Recipe.from_dict(self.recipes[run.recipe], name=run.recipe)
         own: dict[str, Any] = {"data": self.data, "seed": run.seed, "name": run.folder.name, "patience": 0}
         if device is not None:
             own["device"] = device
-        return Recipe.from_dict({**data, "train": {**data["train"], **own}}, name=run.recipe)
+        return recipe.with_sections(train={**recipe.train, **own})
 
     def save(self) -> None:
         """Write `compare.json`."""
@@ -144,7 +143,7 @@ def opened(asked: Comparison) -> Iterator[Comparison]:
             students, or one that another process is running.
     """
     folder = asked.folder
-    if folder.exists() and not (folder / FILE).exists() and {p.name for p in folder.iterdir()} - {LOCK, f"{FILE}.part"}:
+    if folder.exists() and not (folder / FILE).exists() and any(map(_is_foreign, folder.iterdir())):
         raise UserError(f"'{folder}' exists and is no comparison. Give another --name.")
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
@@ -176,17 +175,9 @@ def opened(asked: Comparison) -> Iterator[Comparison]:
         yield replace(asked, notes=(*asked.notes, note)) if changed else asked
 
 
-def write_json(path: Path, plain: Mapping[str, Any]) -> None:
-    """Write beside and rename, so that a kill leaves the old file or the new one."""
-    beside = path.with_suffix(".json.part")
-    beside.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
-
-
-def argument(train: Mapping[str, Any], key: str) -> Any:
-    """Return a training argument, or Ultralytics' default where it is not given."""
-    known = arguments().get(key)
-    return train.get(key, None if known is None else known.default)
+def _is_foreign(path: Path) -> bool:
+    """Whether a file of a folder without `compare.json` is none that a killed comparison leaves there."""
+    return path.name != LOCK and not (FILE in path.name and path.name.endswith(PART))
 
 
 def _differences(asked: Comparison, stored: Comparison) -> list[str]:
@@ -220,7 +211,7 @@ def _differences(asked: Comparison, stored: Comparison) -> list[str]:
 def _essence(recipe: Mapping[str, Any]) -> Recipe:
     """Return what makes a recipe what it is: without its summary, and the training arguments that all recipes share."""
     own = {key: value for key, value in recipe["train"].items() if key in OWN}
-    return Recipe.from_dict({**recipe, "train": own, "summary": ""})
+    return Recipe.from_dict(recipe).with_sections(train=own, summary="")
 
 
 @contextmanager

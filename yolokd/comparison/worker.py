@@ -1,9 +1,10 @@
 """The child process of a comparison: trains and scores one run, or scores the teacher, and leaves the numbers in files.
 
-    python -m yolokd.comparison.worker FOLDER NAME DEVICE again|continue
+    python -m yolokd.comparison.worker FOLDER NAME DEVICE again|continue [--end-with-stdin]
 
 A run in a process of its own has a peak of memory and a random state of its own, and takes no other run with it when it
-dies. It ends at once when the process that started it does: else a comparison that is started again would meet it.
+dies. With `--end-with-stdin` it ends at once when its stdin does, that is, when the process that started it ends: else
+a comparison that is started again would meet it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from pathlib import Path
 
 import torch
 
-from yolokd.backend.checkpoints import load, sha256
+from yolokd.backend.checkpoints import load
+from yolokd.comparison.executors.local import END_WITH_STDIN
 from yolokd.comparison.results import MATCHES, PEAK, SCORE, TEACHER
-from yolokd.comparison.spec import Comparison, Run, read, write_json
+from yolokd.comparison.spec import Comparison, Run, read
 from yolokd.errors import UserError, YolokdError
 from yolokd.evaluation.matches import match, write_matches
 from yolokd.evaluation.models import Examined, examine
+from yolokd.files import sha256, write_json
 from yolokd.recipe.classes import ClassMap
 from yolokd.training.plan import make_plan
 from yolokd.training.resume import read_interrupted
@@ -32,9 +35,10 @@ from yolokd.training.settings import KEY
 from yolokd.training.task import chosen_classes
 
 
-def main(folder: str, name: str, device: str, interrupted: str) -> None:
+def main(folder: str, name: str, device: str, interrupted: str, *, end_with_stdin: bool = False) -> None:
     """Do one job; what fails is said in the last line of stderr, and the exit code is 1."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if end_with_stdin:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text that can be printed
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -146,7 +150,7 @@ def _same_teacher(comparison: Comparison, teacher: str | None) -> None:
         raise UserError(f"The teacher '{teacher}' has changed since the comparison was started.")
 
 
-def _end_with_parent() -> None:
+def _end_with_stdin() -> None:
     """Wait for the end of stdin, whose other end the parent holds until it ends itself."""
     while os.read(0, 1):
         pass
@@ -154,6 +158,7 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 5:
-        sys.exit("Usage: python -m yolokd.comparison.worker FOLDER NAME DEVICE again|continue")
-    main(*sys.argv[1:])
+    watched = sys.argv[5:] == [END_WITH_STDIN]
+    if len(sys.argv) != 5 and not watched:
+        sys.exit(f"Usage: python -m yolokd.comparison.worker FOLDER NAME DEVICE again|continue [{END_WITH_STDIN}]")
+    main(*sys.argv[1:5], end_with_stdin=watched)

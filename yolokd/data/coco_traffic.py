@@ -13,7 +13,6 @@ In labels, boxes are cut at the border of their image, and those without an area
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -29,6 +28,7 @@ from yolokd.data.check import DataReport, Split
 from yolokd.data.coco_convert import Conversion, Counts, convert
 from yolokd.data.coco_instances import NAMES, Instances, read_instances
 from yolokd.errors import DataError
+from yolokd.files import sha256
 from yolokd.inputs import read_json, refuse_special
 
 VERSION = 1  # goes up whenever the same source gives another set
@@ -130,15 +130,11 @@ def _find(src: Path, split: str) -> _Source:
 
 
 def _digest(file: Path) -> str:
-    total = hashlib.sha256()
     try:
         refuse_special(file)
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                total.update(chunk)
+        return sha256(file)
     except OSError as error:
         raise DataError(f"'{file}' cannot be read: {error.strerror or error}.") from error
-    return total.hexdigest()
 
 
 def _write(

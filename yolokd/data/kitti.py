@@ -12,7 +12,6 @@ Boxes are taken as they are (0-based pixels, no +1) and cut at the border of the
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from yolokd.data.check import DataReport
 from yolokd.data.kitti_convert import Conversion, convert
 from yolokd.data.kitti_labels import class_names, parse_classes
 from yolokd.data.kitti_source import SPLITS, Source, choose, scan
+from yolokd.files import sha256_of
 
 VERSION = 1  # goes up whenever the same source gives other labels
 MARKER = "kitti.json"
@@ -116,11 +116,12 @@ class _Steps:
 
 def _digest(source: Source, found: Conversion) -> str:
     """SHA-256 of which frame is where with which labels, so that a source that has changed is noticed."""
-    total = hashlib.sha256()
-    for split in SPLITS:
-        for frame, rows in found.rows[split].items():
-            total.update(f"{split}/{source.images[frame].name}\n{rows}\n".encode())
-    return total.hexdigest()
+    parts = (
+        f"{split}/{source.images[frame].name}\n{rows}\n"
+        for split in SPLITS
+        for frame, rows in found.rows[split].items()
+    )
+    return sha256_of("".join(parts))
 
 
 def _write(folder: Path, source: Source, found: Conversion, step: Callable[[], None]) -> None:

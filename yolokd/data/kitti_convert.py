@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from yolokd.data.check import DataReport, Problem, Split
 from yolokd.data.kitti_labels import DONT_CARE, TYPES, BadLineError, Line, class_names, parse_line, proper_type
@@ -16,8 +16,6 @@ from yolokd.errors import UserError
 from yolokd.inputs import read_text
 
 Size = tuple[int, int]  # width and height in pixels
-
-EXIF_ORIENTATION = 274
 
 
 @dataclass
@@ -128,7 +126,7 @@ class _Reader:
         try:
             with Image.open(file) as image:
                 # A PNG would be decoded to its end for this; cameras that turn images write JPEG.
-                turned = image.format == "JPEG" and image.getexif().get(EXIF_ORIENTATION, 1) != 1
+                turned = image.format == "JPEG" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
                 size, kind = image.size, image.format
         except (UnidentifiedImageError, ModuleNotFoundError):  # the latter where Ultralytics looks for a HEIF plug-in
             self.problems.append(Problem(str(file), 0, "the image cannot be read: no known format", ""))

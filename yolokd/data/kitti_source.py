@@ -7,7 +7,6 @@ else is read.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from yolokd.data.check import Problem
 from yolokd.errors import DataError, UserError, printable
+from yolokd.files import sha256_of
 from yolokd.inputs import read_text
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg"))
@@ -115,7 +115,7 @@ def _random(source: Source, seed: int) -> Frames:
     if len(ids) < 2:
         raise DataError(f"'{source.root}' holds a single frame, which cannot be split.")
     # Ordered by a hash: the same on every platform and with every version of Python.
-    drawn = sorted(ids, key=lambda frame: hashlib.sha256(f"{seed}:{frame}".encode()).digest())
+    drawn = sorted(ids, key=lambda frame: sha256_of(f"{seed}:{frame}"))
     cut = min(max(round(TRAIN_SHARE * len(ids)), 1), len(ids) - 1)
     note = "A random split puts frames of one drive on both sides, so that scores on val come out too high."
     return Frames({"train": sorted(drawn[:cut]), "val": sorted(drawn[cut:])}, (note,))

@@ -10,11 +10,11 @@ folder called `images` counts; without one they lie beside the image.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from yolokd.files import sha256_of
 from yolokd.images.reader import SUFFIXES
 from yolokd.inputs import read_text, refuse_special
 
@@ -66,7 +66,7 @@ def fingerprint(splits: Mapping[str, Sequence[Path]], *, like: str | None = None
 
 
 def _digest(splits: Mapping[str, Sequence[Path]], size: Callable[[str], str | int]) -> str:
-    total = hashlib.sha256()
+    parts = list[str]()
     for split in sorted(splits):
         rows = []
         for source in splits[split]:
@@ -74,8 +74,8 @@ def _digest(splits: Mapping[str, Sequence[Path]], size: Callable[[str], str | in
             for image in images_of(source):
                 name = os.path.relpath(image, base).replace(os.sep, "/")
                 rows.append(f"{name}\0{size(image)}\0{_label_hash(image)}")
-        total.update("\n".join([split, *sorted(rows), ""]).encode("utf-8", "surrogateescape"))
-    return total.hexdigest()
+        parts += [split, *sorted(rows)]
+    return sha256_of("\n".join([*parts, ""]))
 
 
 def _walk(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
@@ -119,6 +119,6 @@ def _label_hash(image: str) -> str:
         labels = label_path(image)
         refuse_special(labels)
         with open(labels, "rb") as stream:
-            return hashlib.sha256(stream.read()).hexdigest()
+            return sha256_of(stream.read())
     except (OSError, ValueError):
         return "-"

@@ -21,9 +21,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from yolokd.errors import DataError
+from yolokd.files import unique_beside
 from yolokd.inputs import read_json
 
 UNFINISHED = ".unfinished"
@@ -71,7 +71,7 @@ def beside(out: Path, file: str, marker: Mapping[str, Any]) -> Iterator[Path]:
         DataError: The folder cannot be written (any `OSError` of the block counts), or `out` is taken by now.
     """
     out = _resolve(out)
-    folder = out.parent / f".{out.name}-{uuid4().hex[:12]}{UNFINISHED}"
+    folder = unique_beside(out, UNFINISHED)
     try:
         folder.mkdir(parents=True)
         yield folder

@@ -13,7 +13,7 @@ import logging
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,52 +77,83 @@ def export(
         RunError: Ultralytics' export failed, or its result cannot be run.
     """
     from yolokd.backend import checkpoints
-    from yolokd.backend.paths import altered
 
-    say = progress or (lambda _: None)
     source, format = checkpoints.find(weights), known_format(format)
     identity = identity_of(checkpoints.load_detector(source))  # no detector: told by its own path, not by a copy's
     data = check if check is not None and samples.is_data_set(check) else None
     _check_request(format, precision, data, options)
     _check_writable(source.parent)
+    say = progress or (lambda _: None)
+    request = _Request(source, identity, format, precision, check, data, nms_free, options, say)
     with tempfile.TemporaryDirectory(prefix="yolokd-") as temporary, quiet():
-        folder = Path(temporary)
-        plain = altered(folder / source.name) is None
-        copy = Path(shutil.copyfile(source, folder / (source.name if plain else "checkpoint.pt")))
-        yolo = open_checkpoint(copy, folder)  # of a run that is still going on, `copy` is its student from here on
-        size, notes = image_size(yolo, imgsz)
-        _choose_head(yolo, source, nms_free)
-        channels = identity.channels
-        inputs = [samples.letterbox(path, size, channels) / 255 for path in samples.to_compare(check)]
-        notes += (skipped,) if (skipped := samples.left_out_of(check)) else ()
-        score = _Scorer(data, size, runtimes.device_of(format), nms_free, identity, say)
-        before = score(source)
-        say(f"exporting to {format}, {precision}")
-        chosen = {"imgsz": size, "nms": False if nms_free else None, "quantize": QUANTIZE[precision], **options}
-        if precision == "int8" and data is not None:
-            chosen["data"] = str(samples.write_calibration(data, folder / "calibration"))
-        path, remark = _place(_run_export(yolo, source, format, chosen), copy, source)
-        say("comparing outputs")
-        run, hindrance = _open_run(path, format, inputs[0])
-        parity, after = None, None
-        times: Sequence[float | None] = (None, None)
-        if run is not None:
-            parity = None if options.get("nms") else _compare(yolo, run, path, inputs)
-            after = score(path)
-            device = runtimes.device_of(format)
-            times = runtimes.latencies((copy, path), size, device, nms_free=nms_free, channels=channels)
-        report = ExportReport(
-            format=format,
-            precision=precision,
-            imgsz=size,
-            before=_side(source, size_of(copy), before, times[0]),
-            after=_side(path, size_of(path), after, times[1]),
-            parity=parity,
-        )
-        say("comparing AP")
-        report = replace(report, ap_interval=_interval(report, before, after))
-        remarks = _remarks(report, before, after, hindrance, own_nms=bool(options.get("nms")))
-        return replace(report, notes=(*notes, *remark, *remarks))
+        return _export(request, imgsz, Path(temporary))
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is asked for, checked."""
+
+    source: Path  # the checkpoint
+    identity: Identity  # of the checkpoint; an export does not record what task it was trained on
+    format: str
+    precision: Precision
+    check: str | Path | None
+    data: str | Path | None  # `check`, if it is a data set
+    nms_free: bool
+    options: Mapping[str, Any]  # of `YOLO.export`
+    say: Progress
+
+
+def _export(request: _Request, imgsz: int | None, folder: Path) -> ExportReport:
+    """Export in `folder`, move the result beside its checkpoint and compare the two."""
+    copy = _copy(request.source, folder)
+    yolo = open_checkpoint(copy, folder)  # of a run that is still going on, `copy` is its student from here on
+    size, notes = image_size(yolo, imgsz)
+    _choose_head(yolo, request.source, request.nms_free)
+    channels = request.identity.channels
+    inputs = [samples.letterbox(path, size, channels) / 255 for path in samples.to_compare(request.check)]
+    notes += (skipped,) if (skipped := samples.left_out_of(request.check)) else ()
+    before = _score(request, request.source, size)
+    request.say(f"exporting to {request.format}, {request.precision}")
+    written = _run_export(yolo, request.source, request.format, _export_options(request, size, folder))
+    path, remark = _place(written, copy, request.source)
+    request.say("comparing outputs")
+    run, hindrance = _open_run(path, request.format, inputs[0])
+    parity, after = None, None
+    times: Sequence[float | None] = (None, None)
+    own_nms = bool(request.options.get("nms"))
+    if run is not None:
+        parity = None if own_nms else _compare(yolo, run, path, inputs)
+        after = _score(request, path, size)
+        device = runtimes.device_of(request.format)
+        times = runtimes.latencies((copy, path), size, device, nms_free=request.nms_free, channels=channels)
+    report = ExportReport(
+        format=request.format,
+        precision=request.precision,
+        imgsz=size,
+        before=_side(request.source, size_of(copy), before, times[0]),
+        after=_side(path, size_of(path), after, times[1]),
+        parity=parity,
+    )
+    request.say("comparing AP")
+    report = replace(report, ap_interval=_interval(report, before, after))
+    return replace(report, notes=(*notes, *remark, *_remarks(report, before, after, hindrance, own_nms=own_nms)))
+
+
+def _copy(source: Path, folder: Path) -> Path:
+    """Return a copy of the checkpoint, for Ultralytics to export beside it, under a name that it leaves as it is."""
+    from yolokd.backend.paths import altered
+
+    plain = altered(folder / source.name) is None
+    return Path(shutil.copyfile(source, folder / (source.name if plain else "checkpoint.pt")))
+
+
+def _export_options(request: _Request, size: int, folder: Path) -> dict[str, Any]:
+    own: dict[str, Any] = {"imgsz": size, "quantize": QUANTIZE[request.precision]}
+    chosen = {**own, "nms": False if request.nms_free else None, **request.options}
+    if request.precision == "int8" and request.data is not None:
+        chosen["data"] = str(samples.write_calibration(request.data, folder / "calibration"))
+    return chosen
 
 
 def _interval(report: ExportReport, before: Examined | None, after: Examined | None) -> tuple[float, float] | None:
@@ -163,35 +194,26 @@ def _choose_head(yolo: Any, source: Path, nms_free: bool) -> None:
         raise UserError(f"'{source}' has no NMS-free head (YOLO26 and YOLOv10 have one); leave out --nms-free.")
 
 
-@dataclass(frozen=True)
-class _Scorer:
-    """Scores a checkpoint or an export on the data set, if there is one, on square images."""
+def _score(request: _Request, path: Path, size: int) -> Examined | None:
+    """Score the checkpoint or its export on the data set, if there is one, on square images."""
+    if request.data is None:
+        return None
+    from yolokd.evaluation.models import examine
 
-    data: str | Path | None
-    imgsz: int
-    device: str
-    nms_free: bool
-    identity: Identity  # of the checkpoint; an export does not record what task it was trained on
-    say: Progress
-
-    def __call__(self, path: Path) -> Examined | None:
-        if self.data is None:
-            return None
-        from yolokd.evaluation.models import examine
-
-        joined = bool(self.identity.single_cls) and self.identity.names == {0: ITEM}
-        (found,) = examine(
-            [path],
-            self.data,
-            imgsz=self.imgsz,
-            device=self.device,
-            square=True,
-            nms_free=self.nms_free,
-            single_cls=joined,
-            only=self.identity.classes if joined else None,
-            progress=lambda name, share: self.say(f"scoring {name}, {share:.0%}"),
-        )
-        return found
+    identity = request.identity
+    joined = bool(identity.single_cls) and identity.names == {0: ITEM}
+    (found,) = examine(
+        [path],
+        request.data,
+        imgsz=size,
+        device=runtimes.device_of(request.format),
+        square=True,
+        nms_free=request.nms_free,
+        single_cls=joined,
+        only=identity.classes if joined else None,
+        progress=lambda name, share: request.say(f"scoring {name}, {share:.0%}"),
+    )
+    return found
 
 
 def _run_export(yolo: Any, source: Path, format: str, options: dict[str, Any]) -> Path:

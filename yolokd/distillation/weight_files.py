@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from yolokd.distillation.instance_weights import Weights
+from yolokd.files import write_whole
 
 FILE = "aid.jsonl"
 BINS = 10
@@ -65,9 +66,7 @@ class WeightLog:
         path = folder / FILE
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         lines = [line for line in lines if json.loads(line)["epoch"] < epoch]
-        beside = path.with_suffix(".jsonl.part")
-        beside.write_text("\n".join([*lines, json.dumps({"epoch": epoch, **self._summary()}), ""]), encoding="utf-8")
-        beside.replace(path)
+        write_whole(path, "\n".join([*lines, json.dumps({"epoch": epoch, **self._summary()}), ""]))
         for gathered in (self._histograms, self._sums, self._lowest, self._files):
             gathered.clear()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,7 @@ def detect(
         validator.pred_to_json = keep  # called for each image with detections
 
     def keep(predicted: Mapping[str, Any], image: Mapping[str, Any]) -> None:
-        corners = predicted["bboxes"]  # (N, 4) xyxy in pixels of the original image
-        sides = corners[:, 2:] - corners[:, :2]
-        origins = (corners[:, :2] + corners[:, 2:]) / 2 - sides / 2  # by the middle, bit for bit as Ultralytics does
-        columns = (predicted["cls"].int(), origins, sides, predicted["conf"])
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        found.extend((image["im_file"], index, origin + side, p) for index, origin, side, p in rows)
+        found.extend(_detections(predicted, image["im_file"]))
 
     def batch_done(validator: Any) -> None:
         progress((validator.batch_i + 1) / len(validator.dataloader))
@@ -83,6 +78,15 @@ def detect(
         **options,
     )
     return found
+
+
+def _detections(predicted: Mapping[str, Any], file: str) -> Iterator[Detection]:
+    corners = predicted["bboxes"]  # (N, 4) xyxy in pixels of the original image
+    sides = corners[:, 2:] - corners[:, :2]
+    origins = (corners[:, :2] + corners[:, 2:]) / 2 - sides / 2  # by the middle, bit for bit as Ultralytics does
+    columns = (predicted["cls"].int(), origins, sides, predicted["conf"])
+    for index, origin, side, p in zip(*(column.tolist() for column in columns), strict=True):
+        yield file, index, origin + side, p
 
 
 class _Validator(DetectionValidator):  # type: ignore[misc]

@@ -24,8 +24,8 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from yolokd.files import write_whole
 from yolokd.inputs import refuse_special
-from yolokd.outputs import write_whole
 
 Truth = Mapping[str, Iterable[Mapping[str, Any]]]
 Detections = Iterable[Mapping[str, Any]]

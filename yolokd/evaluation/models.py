@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -39,7 +39,11 @@ from yolokd.evaluation.ground_truth import list_images, unusable
 from yolokd.evaluation.instances import ground_truth
 from yolokd.evaluation.kitti import METRICS, R40
 from yolokd.evaluation.task import Task, Truth, suppress, task_of
+from yolokd.recipe.arguments import default
 from yolokd.recipe.classes import ClassMap
+
+if TYPE_CHECKING:
+    from yolokd.backend.dataset import Dataset
 
 PROTOCOLS = ("coco", "kitti")
 
@@ -86,7 +90,7 @@ def evaluate(
     metric: str | None = None,
     split: str = "val",
     imgsz: int | None = None,
-    batch: int = 16,
+    batch: int | None = None,
     device: str | None = None,
     classes: ClassMap | None = None,
     progress: Progress | None = None,
@@ -100,7 +104,8 @@ def evaluate(
         metric: Of KITTI's protocol: "R40" (also if None) or "R11".
         split: Split of the data set to score on.
         imgsz: Longer side in pixels; None is the size each checkpoint was trained at.
-        batch: Images per batch; it touches the scores only through the padding that images of a batch share.
+        batch: Images per batch, None for Ultralytics' default; it affects the scores only through the padding that
+            images of a batch share.
         device: As Ultralytics takes it: "cpu", "0"; None picks one.
         classes: A model's class name → the data's, where they differ by more than case, or the name of a shipped map
             (`yolokd.recipe.classes`). Classes of a model that the data does not have are dropped; classes of the data
@@ -136,7 +141,7 @@ def examine(
     metric: str | None = None,
     split: str = "val",
     imgsz: int | None = None,
-    batch: int = 16,
+    batch: int | None = None,
     device: str | None = None,
     classes: ClassMap | None = None,
     progress: Progress | None = None,
@@ -152,64 +157,78 @@ def examine(
     to one, and `only` names the classes of the data whose objects count: the training arguments of those names, which
     are otherwise taken from the networks (see `yolokd.evaluation.task`).
     """
-    from yolokd.backend import dataset
     from yolokd.backend.devices import check_device
 
     _check_protocol(protocol, metric)
     check_device(device)
     weights = [weights] if isinstance(weights, (str, Path)) else weights
     paths = [networks.find(spec) for spec in weights]
-    found = dataset.resolve(str(data))
-    if split not in found.splits:
-        raise DataError(f"'{data}' has no split '{split}'; it has: {', '.join(found.splits)}.")
-    names = short_names(paths)
-    own = [networks.identify(path) for path in paths]
-    task = task_of(dict(zip(names, own, strict=True)), found.names, single_cls=single_cls, classes=only)
-    _check_task(task, names, own, channels=found.channels, kitti=protocol == "kitti")
-    sources = {split: found.splits[split]}
-    report = check_labels(
-        sources, found.names, keypoints=found.keypoints, joined=task.joined, progress=_opening(progress)
-    )
-    report.raise_if_bad()
-    images = list_images(found.splits[split])
-    truth = ground_truth(found.yaml_path, split, images, found.names, left_out=unusable(found.splits[split]))
-    kitti = kitti_set.read_truth(images, found.names) if protocol == "kitti" else None
-    check_mapping(classes or {}, [identity.names for identity in own], found.names, joined=task.joined)
+    found = _resolve(data, split)
+    models = [_Model(*model) for model in zip(paths, short_names(paths), map(networks.identify, paths), strict=True)]
+    task = task_of({model.name: model.identity for model in models}, found.names, single_cls=single_cls, classes=only)
+    _check_task(task, models, channels=found.channels, kitti=protocol == "kitti")
+    truth, kitti, notes = _read_truth(found, split, task, kitti=protocol == "kitti", progress=progress)
+    check_mapping(classes or {}, [model.identity.names for model in models], found.names, joined=task.joined)
     teacher_of = [
-        match_classes(identity.names, found.names, classes or {}, name, joined=task.joined)
-        for identity, name in zip(own, names, strict=True)
+        match_classes(model.identity.names, found.names, classes or {}, model.name, joined=task.joined)
+        for model in models
     ]
+    common = {"batch": batch or default("batch"), "device": device}
+    rect, nms = not (square or any(map(networks.is_export, paths))), False if nms_free else None
     with tempfile.TemporaryDirectory(prefix="yolokd-") as folder, quiet():
-        yaml_path = write_data(Path(folder), found.names, found.yaml_path)
-        options = {
-            "batch": batch,
-            "device": device,
-            "rect": not (square or any(map(networks.is_export, paths))),
-            "nms": False if nms_free else None,
-            "project": folder,
-            "name": "val",
-        }
         bench = _Bench(
             folder=Path(folder),
-            data=yaml_path,
+            data=write_data(Path(folder), found.names, found.yaml_path),
             truth=task.apply(truth),
             task=task,
             imgsz=imgsz,
             progress=progress or _unheard,
-            options=options,
+            options={**common, "rect": rect, "nms": nms, "project": folder, "name": "val"},
             kitti=kitti,
             metric=metric or R40,
-            notes=(report.left_out,) if report.left_out else (),
+            notes=notes,
         )
-        rows = [_score(bench, *job) for job in zip(paths, names, own, teacher_of, strict=True)]
+        rows = [_score(bench, model, own) for model, own in zip(models, teacher_of, strict=True)]
     return _with_shapes(rows)
 
 
-def _check_task(task: Task, names: Sequence[str], own: Sequence[Identity], *, channels: int, kitti: bool) -> None:
-    for name, identity in zip(names, own, strict=True):
-        if identity.channels != channels:
+def _resolve(data: str | Path, split: str) -> Dataset:
+    from yolokd.backend import dataset
+
+    found = dataset.resolve(str(data))
+    if split not in found.splits:
+        raise DataError(f"'{data}' has no split '{split}'; it has: {', '.join(found.splits)}.")
+    return found
+
+
+@dataclass(frozen=True)
+class _Model:
+    path: Path
+    name: str
+    identity: Identity
+
+
+def _read_truth(
+    data: Dataset, split: str, task: Task, *, kitti: bool, progress: Progress | None
+) -> tuple[Truth, kitti_set.KittiTruth | None, tuple[str, ...]]:
+    """Check the labels of a split and return its ground truth, KITTI's own if asked for, and notes on the images."""
+    sources = data.splits[split]
+    report = check_labels(
+        {split: sources}, data.names, keypoints=data.keypoints, joined=task.joined, progress=_opening(progress)
+    )
+    report.raise_if_bad()
+    images = list_images(sources)
+    truth = ground_truth(data.yaml_path, split, images, data.names, left_out=unusable(sources))
+    own = kitti_set.read_truth(images, data.names) if kitti else None
+    return truth, own, (report.left_out,) if report.left_out else ()
+
+
+def _check_task(task: Task, models: Sequence[_Model], *, channels: int, kitti: bool) -> None:
+    for model in models:
+        own = model.identity.channels
+        if own != channels:
             raise DataError(
-                f"'{name}' takes images of {identity.channels} channel{'s' * (identity.channels > 1)}, the data have "
+                f"'{model.name}' takes images of {own} channel{'s' * (own > 1)}, the data have "
                 f"{channels} (the key channels of the data YAML). Score it on data like those that it was trained on."
             )
     if task.joined and kitti:
@@ -266,9 +285,8 @@ def _unheard(name: str, share: float) -> None:
     """Progress that nobody asked for."""
 
 
-def _score(
-    bench: _Bench, path: Path, name: str, identity: Identity, teacher_of: Mapping[int, int]
-) -> tuple[Examined, networks.Opened]:
+def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple[Examined, networks.Opened]:
+    path, name, identity = model.path, model.name, model.identity
     network = networks.open_network(path, bench.folder, bench.imgsz)
     yolo, size = network.yolo, network.imgsz
     places = {image["file_name"]: image["id"] for image in bench.truth["images"]}

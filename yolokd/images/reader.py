@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset(("avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"))
 MIN_PIXELS = 10  # an image with a smaller side is left out by Ultralytics
 LARGE = 50_000_000  # pixels of an image that is decoded only while no other of that size is
-ORIENTATION = 0x0112  # EXIF tag
 THREADS = 16  # at most; the decoders run beside each other
 SHOWN = 5  # images that a note names
 HEIF = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}  # brands of ISO 14496-12
@@ -95,7 +94,7 @@ def check_images(
 ) -> dict[str, ImageCheck]:
     """Open every image once, in parallel, and return what is known of each.
 
-    What was found is kept in Ultralytics' settings folder and holds for as long as size and time of change of a file
+    What was found is kept in yolokd's cache and holds for as long as size and time of change of a file
     stay what they are; such files are not opened again.
 
     Args:
@@ -190,8 +189,10 @@ def _open(path: str) -> Any:
 
 def _may_be_turned(image: Any) -> bool:
     """Whether the metadata before the pixels ask for a turn; decoders differ in which of them they follow."""
+    from PIL import ExifTags
+
     try:
-        return bool(image.getexif().get(ORIENTATION, 1) != 1)
+        return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
     except Exception:  # Pillow cannot read them, OpenCV perhaps can
         return True
 

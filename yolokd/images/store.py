@@ -1,7 +1,7 @@
 """What was found on images, kept on disk so that unchanged files are not opened again.
 
-There is a JSON file per folder of images in Ultralytics' settings folder, since commands that only read data have no
-folder of their own to write to. An entry holds for one size and time of change of its file, and for these versions of
+There is a JSON file per folder of images in yolokd's cache, since commands that only read data have no folder of their
+own to write to. An entry holds for one size and time of change of its file, and for these versions of
 the decoders. A store that is damaged, of another format or not writable costs time only.
 """
 
@@ -10,17 +10,16 @@ the decoders. A store that is damaged, of another format or not writable costs t
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from yolokd.files import cache_folder, sha256_of, write_whole
 from yolokd.images.reader import ImageCheck
 
-FOLDER = "yolokd-images"  # in Ultralytics' settings folder
+FOLDER = "images"  # in yolokd's cache
 FORMAT = 1
 
 Stamp = tuple[int, int]  # size in bytes and time of change in nanoseconds
@@ -33,11 +32,7 @@ class ImageStore:
     """The entries of this process, and those on disk."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        if folder is None:
-            from ultralytics.utils import USER_CONFIG_DIR
-
-            folder = Path(USER_CONFIG_DIR) / FOLDER
-        self.folder = folder
+        self.folder = cache_folder(FOLDER) if folder is None else folder
         self.header = {"format": FORMAT, "versions": _versions()}
 
     def get(self, stamps: Mapping[str, Stamp]) -> dict[str, ImageCheck]:
@@ -74,18 +69,10 @@ class ImageStore:
         """Write beside and rename, so that readers find the old file or the new one."""
         images = {os.path.basename(path): [*stamp, *check] for path, (stamp, check) in entries.items()}  # noqa: PTH119
         self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=self.folder, suffix=".part", encoding="utf-8", delete=False) as part:
-            try:
-                json.dump({**self.header, "folder": folder, "images": images}, part)
-                part.close()
-                Path(part.name).replace(self._file(folder))
-            except BaseException:
-                part.close()
-                Path(part.name).unlink(missing_ok=True)
-                raise
+        write_whole(self._file(folder), json.dumps({**self.header, "folder": folder, "images": images}))
 
     def _file(self, folder: str) -> Path:
-        return self.folder / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:20]}.json"
+        return self.folder / f"{sha256_of(folder)[:20]}.json"
 
 
 def _entry(row: Any) -> tuple[Stamp, ImageCheck] | None:

@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
 from yolokd.errors import printable
+from yolokd.files import replacing
 from yolokd.inspection.images import LabeledImage
 from yolokd.inspection.maps import Inspection
 from yolokd.inspection.panels import Panel, colors_of, foot_lines, panels_of
@@ -117,11 +117,6 @@ def shortened(line: str, width: int) -> str:
 
 def save(figure: Any, path: Path) -> None:
     """Write beside and rename, so that no half image is ever there."""
-    part = path.with_name(f".{path.name[:50]}-{uuid4().hex[:12]}.part")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph")  # names in scripts that the font lacks
-            figure.savefig(part, dpi=DPI, format="png", metadata={"Software": SOFTWARE})
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # names in scripts that the font lacks
+        figure.savefig(part, dpi=DPI, format="png", metadata={"Software": SOFTWARE})

@@ -22,6 +22,7 @@ from yolokd.inspection.maps import Inspector
 from yolokd.losses.base import requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
+from yolokd.recipe.arguments import argument
 from yolokd.teachers.table import offer_of
 
 
@@ -62,7 +63,7 @@ def open_pair(
     detector = load_detector(find(teacher))
     scratch = is_yaml(student)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.train.get("seed", 0))
+        torch.manual_seed(argument(recipe.train, "seed"))
         student_model = (
             from_scratch(student, data or recipe.train.get("data")) if scratch else trained_student(student, data)
         )
@@ -75,7 +76,7 @@ def open_pair(
         _check_color(("teacher", detector), ("student", student_model))
         offer = offer_of(recipe, read_head(detector, "The teacher"))
         check_pair(losses, read_head(student_model, "The student"), offer, notes)
-        size = _side(imgsz or (recipe.train.get("imgsz", 640) if scratch else student_model.args["imgsz"]), notes)
+        size = _side(imgsz or (argument(recipe.train, "imgsz") if scratch else student_model.args["imgsz"]), notes)
         student_model.args = get_cfg()
         vars(student_model).pop("criterion", None)  # checkpoints may carry that of their training
         device = select_device(recipe.train.get("device") or "", verbose=False)

@@ -18,7 +18,7 @@ from yolokd.data.layout import fingerprint, images_of
 from yolokd.errors import DataError, UserError, printable
 from yolokd.images.reader import check_images, left_out
 from yolokd.recipe import Recipe
-from yolokd.recipe.arguments import SHARE
+from yolokd.recipe.arguments import SHARE, argument
 
 SHOWN = 5  # files that a message names
 
@@ -106,7 +106,7 @@ def check_unlabeled(found: Unlabeled, recipe: Recipe, splits: Mapping[str, Seque
     notes = []
     if found.damaged:
         notes.append(found.damaged)
-    batch = recipe.train.get("batch", 16)
+    batch = argument(recipe.train, "batch")
     if not (isinstance(batch, int) and batch > 0):
         notes.append("the batch size is sought for labeled images alone; unlabeled ones come on top of it")
     return notes
@@ -118,7 +118,7 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     if source is None:
         return recipe
     path = str(Path(str(source)).expanduser().absolute())
-    return Recipe.from_dict({**recipe.to_dict(), "train": {**recipe.train, "unlabeled": path}}, name=recipe.name)
+    return recipe.with_sections(train={**recipe.train, "unlabeled": path})
 
 
 def _shown(files: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ they follow the checks of `ultralytics/cfg/__init__.py` (8.4.190) and never allo
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, reduce
 from importlib.util import find_spec
@@ -168,6 +169,17 @@ def arguments() -> dict[str, Argument]:
         line["key"]: Argument(defaults[line["key"]], _type(line["key"], line["type"]), line["text"] or "")
         for line in LINE.finditer(text)
     }
+
+
+def argument(train: Mapping[str, Any], key: str) -> Any:
+    """Return a training argument of a recipe, or Ultralytics' default where it is not given."""
+    return train[key] if key in train else default(key)
+
+
+def default(key: str) -> Any:
+    """Return Ultralytics' default of an argument; None for one that it does not know."""
+    known = arguments().get(key)
+    return None if known is None else known.default
 
 
 @cache

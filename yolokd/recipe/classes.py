@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from yolokd.errors import UserError
-from yolokd.recipe.problems import nearest
+from yolokd.errors import UserError, nearest
 
 ITEM = "item"  # Ultralytics' name of the one class to which train.single_cls joins all
 ClassMapName = Literal["coco-to-kitti"]

@@ -8,11 +8,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from yolokd.errors import RecipeError
+from yolokd.errors import RecipeError, nearest
 from yolokd.inputs import refuse_special
 from yolokd.recipe._yaml import parse
 from yolokd.recipe.models import Recipe, checked
-from yolokd.recipe.problems import listing, nearest, shown
+from yolokd.recipe.problems import listing, shown
 
 PACKAGE = Path(__file__).resolve().parent
 LARGEST = 256 * 1024  # bytes; no recipe comes near it

@@ -189,6 +189,10 @@ class Recipe(Config):
             raise RecipeError(listing(name, lines))
         return recipe
 
+    def with_sections(self, **sections: Any) -> Recipe:
+        """Return the recipe with other sections, such as `train`, under the same name; errors as `from_dict`."""
+        return Recipe.from_dict({**self.to_dict(), **sections}, name=self.name)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the resolved recipe as plain data fit for YAML and JSON: every default, but no absent method."""
         follow = {name: {"schedule"} for name, config in self.losses.items() if config.schedule is None}

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from yolokd.errors import nearest
 from yolokd.recipe.arguments import REFUSED, REFUSED_WITH_LOSSES
 
 Location = tuple[str | int, ...]
@@ -117,16 +118,6 @@ def _numeric(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that is spelt most like `word`, one with the same letters first; None if none is close."""
-    from difflib import get_close_matches
-
-    lower = {option.lower(): option for option in known}
-    found = get_close_matches(word.lower(), lower)
-    found.sort(key=lambda option: sorted(option) != sorted(word.lower()))
-    return lower[found[0]] if found else None
 
 
 def _unknown(path: Location, schema: Mapping[str, Any]) -> str:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolokd.backend.checkpoints import sha256
 from yolokd.backend.opening import short_names
 from yolokd.comparison.checks import NEUTRAL
 from yolokd.comparison.resampling import METRICS, DrawnScores, differences, draw_scores
@@ -22,6 +21,7 @@ from yolokd.comparison.results import ArmResult, results, seconds_per_epoch
 from yolokd.comparison.spec import BASELINE, Comparison
 from yolokd.comparison.statistics import gap_closed, spread
 from yolokd.errors import RecipeError
+from yolokd.files import sha256
 from yolokd.recipe import Recipe
 from yolokd.report.runs import RunFolder
 from yolokd.report.scoring import Finding, Scores

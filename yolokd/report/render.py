@@ -16,7 +16,8 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from yolokd.errors import UserError
-from yolokd.outputs import RECORD, OutputFolder, write_whole
+from yolokd.files import write_whole
+from yolokd.outputs import RECORD, OutputFolder
 from yolokd.report.view import Page
 
 TEMPLATES = Path(__file__).parent / "templates"

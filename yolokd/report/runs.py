@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from yolokd.backend.checkpoints import load, sha256
+from yolokd.backend.checkpoints import load
 from yolokd.distillation.weight_files import FILE as AID_FILE
 from yolokd.errors import UserError, WeightsError
+from yolokd.files import sha256
 from yolokd.inputs import Kinds, misfits, parse_json, read_json, read_text, read_yaml, refuse_special
 
 MARKS = ("args.yaml", "provenance.json", "results.csv")  # one of them makes a folder a run

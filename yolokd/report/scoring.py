@@ -8,7 +8,6 @@ that models whose scores are differently calibrated are shown at their best.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,8 +17,6 @@ from typing import Any
 import numpy as np
 
 from yolokd.backend import dataset
-from yolokd.backend.checkpoints import sha256
-from yolokd.comparison.spec import write_json
 from yolokd.data.check import check_labels, fingerprint
 from yolokd.errors import UserError, YolokdError
 from yolokd.evaluation.ground_truth import list_images, unusable
@@ -28,6 +25,7 @@ from yolokd.evaluation.matches import Matches, read_matches, write_matches
 from yolokd.evaluation.matches import match as match_all
 from yolokd.evaluation.models import ModelScore, Progress, examine
 from yolokd.evaluation.task import Task
+from yolokd.files import sha256, sha256_of, write_json
 from yolokd.inputs import read_json
 from yolokd.recipe.classes import ClassMap
 from yolokd.report.matching import Box, best_threshold, in_crowds, match
@@ -126,7 +124,7 @@ def open_images(
         objects=tuple(box for box in boxes if not box.get("iscrowd")),
         crowds=tuple(box for box in boxes if box.get("iscrowd")),
         whole=frozenset((fingerprint(found.splits), fingerprint(found.splits, like="without a version"))),
-        fingerprint=hashlib.sha256(own.encode()).hexdigest(),
+        fingerprint=sha256_of(own),
     )
 
 
@@ -214,7 +212,7 @@ def score(model: Model, images: ScoredImages, cache: Path, *, device: str | None
         "device": device,
         "versions": records.versions(),
     }
-    file = cache / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}.json"
+    file = cache / f"{sha256_of(json.dumps(key, sort_keys=True))[:16]}.json"
     if (kept := _read(file, model.digest)) is not None:
         progress(model.name, 1.0)
         return kept

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yolokd.backend.opening import short_names
-from yolokd.comparison.executor import log_file
+from yolokd.comparison.execution import log_file
 from yolokd.comparison.spec import FILE, Comparison, read
 from yolokd.errors import UserError
 from yolokd.inputs import read_text

@@ -1,8 +1,8 @@
 """Stored answers: what teachers see in images, asked once per image and kept for every run that asks the same.
 
-They are kept in Ultralytics' settings folder, one folder per teachers and settings, in files that hold arrays only:
+They are kept in yolokd's cache, one folder per teachers and settings, in files that hold arrays only:
 
-    yolokd-answers/<digest of teachers and settings>/<number>.npz
+    answers/<digest of teachers and settings>/<number>.npz
         images         (I,)    SHA-256 of each image file's bytes, as text
         counts         (I,)    boxes of each image
         boxes          (N, 4)  float32: middle, width, height in shares of the image's sides; all images, one by one
@@ -14,23 +14,22 @@ for again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from yolokd.backend.api import USER_CONFIG_DIR
+from yolokd.files import cache_folder, replacing, sha256, sha256_of
 from yolokd.loaders.answers import LOWEST, Answer
 from yolokd.locks import locked
-from yolokd.outputs import digest
 from yolokd.teachers.asking import MOST, OVERLAP, Panel, ask
 
-FOLDER = "yolokd-answers"  # in Ultralytics' settings folder
+FOLDER = "answers"  # in yolokd's cache
 FORMAT = 1
 PER_FILE = 128  # images
 
@@ -49,7 +48,7 @@ class Question:
     def key(self) -> str:
         """A digest of all of it."""
         settings = {**asdict(self), "lowest": LOWEST, "overlap": OVERLAP, "most": MOST, "format": FORMAT}
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+        return sha256_of(json.dumps(settings, sort_keys=True))[:32]
 
 
 class AnswerStore:
@@ -57,14 +56,12 @@ class AnswerStore:
 
     Args:
         question: Who is asked, and how.
-        folder: Where the answers to all questions are; Ultralytics' settings folder if None.
+        folder: Where the answers to all questions are; in yolokd's cache if None.
     """
 
     def __init__(self, question: Question, folder: Path | None = None) -> None:
-        if folder is None:
-            folder = Path(USER_CONFIG_DIR) / FOLDER
         self.question = question
-        self.folder = folder / question.key
+        self.folder = (folder or cache_folder(FOLDER)) / question.key
 
     def collect(
         self, files: Sequence[str], panel: Panel, device: torch.device, progress: Progress | None = None
@@ -83,7 +80,7 @@ class AnswerStore:
             DataError: A file cannot be read as an image.
             OSError: The folder cannot be written.
         """
-        names = dict(zip(files, map(digest, map(Path, files)), strict=True))
+        names = dict(zip(files, map(sha256, map(Path, files)), strict=True))
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / "lock", wait=True):
             known = self._read(len(panel.names))
@@ -113,16 +110,14 @@ class AnswerStore:
 
     def _write(self, answers: Mapping[str, Answer]) -> None:
         number = 1 + max((int(path.stem) for path in self.folder.glob("*.npz") if path.stem.isdigit()), default=-1)
-        beside = self.folder / f"{number:06d}.part"
-        with beside.open("wb") as stream:
-            np.savez_compressed(
-                stream,
-                images=np.array(list(answers)),
-                counts=np.array([len(one.boxes) for one in answers.values()], np.int32),
-                boxes=np.concatenate([one.boxes for one in answers.values()]).astype(np.float32),
-                probabilities=np.concatenate([one.probabilities for one in answers.values()]).astype(np.float16),
-            )
-        beside.replace(beside.with_suffix(".npz"))
+        arrays: dict[str, Any] = {
+            "images": np.array(list(answers)),
+            "counts": np.array([len(one.boxes) for one in answers.values()], np.int32),
+            "boxes": np.concatenate([one.boxes for one in answers.values()]).astype(np.float32),
+            "probabilities": np.concatenate([one.probabilities for one in answers.values()]).astype(np.float16),
+        }
+        with replacing(self.folder / f"{number:06d}.npz") as part, part.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
 
 
 def rounded(answer: Answer) -> Answer:
@@ -146,4 +141,4 @@ def _unpacked(arrays: Mapping[str, np.ndarray], classes: int) -> dict[str, Answe
 
 def digests(paths: Iterable[Path]) -> tuple[str, ...]:
     """Return the SHA-256 of each checkpoint."""
-    return tuple(digest(path) for path in paths)
+    return tuple(sha256(path) for path in paths)

@@ -35,7 +35,6 @@ class DetectorTeacher(Teacher):
         self.offer = Offer.of_head(self.info)
         self.layers: nn.Sequential = fold(model).model.to(dtype)
         self.saved = frozenset(model.save)
-        self.names: dict[int, str] = dict(model.names)
         self.dtype = dtype
         self._compiled = torch.compile(self.run, options={"freezing": True}) if compiled else None
         self.train()

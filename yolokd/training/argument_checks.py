@@ -9,7 +9,7 @@ from yolokd.backend.api import DetectionModel, parse_device, select_device
 from yolokd.backend.dataset import Dataset
 from yolokd.data.check import DataReport
 from yolokd.errors import UserError
-from yolokd.recipe.arguments import LARGEST_SEED
+from yolokd.recipe.arguments import LARGEST_SEED, argument
 
 MOST_GPUS = 1024  # of one run
 
@@ -32,7 +32,7 @@ def check_with_device(train: Mapping[str, Any]) -> None:
         )
     if len([part for part in parse_device(device).split(",") if part]) < 2:
         return
-    batch, seed = train.get("batch", 16), train.get("seed", 0)
+    batch, seed = argument(train, "batch"), argument(train, "seed")
     if batch < 1:
         raise UserError(f"The batch size is found on one GPU only, got batch {batch}, device {device}: give a number.")
     if seed > LARGEST_SEED - MOST_GPUS:
@@ -54,10 +54,10 @@ def check_with_data(train: Mapping[str, Any], data: Dataset, report: DataReport,
         UserError: A split that the data do not have, a share of the images that holds none, or every layer
             frozen.
     """
-    split = train.get("split", "val")
+    split = argument(train, "split")
     if split not in data.splits:
         raise UserError(f"train.split={split}: '{data.yaml_path}' has no such split; it has {', '.join(data.splits)}.")
-    images, fraction = report.splits["train"].images, train.get("fraction", 1.0)
+    images, fraction = report.splits["train"].images, argument(train, "fraction")
     share = fraction[0] if isinstance(fraction, list) else fraction
     if isinstance(share, float) and round(images * share) < 1:
         raise UserError(f"train.fraction={fraction} leaves none of the {images} training images. Give a larger share.")

@@ -19,15 +19,15 @@ from yolokd.data.check import DataReport, check_labels
 from yolokd.distillation.adversarial import Attack, extra_passes
 from yolokd.distillation.instance_weights import InstanceWeighting
 from yolokd.distillation.pair import check_pair
-from yolokd.errors import PairError, UserError, WeightsError
+from yolokd.errors import PairError, UserError, WeightsError, nearest
 from yolokd.initialization.class_transfer import plan_class_rows, require_same_head
 from yolokd.initialization.weight_selection import UnfitTeacherError, select_weights
 from yolokd.loaders.unlabeled import Unlabeled, check_unlabeled, find_unlabeled, with_absolute_paths
 from yolokd.losses.base import Requirements, requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
+from yolokd.recipe.arguments import argument
 from yolokd.recipe.classes import fold
-from yolokd.recipe.problems import nearest
 from yolokd.teachers.table import check_teacher, offer_of
 from yolokd.training.answers import asked_size
 from yolokd.training.argument_checks import check_with_data, check_with_device
@@ -154,7 +154,7 @@ def make_plan(
 def _image_size(train: Mapping[str, Any], notes: list[str]) -> int:
     """Check the device and what depends on it; return the side of the input, a multiple of the largest stride."""
     check_device(train.get("device"))
-    asked = int(train.get("imgsz", 640))
+    asked = int(argument(train, "imgsz"))
     imgsz = int(make_divisible(asked, 32))
     if imgsz != asked:
         notes.append(f"imgsz {asked} is rounded to {imgsz}, a multiple of the largest stride 32")
@@ -195,7 +195,7 @@ def _load_student(spec: Spec, imgsz: int, train: Mapping[str, Any], data: Datase
     names = learned_names(train, data.names)
     student = _load_model(spec, imgsz, "The student", classes=len(names))
     if student.plan.pretrained and in_other_order(student.model.names, names):
-        how = "by name" if train.get("cls_remap", True) else "in its own order, since train.cls_remap is off"
+        how = "by name" if argument(train, "cls_remap") else "in its own order, since train.cls_remap is off"
         notes.append(f"the student's checkpoint has the data's classes in another order: rows are taken over {how}")
     return student
 
@@ -294,7 +294,7 @@ def _first_weights(
     Raises:
         UnfitTeacherError: They must come from there and cannot.
     """
-    if not from_scratch(spec, recipe.train.get("pretrained", True)):
+    if not from_scratch(spec, argument(recipe.train, "pretrained")):
         note = "the student has trained weights and keeps them; student.init is not used"
         if not recipe.train.get("unlabeled"):
             note += ", and for such a student only --unlabeled has shown a gain: compare before you trust a recipe"
@@ -384,7 +384,7 @@ def _load_model(spec: Spec, imgsz: int, what: str, classes: int | None = None) -
 
 
 def _check_last_batch(report: DataReport, train: Mapping[str, Any], imgsz: int) -> None:
-    images, batch = trained_images(train, report), train.get("batch", 16)
+    images, batch = trained_images(train, report), argument(train, "batch")
     if imgsz < 64 and isinstance(batch, int) and batch > 0 and (images % min(batch, images) or batch) == 1:
         raise UserError(
             f"The last batch would hold one image, and at {imgsz} px that gives normalization a single value per "

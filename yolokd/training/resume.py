@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from yolokd.backend.checkpoints import find, load, sha256
+from yolokd.backend.checkpoints import find, load
 from yolokd.backend.paths import refuse_altered
 from yolokd.errors import UserError
+from yolokd.files import sha256
 from yolokd.inputs import Kinds, misfits
 from yolokd.recipe import Recipe
 from yolokd.training.run_directory import is_run
@@ -118,8 +119,7 @@ def check_same(
     if asked is not None:
         stored = settings.load_recipe()
         train = {**stored.train, **{key: asked.train[key] for key in named if key in asked.train}}
-        complete = {**asked.to_dict(), "train": train, "summary": stored.summary}
-        differences = Recipe.from_dict(complete, name=asked.name).differences(stored)
+        differences = asked.with_sections(train=train, summary=stored.summary).differences(stored)
         if differences:
             raise UserError(
                 f"The run '{run.folder}' was started with another recipe: {'; '.join(differences[:5])}. Resume without "

@@ -17,7 +17,6 @@ from yolokd.backend.devices import check_device
 from yolokd.data.layout import fingerprint
 from yolokd.errors import DataError, UserError
 from yolokd.loaders.unlabeled import Unlabeled, find_unlabeled
-from yolokd.recipe import Recipe
 from yolokd.recipe.load import with_assignments
 from yolokd.training import run_files as records
 from yolokd.training.argument_checks import check_with_device
@@ -55,6 +54,11 @@ def split_assignments(assignments: Sequence[str]) -> tuple[list[str], list[str]]
     return [text for text, is_free in pairs if is_free], [text for text, is_free in pairs if not is_free]
 
 
+def refuse_others(assignments: Sequence[str]) -> None:
+    """Raise `UserError` for assignments that a resumed run may not follow, with the reason of each."""
+    refuse_fixed([assignment.partition("=")[0].strip() for assignment in split_assignments(assignments)[1]])
+
+
 def refuse_fixed(keys: Sequence[str]) -> None:
     """Raise `UserError` for options or keys that a resumed run keeps, with the reason of each."""
     if keys:
@@ -75,9 +79,10 @@ def prepare(run: Interrupted, assignments: Sequence[str]) -> Resumption:
         assignments: `train.key=value` with keys of `CHANGEABLE` and `MOVABLE`.
 
     Raises:
-        UserError: A value that training does not take, a device that is not there.
+        UserError: Another key, a value that training does not take, a device that is not there.
         DataError: Data that are missing, or others than the run was started with.
     """
+    refuse_others(assignments)
     stored = run.settings.load_recipe()
     train = with_assignments(stored, assignments).train
     changes = {
@@ -189,7 +194,7 @@ def _find_unlabeled(run: Interrupted, asked: object) -> _Found:
     if source is None:
         raise UserError(f"The run '{run.folder}' has no unlabeled images; '{asked}' cannot join it now.")
     path = str(Path(str(asked)).expanduser().absolute())
-    moved = Recipe.from_dict({**recipe.to_dict(), "train": {**recipe.train, "unlabeled": path}}, name=recipe.name)
+    moved = recipe.with_sections(train={**recipe.train, "unlabeled": path})
     found = find_unlabeled(moved)
     if found is not None and before and _identity(found, before) != before["fingerprint"]:
         count = f"{len(found.files)} images, and the run was started with {before['pictures']}"

@@ -9,17 +9,18 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from yolokd.backend.checkpoints import Spec, find, from_scratch, sha256
+from yolokd.backend.checkpoints import Spec, find, from_scratch
 from yolokd.backend.devices import check_device
 from yolokd.data.check import fingerprint
 from yolokd.errors import RunError, UserError, YolokdError
+from yolokd.files import sha256
 from yolokd.loaders.unlabeled import with_absolute_paths
 from yolokd.recipe import Recipe, load_recipe
-from yolokd.recipe.arguments import OWN
+from yolokd.recipe.arguments import OWN, argument
 from yolokd.training import run_files as records
 from yolokd.training.plan import Plan, make_plan
 from yolokd.training.resume import Interrupted, check_same, read_interrupted
-from yolokd.training.resume_changes import prepare
+from yolokd.training.resume_changes import prepare, refuse_fixed, refuse_others
 from yolokd.training.settings import KEY, RunSettings
 from yolokd.training.trainer import DistillTrainer, finish_checkpoints
 
@@ -128,20 +129,25 @@ def resume(
             would make another run of it.
         RunError: The run failed again.
     """
+    refuse_others(changes)
+    if recipe is None:
+        refuse_fixed([f"train.{key}" for key in named])
     interrupted = read_interrupted(run)
     device_too = [] if device is None else [f"train.device={json.dumps(device)}"]
     asked = None if recipe is None else with_absolute_paths(recipe)
     teacher_path = check_same(interrupted, asked, teacher, named)
+    say = tell or (lambda note: None)
     if interrupted.epoch >= interrupted.epochs:  # killed after the last epoch, while finishing
         check_device(device)
+        if changes:
+            say(f"all epochs are completed, so nothing changes by {', '.join(changes)}")
         return _finish(interrupted)
     prepared = prepare(interrupted, [*changes, *device_too])
     settings = prepared.run.settings
     if teacher_path is not None:
         settings.teacher = str(teacher_path.absolute())
     for note in prepared.notes:
-        if tell is not None:
-            tell(note)
+        say(note)
     overrides: dict[str, Any] = {
         "task": "detect",
         "mode": "train",
@@ -153,10 +159,15 @@ def resume(
     }
     if teacher_path is not None and settings.load_recipe().distills:
         overrides["distill_model"] = settings.teacher
-    for stray in (interrupted.folder / "weights").glob("*.pt.part"):
+    _remove_parts(interrupted.folder / "weights")
+    return _run(lambda: DistillTrainer(overrides=overrides))
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove what a kill has left of checkpoints that were being written."""
+    for stray in folder.glob("*.pt.part"):
         if OWN_PART.fullmatch(stray.name):
             stray.unlink()
-    return _run(lambda: DistillTrainer(overrides=overrides))
 
 
 def _run(build: Callable[[], DistillTrainer]) -> Path:
@@ -187,7 +198,7 @@ def _provenance(plan: Plan) -> dict[str, Any]:
         "data_fingerprint": fingerprint(plan.data.splits),
         "data_splits": records.split_identities(plan.data.splits),
         **({} if plan.unlabeled is None else {"unlabeled": plan.unlabeled.identity()}),
-        "seed": plan.recipe.train.get("seed", 0),
+        "seed": argument(plan.recipe.train, "seed"),
         "versions": records.versions(),
         "command": records.command_line(),
     }
@@ -195,7 +206,7 @@ def _provenance(plan: Plan) -> dict[str, Any]:
 
 def _initialization(plan: Plan) -> str:
     """Say where the student's first weights come from, `train.pretrained` included, which Ultralytics lets decide."""
-    pretrained = plan.recipe.train.get("pretrained", True)
+    pretrained = argument(plan.recipe.train, "pretrained")
     rows = "" if plan.class_rows is None else f"; class rows: {plan.class_rows}"
     if isinstance(pretrained, str):
         return f"checkpoint {pretrained}, sha256 {sha256(find(pretrained))}{rows}"

@@ -14,6 +14,7 @@ import torch
 
 from yolokd.backend.api import ULTRALYTICS_VERSION
 from yolokd.data.layout import fingerprint, images_of
+from yolokd.files import write_whole
 from yolokd.training.settings import RunSettings
 from yolokd.version import __version__
 
@@ -75,6 +76,4 @@ def cut_results(csv: Path, epochs: int) -> None:
         first = row.split(",", 1)[0].strip()
         if row.count(",") == columns and first.isdigit() and int(first) <= epochs:
             kept[int(first)] = row
-    beside = csv.with_suffix(".csv.part")
-    beside.write_text("\n".join([header, *kept.values(), ""]), encoding="utf-8")
-    beside.replace(csv)
+    write_whole(csv, "\n".join([header, *kept.values(), ""]))

@@ -15,7 +15,7 @@ from typing import Any
 
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.distill_model import DistillationModel
-from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK, USER_CONFIG_DIR
+from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK
 from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zero_first, unwrap_model
 
 from yolokd.backend.checkpoints import find, from_scratch, load, load_detector, register_own_classes
@@ -29,6 +29,7 @@ from yolokd.distillation.model import PREFIX, TeacherStudent
 from yolokd.distillation.pair import Parts, build_pair
 from yolokd.distillation.state import Distillation
 from yolokd.distillation.weight_files import WeightLog
+from yolokd.files import cache_folder
 from yolokd.initialization.class_transfer import plan_class_rows, transfer_class_rows
 from yolokd.initialization.reconstruction import calibration, reconstruct
 from yolokd.initialization.weight_selection import UnfitTeacherError, select_weights
@@ -44,7 +45,7 @@ from yolokd.training.answers import RunAnswers, ask_before
 from yolokd.training.events import RATIO_LIMIT, Event, write_event
 from yolokd.training.settings import KEY, RunSettings
 
-LOCK = "yolokd-data.lock"  # in Ultralytics' settings folder
+LOCK = "scan.lock"  # in yolokd's cache
 
 
 class DistillTrainer(DetectionTrainer):
@@ -206,7 +207,7 @@ class DistillTrainer(DetectionTrainer):
         finds beside the labels, and fails where another process does so at once.
         """
         first = RANK in {-1, 0}  # the other processes of a run wait for this one
-        with locked(USER_CONFIG_DIR / LOCK, wait=True) if first else nullcontext():
+        with locked(cache_folder() / LOCK, wait=True) if first else nullcontext():
             return self._loader(dataset_path, batch_size, rank, mode)
 
     def _loader(self, dataset_path: str, batch_size: int, rank: int, mode: str) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from yolokd.data import publish
 from yolokd.data.streets.objects import NAMES
 from yolokd.data.streets.scene import Rendered, render
 from yolokd.errors import DataError
+from yolokd.files import cache_folder
 
 VERSION = 2  # raised whenever the same seed gives other images; a cached set of another version is not used
 MARKER = "streets.json"  # the arguments of the set in a folder; written last
@@ -70,16 +69,7 @@ def ensure(
 def default_folder(*, train: int = 600, val: int = 150, size: Size = SIZE, seed: int = 0) -> Path:
     """Return the folder of `--data streets`: in `$YOLOKD_CACHE`, else in the user's cache folder of the system."""
     name = f"streets-{VERSION}-{train}-{val}-{size[0]}x{size[1]}-seed{seed}"
-    own = os.environ.get("YOLOKD_CACHE")
-    return (Path(own).expanduser() if own else _system_cache() / "yolokd") / name
-
-
-def _system_cache() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache_folder() / name
 
 
 def _check(train: int, val: int, size: Size, seed: int) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from yolokd.cli.opening import image_bar
+from yolokd.cli.progress import image_bar
 
 
 @pytest.mark.parametrize("terminal", [False, True])

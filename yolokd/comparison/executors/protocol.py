@@ -1,0 +1,75 @@
+"""What the comparison loop requires of an executor; it does not know where and how a run is executed.
+
+Executor and runs share the comparison's folder: a run leaves its results there, and its output in `Job.log`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+WORKER = "yolokd.comparison.worker"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, or the scoring of the teacher."""
+
+    comparison: Path  # folder with compare.json
+    name: str  # below that folder
+    log: Path  # receives all that the job prints
+    keep_epochs: bool = False  # continue an interrupted run from its last epoch
+
+    def command(self, device: str | None) -> list[str]:
+        """Return the arguments of `python -m` that execute the job."""
+        return [WORKER, str(self.comparison), self.name, device or "", "continue" if self.keep_epochs else "again"]
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a job ended."""
+
+    code: int  # 0: success
+    reason: str = ""  # why it failed, if the executor knows more than the last line of the log
+
+
+class Executor(Protocol):
+    """Executes jobs; each is submitted once and is named by itself afterwards."""
+
+    @property
+    def slots(self) -> int:
+        """Number of jobs that may be submitted and not ended at the same time."""
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two polls of all jobs."""
+
+    def submit(self, job: Job) -> None:
+        """Start a job, or queue it; choose its device."""
+
+    def poll(self, job: Job) -> Exit | None:
+        """Return how a job ended, its resources released, or None while it is queued or runs."""
+
+    def progress(self, job: Job) -> int:
+        """Return the number of completed epochs of a job that has not ended."""
+
+    def cancel(self, job: Job) -> None:
+        """Terminate a job that has not ended, wait until it is gone and release its resources."""
+
+
+class MakeExecutor(Protocol):
+    """An entry of the table."""
+
+    def __call__(self, devices: Sequence[str | None]) -> Executor:
+        """Return an executor for the devices of `--device`; None leaves the choice to Ultralytics."""
+
+
+def completed_epochs(job: Job) -> int:
+    """Return the number of epochs in a run's `results.csv`: the progress where its folder is visible from here."""
+    try:
+        with (job.comparison / job.name / "results.csv").open(encoding="utf-8") as file:
+            return max(sum(1 for _ in file) - 1, 0)
+    except OSError:
+        return 0
