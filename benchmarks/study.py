@@ -2,6 +2,8 @@
 
     python benchmarks/study.py --plan pretrained_10 --out RUNS  a student with COCO weights, a tenth of the labels
     python benchmarks/study.py --plan pretrained_25 --out RUNS  the same with a quarter, pretrained_100 with all of them
+    python benchmarks/study.py --plan footage_10 --out RUNS    pseudo-labels on the other images, by a COCO detector
+    python benchmarks/study.py --plan footage_25 --out RUNS    the same with a quarter of the labels
     python benchmarks/study.py --plan screening --out RUNS     short budget, many variants, scored on the tuning images
     python benchmarks/study.py --plan final --out RUNS         five paired seeds, scored on the reporting images
     python benchmarks/study.py --plan control --out RUNS       the same with a warm-up that suits the baseline better
@@ -110,7 +112,9 @@ def link(source: Path, target: Path) -> None:
 
 
 def prepare_teacher(weights: Path, data: Path, plan: Plan, device: str, out: Path) -> Path:
-    """Fine-tune the COCO detector on the same labels that the students get."""
+    """Fine-tune the COCO detector on the same labels that the students get, if the plan says so."""
+    if not plan.teacher_epochs:
+        return weights
     name = f"{plan.teacher}-{round(100 * plan.labels)}-{plan.teacher_epochs}"
     return train(weights, data, name, plan.teacher_epochs, 0, TEACHER, device, out)
 
@@ -196,7 +200,7 @@ def write_table(name: str, plan: Plan, seeds: Sequence[int], found: dict[str, An
     stem = f"study-{name}" + (f"-{len(seeds)}-seeds" if len(seeds) < len(plan.seeds) else "")
     found = {**found, "data": Path(found["data"]).name, "half": plan.half, "labels": plan.labels}
     teacher = dict(found["teacher"])
-    teacher["path"] = Path(teacher["path"]).relative_to(out).as_posix()
+    teacher["path"] = Path(teacher["path"]).name if not plan.teacher_epochs else relative(teacher["path"], out)
     found["teacher"] = teacher
     ran = {arm["recipe"] for arm in found["arms"]}
     found["recipes"] = {arm: [a.recipe, *a.changes] for arm, a in plan.arms.items() if arm in ran}
@@ -213,12 +217,17 @@ def write_table(name: str, plan: Plan, seeds: Sequence[int], found: dict[str, An
         "",
         f"    python benchmarks/study.py --plan {name} --seeds {len(seeds)} --out RUNS",
         "",
-        "| recipe | AP by seed | mean ± sd | against baseline (95 %) | against ultralytics | gap closed | s/epoch |",
-        "|---|---|---|---|---|---|---|",
+        "| recipe | AP by seed | mean ± sd | against baseline (95 %, seeds) | (95 %, images and seeds) "
+        "| against ultralytics | gap closed | s/epoch |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     rows += [row(arm, found["arms"]) for arm in found["arms"]]
     (target / f"{stem}.md").write_text("\n".join(rows) + "\n", encoding="utf-8")
     print("\n".join(rows), flush=True)
+
+
+def relative(path: str, folder: Path) -> str:
+    return Path(path).relative_to(folder).as_posix()
 
 
 def row(arm: dict[str, Any], arms: Sequence[dict[str, Any]]) -> str:
@@ -236,6 +245,9 @@ def row(arm: dict[str, Any], arms: Sequence[dict[str, Any]]) -> str:
         " ".join(f"{100 * value:.1f}" for value in scores.values()),
         "" if spread is None else f"{100 * spread['mean']:.1f}" + deviation(spread["std"]),
         "" if own is None else interval(own["mean"], own["low"], own["high"]),
+        ""
+        if own is None or not (both := own["images_and_seeds"])
+        else f"{100 * both['low']:+.1f} to {100 * both['high']:+.1f}",
         "" if against is None else interval(against.mean, against.low, against.high),
         f"{arm['gap_closed']['AP']:.0%}" if arm["gap_closed"].get("AP") is not None else "",
         "" if arm["seconds_per_epoch"] is None else f"{arm['seconds_per_epoch']:.1f}",
