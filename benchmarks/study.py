@@ -4,6 +4,7 @@
     python benchmarks/study.py --plan pretrained_25 --out RUNS  the same with a quarter, pretrained_100 with all of them
     python benchmarks/study.py --plan footage_10 --out RUNS    pseudo-labels on the other images, by a COCO detector
     python benchmarks/study.py --plan footage_25 --out RUNS    the same with a quarter of the labels
+    python benchmarks/study.py --plan footage_10_low --out RUNS  the same at the rate that suits plain training better
     python benchmarks/study.py --plan screening --out RUNS     short budget, many variants, scored on the tuning images
     python benchmarks/study.py --plan final --out RUNS         five paired seeds, scored on the reporting images
     python benchmarks/study.py --plan control --out RUNS       the same with a warm-up that suits the baseline better

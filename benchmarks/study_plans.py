@@ -56,8 +56,8 @@ ANSWERS = ["teacher.imgsz=384", "teacher.classes={motorcycle: motorbike}"]
 
 
 def pseudo(unlabeled: str, *more: str) -> Arm:
-    """Pseudo-labels on images without labels; the rate is the best of 1e-4, 3e-4 and 1e-3 on the tuning images."""
-    return Arm("pseudo", [*ANSWERS, "train.lr0=3e-4", *more], unlabeled=unlabeled)
+    """Pseudo-labels on images without labels."""
+    return Arm("pseudo", [*ANSWERS, *more], unlabeled=unlabeled)
 
 
 METHODS = {
@@ -140,7 +140,6 @@ PRETRAINED = Plan(
 )
 FOOTAGE = Plan(
     {
-        "baseline": Arm("baseline", ["train.lr0=1e-4"]),  # the better of 1e-4 and 3e-4 on the tuning images
         "pseudo": pseudo("rest"),
         "pseudo_streets": pseudo("streets"),
         "pseudo_soft": pseudo("rest", "losses={soft: {}}"),
@@ -152,10 +151,13 @@ FOOTAGE = Plan(
     teacher="yolo11n-coco",
     teacher_epochs=0,
     student="yolov8n-coco-s128",
-    settings=[value for value in FINETUNE if not value.startswith("lr0")],
+    settings=[*FINETUNE, "lr0=3e-4"],  # of 1e-4, 3e-4 and 1e-3 the best for pseudo-labels on the tuning images
 )
+LOW = [*FINETUNE, "lr0=1e-4"]  # the best for plain training there
 PLANS = {
     "footage_10": FOOTAGE,
+    "footage_10_low": replace(FOOTAGE, settings=LOW),
+    "footage_25_low": replace(FOOTAGE, labels=0.25, epochs=65, settings=LOW),
     "footage_25": replace(FOOTAGE, labels=0.25, epochs=65),  # of 11 steps: 715
     "pretrained_10": PRETRAINED,
     "pretrained_25": replace(PRETRAINED, labels=0.25, epochs=90, teacher_epochs=60),  # of 11 steps: 990
