@@ -37,3 +37,13 @@ def test_plan_comparison__reads_each_label_file_and_the_teacher_once(
     assert len(labels) == 24
     assert set(labels.values()) == {1}
     assert loaded == {str(teacher_pt): 1}
+
+
+@pytest.mark.parametrize("overrides", [[], ["train.pseudo_labels=true"]])
+def test_load_recipes__the_baseline_takes_no_part_of_the_teachers(overrides: list[str], tmp_path: Path) -> None:
+    control, taught = load_recipes(["pseudo"], overrides, unlabeled=str(tmp_path), epochs=3)
+    assert (control.name, control.needs_teacher) == ("baseline", False)
+    assert not control.train.keys() & {"pseudo_labels", "unlabeled"}
+    assert control.train["epochs"] == taught.train["epochs"] == 3
+    assert taught.train["pseudo_labels"] is True
+    assert taught.train["unlabeled"] == str(tmp_path)

@@ -57,7 +57,8 @@ def load_recipes(names: Sequence[str | Path], overrides: Sequence[str] = (), **o
     if all(recipe.name != BASELINE for recipe in recipes):
         plain = {"losses": {}, "train": recipes[0].train, "teacher": recipes[0].teacher.model_dump()}
         recipes.append(Recipe.from_dict(plain, name=BASELINE))
-    recipes = [with_absolute_paths(recipe) if recipe.distills else _labeled_only(recipe) for recipe in recipes]
+    taught = {recipe.name for recipe in recipes if recipe.distills and recipe.name != BASELINE}
+    recipes = [with_absolute_paths(recipe) if recipe.name in taught else _labeled_only(recipe) for recipe in recipes]
     return sorted(recipes, key=lambda recipe: recipe.name != BASELINE)  # stable: the others as given
 
 
@@ -141,7 +142,7 @@ def _unlabeled(plans: Sequence[Plan], stored: Comparison | None) -> dict[str, st
 
 
 def _labeled_only(recipe: Recipe) -> Recipe:
-    """Return a recipe without losses as it trains: unlabeled images are for the others."""
+    """Return a recipe without losses as it trains: unlabeled images and pseudo-labels are for the others."""
     train = {key: value for key, value in recipe.train.items() if key not in OWN}
     return recipe.with_sections(train=train)
 
