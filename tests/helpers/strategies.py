@@ -14,6 +14,7 @@ Plain = st.SearchStrategy[dict[str, Any]]
 NUMBERS = st.floats(0, 1e6)
 ABOVE_ZERO = st.floats(0, 1e6, exclude_min=True)
 SHARES = st.floats(0, 1, exclude_min=True)
+OPEN_SHARES = st.floats(0, 1, exclude_min=True, exclude_max=True)
 COUNTS = st.integers(1, 10**6)
 GAINS = NUMBERS | st.just("auto")
 NAMES = st.text(min_size=1, max_size=12)
@@ -126,9 +127,13 @@ BALANCE = some(share=st.floats(0, 10, exclude_min=True), every=COUNTS, log=st.bo
 TEACHER = some(
     classes=st.dictionaries(NAMES, NAMES, max_size=3) | st.just("coco-to-kitti"),
     precision=st.sampled_from(["auto", "fp32", "fp16", "bf16"]),
+    answers=st.sampled_from(["live", "stored"]),
+    imgsz=st.none() | st.integers(1, 100).map(lambda cells: 32 * cells),
+    flip=st.booleans(),
 )
-STUDENT = some(init=st.sampled_from(["random", "teacher", "auto"])) | some(
-    init=st.just("classes"), classes=st.dictionaries(NAMES, NAMES, max_size=3) | st.just("coco-to-kitti")
+STUDENT = some(init=st.sampled_from(["random", "teacher", "auto"])) | st.fixed_dictionaries(
+    {"init": st.just("classes")},
+    optional={"classes": st.dictionaries(NAMES, NAMES, max_size=3) | st.just("coco-to-kitti")},
 )
 TRAIN = some(
     epochs=st.integers(1, 10**9),
@@ -140,6 +145,7 @@ TRAIN = some(
     classes=st.none() | st.lists(st.integers(0, 100), min_size=1),
     name=st.none() | NAMES,
     data=NAMES,
+    pseudo_labels=st.booleans() | OPEN_SHARES | st.dictionaries(NAMES, OPEN_SHARES, max_size=3),
 )
 
 

@@ -47,7 +47,14 @@ def test_from_dict__writes_out_every_default() -> None:
         },
         "schedule": {"warmup": 0.0, "shape": "constant", "until": 1.0},
         "balance": {"share": 0.1, "every": 50, "log": False},
-        "teacher": {"classes": {}, "precision": "auto", "compile": False},
+        "teacher": {
+            "classes": {},
+            "precision": "auto",
+            "compile": False,
+            "answers": "live",
+            "imgsz": None,
+            "flip": True,
+        },
         "student": {"init": "random", "classes": {}},
         "train": {},
     }
