@@ -145,7 +145,7 @@ FOOTAGE = Plan(
         "pseudo_soft": pseudo("rest", "losses={soft: {}}"),
     },
     seeds=range(3),
-    epochs=144,  # of 5 steps: 720
+    epochs=60,  # of 5 steps: 300
     half="report",
     labels=0.1,
     teacher="yolo11n-coco",
@@ -156,9 +156,10 @@ FOOTAGE = Plan(
 LOW = [*FINETUNE, "lr0=1e-4"]  # the best for plain training there
 PLANS = {
     "footage_10": FOOTAGE,
+    "footage_10_long": replace(FOOTAGE, epochs=144),  # 720 steps
     "footage_10_low": replace(FOOTAGE, settings=LOW),
-    "footage_25_low": replace(FOOTAGE, labels=0.25, epochs=65, settings=LOW),
-    "footage_25": replace(FOOTAGE, labels=0.25, epochs=65),  # of 11 steps: 715
+    "footage_25_low": replace(FOOTAGE, labels=0.25, epochs=27, settings=LOW),
+    "footage_25": replace(FOOTAGE, labels=0.25, epochs=27),  # of 11 steps: 297
     "pretrained_10": PRETRAINED,
     "pretrained_25": replace(PRETRAINED, labels=0.25, epochs=90, teacher_epochs=60),  # of 11 steps: 990
     "pretrained_100": replace(  # of 43 steps: 860
