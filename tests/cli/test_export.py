@@ -127,7 +127,7 @@ def test_export__a_failure_is_exit_1_and_still_written_as_json(
     code, out, err = _main(capsys, "a.pt", "--int8", "--check", "streets", "--json", str(file))
     assert code == 1
     assert "AP fell from 40.0 to 20.0, below 90% of it" in err
-    assert "AP: 40.0 to 20.0 (-20.00)" in out
+    assert "AP on square images: 40.0 to 20.0 (-20.00)" in out
     (plain,) = json.loads(file.read_text())
     assert plain == lost.to_dict() | {"notes": []}
     assert plain["passed"] is False
@@ -153,7 +153,7 @@ def test_export__without_a_check_it_says_nothing_about_equality(monkeypatch: pyt
 
 def test_export__tiny_changes_carry_no_minus(monkeypatch: pytest.MonkeyPatch) -> None:
     _install(monkeypatch, _report(before=Side("a.pt", 1, AP=0.4), after=Side("a.onnx", 1, AP=0.39999)))
-    assert "AP: 40.0 to 40.0 (+0.00)" in runner.invoke(app, ["best.pt"]).stdout
+    assert "AP on square images: 40.0 to 40.0 (+0.00)" in runner.invoke(app, ["best.pt"]).stdout
 
 
 @pytest.mark.parametrize(

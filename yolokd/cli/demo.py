@@ -13,7 +13,7 @@ from rich.text import Text
 from yolokd.errors import UserError
 
 # Both students have one budget. The teacher is twice as wide and trains longer, as one that a user would bring along.
-COMMON = {"imgsz": 160, "batch": 8, "device": "cpu", "seed": 0}
+COMMON = {"imgsz": 128, "batch": 8, "device": "cpu", "seed": 0}
 SETTINGS = (
     "train.optimizer=AdamW",
     "train.lr0=3e-3",
@@ -22,10 +22,10 @@ SETTINGS = (
     "train.mosaic=0",
     "train.scale=0.2",  # the scenes vary enough in scale themselves
     "train.translate=0.05",
-    "train.rect=true",  # the scenes are wide
     "train.cache=ram",
     "train.patience=0",
 )
+SCENE = (192, 192)  # pixels; square, as the input of an export is, so that training and export see the same images
 RECIPE = "bckd_ssim"
 TEACHER_WIDTH, STUDENT_WIDTH = 0.25, 0.125  # 0.25 is yolov8n
 
@@ -57,7 +57,7 @@ def demo(
 
     held_out = max(1, images // 4)
     say(f"Drawing {images} + {held_out} synthetic street scenes")
-    data = build(out / "streets", train=images, val=held_out)
+    data = build(out / "streets", train=images, val=held_out, size=SCENE)
     large = write_yolov8(out / "models" / "large.yaml", width=TEACHER_WIDTH)
     small = write_yolov8(out / "models" / "small.yaml", width=STUDENT_WIDTH)
 

@@ -90,7 +90,8 @@ def describe(report: ExportReport) -> list[str]:
     if parity is not None and parity.agreement is not None:
         lines.append(f"detections: {parity.paired} of {parity.detections} agree ({parity.agreement:.1%})")
     if report.ap_change is not None:
-        lines.append(f"AP: {_points(report.before.AP)} to {_points(report.after.AP)} ({_change(report.ap_change)})")
+        change = f"{_points(report.before.AP)} to {_points(report.after.AP)} ({_change(report.ap_change)})"
+        lines.append(f"AP on square images: {change}")
     lines += [f"note: {note}" for note in report.notes]
     if report.passed is not None:
         equal = "keeps enough of the checkpoint's AP" if report.precision == "int8" else "equals the checkpoint"
