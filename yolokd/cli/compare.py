@@ -30,7 +30,9 @@ NOTHING = "–"
 def compare(
     student: Annotated[list[str], typer.Option(help="Model to train, as for 'yolokd train'; repeatable.")],
     recipes: Annotated[str, typer.Option(help="Names or files, with commas between; baseline is added if missing.")],
-    teacher: Annotated[str | None, typer.Option(help="Trained detector to learn from: a .pt or a name.")] = None,
+    teacher: Annotated[
+        list[str] | None, typer.Option(help="Trained detector to learn from: a .pt or a name; repeatable.")
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, with commas between; each is a pair with the baseline.")] = "0,1,2",
     data: Annotated[str | None, typer.Option(help="Data YAML, a name that Ultralytics packages, or 'streets'.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images, for every run.")] = None,
@@ -78,13 +80,15 @@ def compare(
     from yolokd.comparison.executor import execute
     from yolokd.comparison.results import results
     from yolokd.comparison.spec import BASELINE, opened
+    from yolokd.training.run import split_teachers
 
     notified = Console(stderr=True)
     options = {"data": data, "epochs": epochs, "imgsz": imgsz, "batch": batch, "unlabeled": unlabeled}
-    loaded = load_recipes(names, set_ or [], **options)
+    first, further = split_teachers(teacher)
+    loaded = load_recipes(names, [*(set_ or []), *further], **options)
     with image_bar() as progress:
         asked = plan_comparison(
-            teacher,
+            first,
             student,
             loaded,
             numbers,

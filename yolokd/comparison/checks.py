@@ -57,7 +57,7 @@ def load_recipes(names: Sequence[str | Path], overrides: Sequence[str] = (), **o
     if all(recipe.name != BASELINE for recipe in recipes):
         plain = {"losses": {}, "train": recipes[0].train, "teacher": recipes[0].teacher.model_dump()}
         recipes.append(Recipe.from_dict(plain, name=BASELINE))
-    recipes = [with_absolute_paths(recipe) if recipe.distills else _labeled_only(recipe) for recipe in recipes]
+    recipes = [with_absolute_paths(recipe if recipe.distills else _labeled_only(recipe)) for recipe in recipes]
     return sorted(recipes, key=lambda recipe: recipe.name != BASELINE)  # stable: the others as given
 
 
@@ -138,6 +138,7 @@ def plan_comparison(
                 if plan.unlabeled is not None
             )
         },
+        models={str(one.path.absolute()): sha256(one.path) for plan in plans.values() for one in plan.further},
         notes=tuple(dict.fromkeys(note for plan in plans.values() for note in plan.notes)),
     )
     check_name(comparison.folder.parent, name if name is not None else comparison.folder.name)

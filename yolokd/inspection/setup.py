@@ -22,7 +22,7 @@ from yolokd.inspection.maps import Inspector
 from yolokd.losses.base import requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
-from yolokd.teachers.table import offer_of
+from yolokd.teachers.table import offer_of, require_plain
 
 
 def open_pair(
@@ -49,6 +49,7 @@ def open_pair(
     """
     if not any(recipe.terms().values()):
         raise UserError(f"The recipe '{recipe.name}' has no losses: there is nothing to inspect.")
+    require_plain(recipe, "inspect")
     if is_yaml(teacher):
         raise WeightsError(
             f"The teacher '{teacher}' is a model description without weights; give a trained checkpoint."

@@ -113,12 +113,23 @@ def check_unlabeled(found: Unlabeled, recipe: Recipe, splits: Mapping[str, Seque
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Return the recipe with its unlabeled images named from the root, so that a run can go on from anywhere."""
-    source = recipe.train.get("unlabeled")
-    if source is None:
+    """Return the recipe with unlabeled images and further teachers named from the root, to go on from anywhere.
+
+    A teacher that is not a file here, such as an official name, keeps its name.
+    """
+    source, models = recipe.train.get("unlabeled"), recipe.teacher.models
+    if source is None and not models:
         return recipe
-    path = str(Path(str(source)).expanduser().absolute())
-    return Recipe.from_dict({**recipe.to_dict(), "train": {**recipe.train, "unlabeled": path}}, name=recipe.name)
+    data = recipe.to_dict()
+    if source is not None:
+        data["train"] = {**recipe.train, "unlabeled": str(Path(str(source)).expanduser().absolute())}
+    data["teacher"]["models"] = [_from_root(model) for model in models]
+    return Recipe.from_dict(data, name=recipe.name)
+
+
+def _from_root(model: str) -> str:
+    path = Path(model).expanduser()
+    return str(path.absolute()) if path.exists() else model
 
 
 def _shown(files: Iterable[str]) -> str:
