@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    teacher: str | Path | None,
+    teacher: str | Path | Sequence[str | Path] | None,
     student: str | Path,
     recipe: str | Path,
     *,
@@ -22,7 +22,7 @@ def train(
     """Train `student` under `teacher` with `recipe` and return the run's folder.
 
     Args:
-        teacher: A `.pt` path or an Ultralytics name; None only for a recipe that needs none.
+        teacher: A `.pt` path or an Ultralytics name, or several of them; None only for a recipe that needs none.
         student: A `.pt` path, an Ultralytics name (`yolov8n`: pretrained; `yolov8n.yaml`: from scratch), a model YAML.
         recipe: Name of a shipped recipe or path of a YAML file.
         overrides: `path=value` assignments on the recipe, such as `losses.ssim.gain=4`.

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from ultralytics.nn.modules.head import Detect, v10Detect
 from ultralytics.nn.tasks import DetectionModel
@@ -93,3 +94,17 @@ def as_head(raw: Mapping[str, Tensor], grid: Grid, classes: Tensor | None) -> He
     if classes is not None and classes.ndim == 2:
         logits = logits.unflatten(1, classes.shape).amax(2)  # (B, K·M, A) → (B, K, A)
     return Head(logits=widen(logits).transpose(1, 2), raw=raw["boxes"].transpose(1, 2), grid=grid)
+
+
+def raw_of(logits: Tensor, boxes: Tensor, grid: Grid) -> dict[str, Tensor]:
+    """Return raw outputs that `as_head` reads as these logits and boxes: `scores` (B, K, A), and `boxes` (B, 4, A).
+
+    Args:
+        logits: (B, A, K).
+        boxes: (B, A, 4), xyxy in pixels of the grid's images; a side may lie on either side of the anchor's center.
+        grid: Where the anchors lie.
+    """
+    points, strides = grid.centers(boxes.device)
+    left_top, right_bottom = boxes.chunk(2, -1)
+    distances = torch.cat((points - left_top, right_bottom - points), -1) / strides
+    return {"scores": logits.transpose(1, 2), "boxes": distances.transpose(1, 2)}

@@ -25,7 +25,7 @@ from yolokd.losses.base import requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import argument
-from yolokd.teachers.table import offer_of
+from yolokd.teachers.table import offer_of, require_plain
 
 OBJECTS = 8  # per image; COCO has 7.3 on average
 
@@ -180,6 +180,7 @@ def make_pair(models: Models, setting: Setting, recipe: Recipe) -> TeacherStuden
     """
     if not any(recipe.terms().values()):
         raise UserError(f"The recipe '{recipe.name}' has no losses: there is nothing to measure.")
+    require_plain(recipe, "bench")
     losses = active_losses(recipe)
     match = match_classes(models.student.names, models.teacher.names, recipe.teacher.classes)
     if not match.student and requirements(losses.values()).classes:

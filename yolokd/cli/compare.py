@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from yolokd.cli.options import write_json
+from yolokd.cli.options import Teachers, write_json
 from yolokd.cli.progress import image_bar
 from yolokd.comparison.executors.table import EXECUTORS
 from yolokd.errors import RunError, UserError
@@ -39,7 +39,7 @@ LEFT_OUT = ("AP50", "s/epoch", "memory\nMiB")  # of narrow lines
 def compare(
     student: Annotated[list[str], typer.Option(help="Model to train, as for 'yolokd train'; repeatable.")],
     recipes: Annotated[str, typer.Option(help="Names or files, with commas between; baseline is added if missing.")],
-    teacher: Annotated[str | None, typer.Option(help="Trained detector to learn from: a .pt or a name.")] = None,
+    teacher: Teachers = None,
     seeds: Annotated[str, typer.Option(help="Seeds, with commas between; each is a pair with the baseline.")] = "0,1,2",
     data: Annotated[str | None, typer.Option(help="Data YAML, a name that Ultralytics packages, or 'streets'.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images, for every run.")] = None,
@@ -90,12 +90,14 @@ def compare(
         raise UserError(f"--executor expects one of {', '.join(EXECUTORS)}, got '{executor}'.")
     devices: list[str | None] = [*split_list(device, "--device")] if device is not None else [None]
     from yolokd.comparison.checks import load_recipes, plan_comparison
+    from yolokd.training.run import split_teachers
 
+    first, further = split_teachers(teacher)
     options = {"data": data, "epochs": epochs, "imgsz": imgsz, "batch": batch, "unlabeled": unlabeled}
-    loaded = load_recipes(names, set_ or [], **options)
+    loaded = load_recipes(names, [*(set_ or []), *further], **options)
     more: dict[str, Any] = {"devices": devices, "name": name, "allow_partial": allow_partial}
     with image_bar() as progress:
-        asked = plan_comparison(teacher, student, loaded, numbers, progress=progress, **more)
+        asked = plan_comparison(first, student, loaded, numbers, progress=progress, **more)
     chosen = EXECUTORS[executor](devices)
     _execute(asked, chosen, added=len(loaded) > len(names), keep_epochs=keep_epochs, json_file=json_file)
 

@@ -10,6 +10,9 @@ import typer
 from yolokd.outputs import write_file
 
 Teacher = Annotated[str | None, typer.Option(help="Trained detector to learn from: a .pt or a name.")]
+Teachers = Annotated[
+    list[str] | None, typer.Option("--teacher", help="Trained detector to learn from: a .pt or a name; repeatable.")
+]
 Data = Annotated[str | None, typer.Option(help="Data YAML, a name that Ultralytics packages, or 'streets'.")]
 Device = Annotated[str | None, typer.Option(help="cpu, mps or a GPU (0).")]
 LongerSide = Annotated[int | None, typer.Option(min=1, max=16384, help="Longer side in pixels; default: as trained.")]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from yolokd.cli.options import AllowPartial, Data, Overrides, Teacher, TrustCheckpoint
+from yolokd.cli.options import AllowPartial, Data, Overrides, Teachers, TrustCheckpoint
 from yolokd.cli.progress import image_bar
 from yolokd.errors import UserError
 from yolokd.recipe.arguments import argument
@@ -26,7 +26,7 @@ def train(
     student: Annotated[
         str | None, typer.Option(help="Model to train: a .pt, a name (yolov8n: pretrained) or a YAML (from scratch).")
     ] = None,
-    teacher: Teacher = None,
+    teacher: Teachers = None,
     recipe: Annotated[
         str | None, typer.Option(help="Name of a shipped recipe, or a YAML file; 'best' if left out.")
     ] = None,
@@ -66,13 +66,14 @@ def train(
     if student is None:
         raise UserError("Give the model to train: --student yolov8n (pretrained) or --student yolov8n.yaml (scratch).")
     from yolokd.training.plan import make_plan
-    from yolokd.training.run import resolve_recipe, start
+    from yolokd.training.run import resolve_recipe, split_teachers, start
 
-    if recipe is None and teacher is None:
+    first, further = split_teachers(teacher)
+    if recipe is None and first is None:
         raise UserError("Give the teacher: --teacher yolov8l, or train without one: --recipe baseline.")
-    resolved = resolve_recipe(recipe or DEFAULT_RECIPE, set_ or [], **given, name=name)
+    resolved = resolve_recipe(recipe or DEFAULT_RECIPE, [*(set_ or []), *further], **given, name=name)
     with image_bar() as progress:
-        plan = make_plan(teacher, student, resolved, allow_partial=allow_partial, progress=progress)
+        plan = make_plan(first, student, resolved, allow_partial=allow_partial, progress=progress)
     show_plan(console, plan)
     if not dry_run:
         folder = start(plan)
@@ -88,7 +89,7 @@ def _resume(
     console: Console,
     run: str,
     recipe: str | None,
-    teacher: str | None,
+    teacher: Sequence[str] | None,
     given: Mapping[str, object],
     overrides: Sequence[str],
 ) -> None:
@@ -121,7 +122,8 @@ def show_plan(console: Console, plan: Plan) -> None:
     table = Table(title=Text(f"Plan: {plan.recipe.name}"), title_justify="left", show_header=True, box=None)
     for column in ("", "model", "weights", "parameters", "GFLOPs", "head"):
         table.add_column(column, justify="right" if column in {"parameters", "GFLOPs"} else "left")
-    for role, model in (("teacher", plan.teacher), ("student", plan.student)):
+    teachers = [("teacher", model) for model in (plan.teacher, *plan.further)]
+    for role, model in (*teachers, ("student", plan.student)):
         if model is not None:
             table.add_row(*map(Text, _model_row(role, model)))
     console.print(table)
@@ -136,6 +138,9 @@ def show_plan(console: Console, plan: Plan) -> None:
         what = f"{len(plan.unlabeled.files)} images, {plan.unlabeled.share:.0%} of what a step sees"
         console.print(Text(f"unlabeled {plan.unlabeled.source}: {what}"))
     console.print(Text(f"size      {plan.imgsz} px, {argument(plan.recipe.train, 'epochs')} epochs"))
+    if plan.teacher is not None and plan.teacher_imgsz != plan.imgsz:
+        what = f"the teacher sees the images at {plan.teacher_imgsz} px, the student the average of 2 × 2 pixels"
+        console.print(Text(f"          {what}"))
     console.print(Text(f"cost      about {plan.cost:.2f} × plain training per step (by floating-point operations)"))
     console.print(Text(f"folder    {plan.folder}"))
     for note in plan.notes:
@@ -150,12 +155,19 @@ def _model_row(role: str, model: ModelPlan) -> tuple[str, ...]:
 
 
 def _show_taps(console: Console, plan: Plan, teacher: ModelPlan) -> None:
+    from yolokd.teachers.scaled import COARSER
+
     taps = Table(box=None, show_header=True)
     for column in ("features", "student", "teacher"):
         taps.add_column(column)
+    scaled = plan.recipe.teacher.scale != 1
     for level in plan.student.head.layers:
-        cells = [f"layer {h.layers[level]}, {h.widths[level]} channels" for h in (plan.student.head, teacher.head)]
-        taps.add_row(level, *cells)
+        other = COARSER.get(level) if scaled else level
+        cells = [
+            f"layer {head.layers[one]}, {head.widths[one]} channels" if one is not None else "none"
+            for head, one in ((plan.student.head, level), (teacher.head, other))
+        ]
+        taps.add_row(level, cells[0], f"{other}: {cells[1]}" if scaled and other else cells[1])
     console.print(taps)
 
 

@@ -58,7 +58,7 @@ def load_recipes(names: Sequence[str | Path], overrides: Sequence[str] = (), **o
         plain = {"losses": {}, "train": recipes[0].train, "teacher": recipes[0].teacher.model_dump()}
         recipes.append(Recipe.from_dict(plain, name=BASELINE))
     taught = {recipe.name for recipe in recipes if recipe.distills and recipe.name != BASELINE}
-    recipes = [with_absolute_paths(recipe) if recipe.name in taught else _labeled_only(recipe) for recipe in recipes]
+    recipes = [with_absolute_paths(recipe if recipe.name in taught else _labeled_only(recipe)) for recipe in recipes]
     return sorted(recipes, key=lambda recipe: recipe.name != BASELINE)  # stable: the others as given
 
 
@@ -115,6 +115,7 @@ def plan_comparison(
         allow_partial=allow_partial,
         versions=records.versions(),
         unlabeled=_unlabeled(plans, stored),
+        models={str(one.path.absolute()): sha256(one.path) for plan in plans for one in plan.further},
         notes=tuple(dict.fromkeys(note for plan in plans for note in plan.notes)),
     )
     check_name(folder.parent, folder.name if name is None else name)

@@ -27,7 +27,7 @@ BASELINE = "baseline"
 TEXT_OR_NONE = (str, type(None))
 KINDS: Kinds = {
     "data": str, "data_fingerprint": str, "teacher": TEXT_OR_NONE, "teacher_sha256": TEXT_OR_NONE, "budget": dict,
-    "recipes": dict, "classes": (dict, str), "allow_partial": bool, "versions": dict, "unlabeled": dict,
+    "recipes": dict, "classes": (dict, str), "allow_partial": bool, "versions": dict, "unlabeled": dict, "models": dict,
 }  # fmt: skip
 
 
@@ -71,6 +71,7 @@ class Comparison:
     allow_partial: bool
     versions: Mapping[str, str]
     unlabeled: Mapping[str, str] = field(default_factory=dict)  # sources of unlabeled images → digest
+    models: Mapping[str, str] = field(default_factory=dict)  # teachers beside the first → SHA-256
     notes: tuple[str, ...] = field(default=(), compare=False)  # told to the user, not stored
 
     @property
@@ -166,6 +167,7 @@ def opened(asked: Comparison) -> Iterator[Comparison]:
             seeds=tuple(dict.fromkeys((*stored.seeds, *asked.seeds))),
             classes=asked.classes or stored.classes,
             unlabeled={**stored.unlabeled, **asked.unlabeled},
+            models={**stored.models, **asked.models},
             versions=stored.versions,
         ).save()
         changed = [
@@ -198,6 +200,9 @@ def _differences(asked: Comparison, stored: Comparison) -> list[str]:
     for source in asked.unlabeled.keys() & stored.unlabeled.keys():
         if asked.unlabeled[source] != stored.unlabeled[source]:
             found.append(f"other unlabeled images than '{source}' holds now")
+    for path in asked.models.keys() & stored.models.keys():
+        if asked.models[path] != stored.models[path]:
+            found.append(f"another teacher than '{path}' holds now")
     for name in asked.students.keys() & stored.students.keys():
         if asked.students[name].digest != stored.students[name].digest:
             found.append(f"another student '{name}'")

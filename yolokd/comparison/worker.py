@@ -85,6 +85,9 @@ def train(comparison: Comparison, run: Run, device: str | None, *, keep_epochs: 
     _same_teacher(comparison, teacher)
     student = comparison.students[run.student].spec
     plan = make_plan(teacher, student, recipe, allow_partial=comparison.allow_partial, runs=run.folder.parent)
+    for one in plan.further:
+        if sha256(one.path) != comparison.models.get(str(one.path.absolute())):
+            raise UserError(f"The teacher '{one.spec}' has changed since the comparison was started.")
     start(plan, paired=True)
     write_json(run.folder / PEAK, {"bytes": peak_memory(), "continued": False})
 

@@ -183,7 +183,7 @@ class TeacherStudent(SavedPair):
         head = needs.teacher_head or run.weighting is not None or (pseudo and batch.answers is None)
         if not (head or needs.levels):
             return TeacherOutput({}, None)
-        output: TeacherOutput = self.teacher_model(batch.images, head=head, levels=needs.levels)
+        output: TeacherOutput = self.teacher_model(batch.teacher_images, head=head, levels=needs.levels)
         return output
 
     def _attack(self, batch: TrainingBatch, active: Mapping[str, float]) -> Examples | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ class Parts:
         recipe: What to distill.
         student: The detector that learns.
         teacher: The trained detector, which becomes the teacher's own and changes.
+        further: Those of `teacher.models`, likewise.
         match: Which classes both know.
         device: Where they are going to run.
         half: Whether the student trains in mixed precision there.
@@ -47,6 +48,7 @@ class Parts:
     seed: int = 0
     epochs: int = 1
     state: MutableMapping[str, Any] = field(default_factory=dict)
+    further: Sequence[DetectionModel] = ()
 
 
 def build_pair(parts: Parts) -> TeacherStudent:
@@ -55,7 +57,15 @@ def build_pair(parts: Parts) -> TeacherStudent:
     Raises:
         UserError: A setting of the teacher that cannot be met; see `yolokd.teachers.table.check_teacher`.
     """
-    teacher = make_teacher(parts.recipe, parts.teacher, parts.device, half=parts.half)
+    learned = [place for places in parts.match.teacher for place in places]
+    teacher = make_teacher(
+        parts.recipe,
+        parts.teacher,
+        parts.device,
+        half=parts.half,
+        further=parts.further,
+        classes=learned or None,
+    )
     distillation = build_distillation(parts.recipe, parts.match, epochs=parts.epochs, state=parts.state)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(parts.seed)  # of the CPU alone: forking spares no other device
@@ -82,7 +92,8 @@ def check_pair(losses: Mapping[str, Loss], student: HeadInfo, teacher: Offer, no
         if loss.requires.distributions and (student.bins != teacher.bins or student.bins == 1):
             raise PairError(
                 f"The loss '{name}' compares box distributions, but the student's head has reg_max {student.bins} and "
-                f"the teacher's {teacher.bins}. Use bckd's box term, which works on decoded boxes."
+                + (f"the teacher's {teacher.bins}" if teacher.attackable else f"the teacher gives {teacher}")
+                + ". Use bckd's box term, which works on decoded boxes."
             )
         if loss.requires.adversarial and not teacher.attackable:
             raise PairError(

@@ -23,7 +23,7 @@ from yolokd.losses.base import requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import argument
-from yolokd.teachers.table import offer_of
+from yolokd.teachers.table import offer_of, require_plain
 
 
 def open_pair(
@@ -50,6 +50,7 @@ def open_pair(
     """
     if not any(recipe.terms().values()):
         raise UserError(f"The recipe '{recipe.name}' has no losses: there is nothing to inspect.")
+    require_plain(recipe, "inspect")
     if recipe.teacher.answers == "stored":
         raise UserError(
             "inspect asks the teacher about the images that it is given, and the recipe takes stored answers: set "

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-UNLABELED, FILES, ANSWERS = "unlabeled", "unlabeled_file", "answers"  # what the trainer adds to Ultralytics' batch
+# what the trainer adds to Ultralytics' batch
+UNLABELED, FILES, ANSWERS, TEACHER = "unlabeled", "unlabeled_file", "answers", "teacher_img"
 
 
 @dataclass(frozen=True)
@@ -37,19 +39,21 @@ class TrainingBatch:
         unlabeled: (U, 3, H, W), or None.
         files: Names of all B + U images, where they are known.
         answers: What was stored of the teachers' answers; None where nothing was.
+        larger: All images as the teacher sees them, (B + U, 3, 2H, 2W); None where it sees the student's.
     """
 
     labeled: Mapping[str, Any]
     unlabeled: Tensor | None = None
     files: tuple[str, ...] = ()
     answers: Answers | None = None
+    larger: Tensor | None = None
 
     @classmethod
     def of(cls, batch: Mapping[str, Any]) -> TrainingBatch:
         """Return the typed form of what the trainer hands to the model."""
         files = (*map(str, batch.get("im_file", ())), *map(str, batch.get(FILES, ())))
-        labeled = {key: value for key, value in batch.items() if key not in {UNLABELED, FILES, ANSWERS}}
-        return cls(labeled, batch.get(UNLABELED), files, batch.get(ANSWERS))
+        labeled = {key: value for key, value in batch.items() if key not in {UNLABELED, FILES, ANSWERS, TEACHER}}
+        return cls(labeled, batch.get(UNLABELED), files, batch.get(ANSWERS), batch.get(TEACHER))
 
     def __len__(self) -> int:
         """B, the number of labeled images."""
@@ -62,13 +66,30 @@ class TrainingBatch:
         return labeled if self.unlabeled is None else torch.cat([labeled, self.unlabeled])
 
     @property
+    def teacher_images(self) -> Tensor:
+        """All images as the teacher sees them, in the same order."""
+        return self.images if self.larger is None else self.larger
+
+    @property
     def has_objects(self) -> bool:
         """Whether any labeled image holds one."""
         return len(self.labeled["cls"]) > 0
 
     def without_unlabeled(self) -> TrainingBatch:
         """Return the labeled part alone."""
-        return replace(self, unlabeled=None)
+        return replace(self, unlabeled=None, larger=None if self.larger is None else self.larger[: len(self)])
+
+
+def with_larger(batch: Mapping[str, Any], scale: int) -> dict[str, Any]:
+    """Return a batch whose images the teacher sees as they are, and the student as the mean of each `scale`² pixels.
+
+    Args:
+        batch: With `img`, and the unlabeled images if there are any, both of the teacher's size.
+        scale: Side of the teacher's images per side of the student's.
+    """
+    small = {key: F.avg_pool2d(batch[key], scale) for key in ("img", UNLABELED) if key in batch}
+    images = [batch[key] for key in small]
+    return {**batch, **small, TEACHER: torch.cat(images) if len(images) > 1 else images[0]}
 
 
 def first_rows(raw: Any, count: int) -> Any:

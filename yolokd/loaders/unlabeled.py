@@ -113,12 +113,22 @@ def check_unlabeled(found: Unlabeled, recipe: Recipe, splits: Mapping[str, Seque
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """Return the recipe with its unlabeled images named from the root, so that a run can go on from anywhere."""
-    source = recipe.train.get("unlabeled")
-    if source is None:
+    """Return the recipe with unlabeled images and further teachers named from the root, to go on from anywhere.
+
+    A teacher that is not a file here, such as an official name, keeps its name.
+    """
+    source, models = recipe.train.get("unlabeled"), recipe.teacher.models
+    if source is None and not models:
         return recipe
-    path = str(Path(str(source)).expanduser().absolute())
-    return recipe.with_sections(train={**recipe.train, "unlabeled": path})
+    changed: dict[str, Any] = {"teacher": {**recipe.to_dict()["teacher"], "models": [_from_root(m) for m in models]}}
+    if source is not None:
+        changed["train"] = {**recipe.train, "unlabeled": str(Path(str(source)).expanduser().absolute())}
+    return recipe.with_sections(**changed)
+
+
+def _from_root(model: str) -> str:
+    path = Path(model).expanduser()
+    return str(path.absolute()) if path.exists() else model
 
 
 def _shown(files: Iterable[str]) -> str:

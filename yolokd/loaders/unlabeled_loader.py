@@ -8,6 +8,7 @@ written beside the images, and nothing but the images is read there.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from functools import lru_cache
 from typing import Any
 
@@ -163,7 +164,8 @@ def stream_beside(loader: Any, trainer: Any, current_epoch: CurrentEpoch) -> Unl
     found = find_unlabeled(trainer.recipe)
     if found is None:
         return None
-    args, ikd = trainer.args, trainer.recipe.augment.ikd
+    args, ikd = copy(trainer.args), trainer.recipe.augment.ikd
+    args.imgsz = loader.dataset.imgsz  # which may be larger than the student's
     batch = found.per_step(loader.batch_size)
     pairing = Pairing(args.seed, stream=(UNLABELED,), wide=trainer.settings.paired)
     stride = max(int(unwrap_model(trainer.model).stride.max()), 32)

@@ -64,7 +64,17 @@ class Teacher(Config):
         default=False,
         description="Compile the teacher's pass, which takes minutes at first; needs a C++ compiler, on a GPU Triton.",
     )
-
+    models: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=(),
+        strict=False,  # YAML has lists, not tuples
+        description="Checkpoints of further teachers beside --teacher: their classes are united by name, their scores "
+        "and boxes averaged; neck features are the first's.",
+    )
+    scale: Literal[1, 2] = Field(
+        default=1,
+        description="Side of the teacher's images per side of the student's: with 2 the teacher sees each image at "
+        "twice the size, and the student the average of 2 × 2 pixels.",
+    )
     answers: Literal["live", "stored"] = Field(
         default="live",
         description="Ask the teacher in every step, or once per image before training: stored answers cost nothing in "

@@ -47,9 +47,11 @@ def unite(names: Sequence[Mapping[int, str]]) -> United:
     spelled: dict[int, str] = {}
     places = []
     for one in names:
-        own = []
+        own: list[int] = []
         for _, name in sorted(one.items()):
-            place = found.setdefault(fold(name), len(found))
+            place = found.setdefault(fold(name), len(spelled))
+            if place in own:  # one detector tells its classes apart, whatever it calls them
+                place = len(spelled)
             spelled.setdefault(place, name)
             own.append(place)
         places.append(tuple(own))

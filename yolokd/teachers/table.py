@@ -13,13 +13,23 @@ from yolokd.errors import UserError
 from yolokd.teachers.asking import Panel
 from yolokd.teachers.base import Offer, Teacher
 from yolokd.teachers.detector import DTYPES, DetectorTeacher, require_compiler
+from yolokd.teachers.scaled import ScaledTeacher, scaled_offer
+from yolokd.teachers.several import SeveralTeacher, offer_of_several
 from yolokd.teachers.stored import StoredTeacher
 
 if TYPE_CHECKING:
     from yolokd.recipe import Recipe
 
 
-def make_teacher(recipe: Recipe, model: DetectionModel, device: torch.device, *, half: bool) -> Teacher:
+def make_teacher(
+    recipe: Recipe,
+    model: DetectionModel,
+    device: torch.device,
+    *,
+    half: bool,
+    further: Sequence[DetectionModel] = (),
+    classes: Sequence[int] | None = None,
+) -> Teacher:
     """Return the frozen teacher as the recipe wants it.
 
     Args:
@@ -27,6 +37,8 @@ def make_teacher(recipe: Recipe, model: DetectionModel, device: torch.device, *,
         model: The trained detector, which becomes the teacher's own.
         device: Where it is going to run.
         half: Whether the student trains in mixed precision there.
+        further: Those of `teacher.models`, likewise.
+        classes: Places among the teacher's classes, united if it is several, that the student learns; None for all.
 
     Raises:
         UserError: A precision in which the teacher cannot be attacked, or no compiler where one is wanted.
@@ -37,7 +49,12 @@ def make_teacher(recipe: Recipe, model: DetectionModel, device: torch.device, *,
     precision = precision_of(recipe)
     if precision == "auto":
         precision = "fp16" if device.type == "cuda" and half else "fp32"
-    return DetectorTeacher(model, dtype=DTYPES[precision], compiled=recipe.teacher.compile)
+    names = [dict(one.names) for one in (model, *further)]
+    detectors = [
+        DetectorTeacher(one, dtype=DTYPES[precision], compiled=recipe.teacher.compile) for one in (model, *further)
+    ]
+    teacher = SeveralTeacher(detectors, names) if further else detectors[0]
+    return teacher if recipe.teacher.scale == 1 else ScaledTeacher(teacher, classes)
 
 
 def panel_of(recipe: Recipe, models: Sequence[DetectionModel], device: torch.device) -> Panel:
@@ -48,15 +65,50 @@ def panel_of(recipe: Recipe, models: Sequence[DetectionModel], device: torch.dev
 
 
 def offer_of(recipe: Recipe, head: HeadInfo) -> Offer:
-    """Return what the teacher gives whose head this is."""
-    return StoredTeacher().offer if recipe.teacher.answers == "stored" else Offer.of_head(head)
+    """Return what the teacher gives whose head this is; of several, the head of the first."""
+    if recipe.teacher.answers == "stored":
+        return StoredTeacher().offer
+    offer = Offer.of_head(head)
+    offer = offer_of_several(offer) if recipe.teacher.models else offer
+    return offer if recipe.teacher.scale == 1 else scaled_offer(offer)
 
 
 def check_teacher(recipe: Recipe, device: torch.device) -> None:
-    """Raise `UserError` for settings of the teacher that cannot be met on a device."""
+    """Raise `UserError` for settings of the teacher that cannot be met, on this device or with the rest of a recipe."""
+    _check_scale(recipe)
     precision_of(recipe)
     if recipe.teacher.compile:
         require_compiler(device)
+
+
+def require_plain(recipe: Recipe, command: str) -> None:
+    """Raise `UserError` where a command that takes one teacher at the student's size is given another kind."""
+    if recipe.teacher.models:
+        raise UserError(f"{command} takes one teacher: leave teacher.models out, and give --teacher once.")
+    if recipe.teacher.scale != 1:
+        raise UserError(f"{command} shows the teacher the student's images: leave teacher.scale out or set it to 1.")
+
+
+def _check_scale(recipe: Recipe) -> None:
+    scale = recipe.teacher.scale
+    if scale == 1:
+        return
+    if recipe.teacher.answers == "stored":
+        raise UserError(
+            f"teacher.scale is {scale}, but stored answers are asked at teacher.imgsz: leave teacher.scale out, or set "
+            "teacher.answers to live."
+        )
+    for key in ("rect", "multi_scale"):
+        if recipe.train.get(key):
+            raise UserError(
+                f"teacher.scale is {scale}, which takes square images of one size: leave train.{key} or teacher.scale "
+                "out."
+            )
+    if recipe.augment.adversarial is not None:
+        raise UserError(
+            f"teacher.scale is {scale}, but augment.ikd.adversarial attacks the teacher on the student's own images: "
+            "set augment.ikd.adversarial to null, or leave teacher.scale out."
+        )
 
 
 def precision_of(recipe: Recipe) -> str:

@@ -51,7 +51,7 @@ class RunAnswers:
 def asked_size(recipe: Recipe, imgsz: int) -> int:
     """Return the longer side of an image in pixels at which the teachers are asked before training."""
     if recipe.teacher.answers == "live":
-        return imgsz
+        return imgsz * recipe.teacher.scale
     return recipe.teacher.imgsz or 2 * imgsz
 
 
@@ -75,7 +75,9 @@ def ask_before(trainer: Any, loader: Any, current_epoch: CurrentEpoch) -> RunAns
     files = [*(loader.dataset.im_files if soft or choose else ())]
     files += others.im_files if stored and others is not None else ()
     question = Question(
-        digests([Path(str(trainer.settings.teacher))]), asked_size(recipe, trainer.args.imgsz), trainer.panel.flip
+        digests(map(Path, (str(trainer.settings.teacher), *recipe.teacher.models))),
+        asked_size(recipe, trainer.args.imgsz),
+        trainer.panel.flip,
     )
     with TQDM(desc=f"Asking the teacher at {question.imgsz} px", disable=not files) as bar:
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from yolokd.backend.api import DetectionModel, get_flops, get_num_params, make_divisible, select_device
 from yolokd.backend.checkpoints import Spec, find, from_scratch, is_yaml, load_detector
 from yolokd.backend.class_rows import in_other_order
-from yolokd.backend.classes import ClassMatch, match_task, partial_note, require_classes
+from yolokd.backend.classes import ClassMatch, partial_note, require_classes
 from yolokd.backend.dataset import Dataset, resolve
 from yolokd.backend.descriptions import from_yaml
 from yolokd.backend.devices import check_device
@@ -28,6 +28,7 @@ from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import argument
 from yolokd.recipe.classes import fold
+from yolokd.teachers.several import match_teachers, of_first
 from yolokd.teachers.table import check_teacher, offer_of
 from yolokd.training.answers import asked_size
 from yolokd.training.argument_checks import check_with_data, check_with_device
@@ -55,7 +56,7 @@ class Plan:
 
     recipe: Recipe
     student: ModelPlan
-    teacher: ModelPlan | None
+    teacher: ModelPlan | None  # its GFLOPs at the size at which it sees the images
     classes: ClassMatch | None
     data: Dataset
     report: DataReport
@@ -65,6 +66,12 @@ class Plan:
     unlabeled: Unlabeled | None = None
     selected: float | None = None  # share of the student's first weights that is taken from the teacher
     class_rows: str | None = None  # with student.init: classes, where the rows of the class output come from
+    further: tuple[ModelPlan, ...] = ()  # teachers beside the first
+
+    @property
+    def teacher_imgsz(self) -> int:
+        """Side of the images that a live teacher sees."""
+        return self.imgsz * (self.recipe.teacher.scale if self.recipe.distills else 1)
 
     @property
     def cost(self) -> float:
@@ -75,7 +82,8 @@ class Plan:
         if self.teacher is None or not (any(self.recipe.terms().values()) or self.recipe.pseudo_labels):
             return 1.0
         step = max(3 * self.student.gflops, 1e-9)
-        cost = 1.0 if self.recipe.teacher.answers == "stored" else 1.0 + self.teacher.gflops / step
+        passes = sum(model.gflops for model in (self.teacher, *self.further))
+        cost = 1.0 if self.recipe.teacher.answers == "stored" else 1.0 + passes / step
         if self.unlabeled is not None:
             cost /= 1 - self.unlabeled.share
         ikd = self.recipe.augment.ikd
@@ -115,6 +123,7 @@ def make_plan(
 
     Args:
         teacher: The teacher's checkpoint; None is allowed if the recipe takes neither losses nor weights of it.
+            Further ones are the recipe's `teacher.models`.
         student: Checkpoint, name or model YAML of the student.
         recipe: The resolved recipe, command line options included.
         allow_partial: Distill the common classes where the teacher lacks some of the data's.
@@ -130,8 +139,10 @@ def make_plan(
     folder = _folder(teacher, student, recipe, runs)
     teacher = _needed_teacher(teacher, recipe, notes)
     _check_files(student, train.get("pretrained"))
-    teaching = None if teacher is None else _load_teacher(teacher, imgsz, known)
     recipe = with_absolute_paths(recipe)
+    teaching = [] if teacher is None else _load_teachers(teacher, recipe, imgsz, known)
+    if len(teaching) > 1:  # an official name may have become a file
+        recipe = with_models(recipe, [str(one.plan.path.absolute()) for one in teaching[1:]])
     unlabeled = find_unlabeled(recipe)
     data = resolve(str(train.get("data") or DEFAULT_DATA))
     if unlabeled is not None:
@@ -146,9 +157,9 @@ def make_plan(
     check_with_data(train, data, report, learning.model)
     notes += check_task(train, data, report)
     plan = Plan(recipe, learning.plan, None, None, data, report, imgsz, folder, tuple(notes), unlabeled)
-    if teaching is not None:
-        plan = _with_teacher(plan, learning, teaching, allow_partial=allow_partial)
-    return _with_class_rows(plan, learning, teaching)
+    if teaching:
+        plan = _with_teachers(plan, learning, teaching, allow_partial=allow_partial)
+    return _with_class_rows(plan, learning, teaching[0] if teaching else None)
 
 
 def _image_size(train: Mapping[str, Any], notes: list[str]) -> int:
@@ -200,6 +211,24 @@ def _load_student(spec: Spec, imgsz: int, train: Mapping[str, Any], data: Datase
     return student
 
 
+def with_models(recipe: Recipe, models: Sequence[str]) -> Recipe:
+    """Return a recipe with these further teachers."""
+    data = recipe.to_dict()
+    return Recipe.from_dict({**data, "teacher": {**data["teacher"], "models": list(models)}}, name=recipe.name)
+
+
+def _load_teachers(first: Spec, recipe: Recipe, imgsz: int, known: Known) -> list[Loaded]:
+    """Load the teacher, and those of `teacher.models` where teachers take part in the steps."""
+    if not recipe.distills:
+        return [_load_teacher(first, imgsz, known)]
+    size = imgsz * recipe.teacher.scale
+    loaded = [_load_teacher(spec, size, known) for spec in (first, *recipe.teacher.models)]
+    paths = [one.plan.path.resolve() for one in loaded]
+    if twice := [one.plan.spec for place, one in enumerate(loaded) if paths[place] in paths[:place]]:
+        raise UserError(f"The teacher '{twice[0]}' is given twice; give each teacher once.")
+    return loaded
+
+
 def _load_teacher(spec: Spec, imgsz: int, known: Known) -> Loaded:
     if is_yaml(spec):
         raise WeightsError(f"The teacher '{spec}' is a model description without weights; give a trained checkpoint.")
@@ -220,17 +249,20 @@ def _report(data: Dataset, joined: bool, known: Known, progress: Callable[[int, 
     return known.reports[key]
 
 
-def _with_teacher(plan: Plan, student: Loaded, teacher: Loaded, *, allow_partial: bool) -> Plan:
-    """Check that teacher, student, data and recipe fit each other."""
-    recipe, data, notes = plan.recipe, plan.data, list(plan.notes)
+def _with_teachers(plan: Plan, student: Loaded, teachers: Sequence[Loaded], *, allow_partial: bool) -> Plan:
+    """Check that teachers, student, data and recipe fit each other."""
+    recipe, data, notes, (teacher, *further) = plan.recipe, plan.data, list(plan.notes), teachers
     joined = bool(recipe.train.get("single_cls"))
-    match = match_task(data.names, teacher.model.names, recipe.teacher.classes, joined=joined)
-    _check_channels(teacher, data)
+    names = [one.model.names for one in teachers]
+    match = match_teachers(data.names, names, recipe.teacher.classes, joined=joined)
+    for one in teachers:
+        _check_channels(one, data)
     losses = active_losses(recipe)
     needs = requirements(losses.values())
-    notes += check_answers(plan, needs, str(teacher.plan.spec))
+    notes += check_answers(plan, needs, "', '".join(one.plan.spec for one in teachers))
     if needs.classes or recipe.pseudo_labels:
-        require_classes(match, allow_partial=allow_partial, teacher=teacher.plan.spec, data=str(data.yaml_path))
+        spec = teacher.plan.spec
+        require_classes(match, allow_partial=allow_partial, teacher=spec, data=str(data.yaml_path))
         if note := partial_note(match):
             notes.append(note)
     if recipe.weighting.aid is not None:
@@ -243,9 +275,17 @@ def _with_teacher(plan: Plan, student: Loaded, teacher: Loaded, *, allow_partial
         notes.append("the losses of this recipe act on labeled objects only: unlabeled images teach nothing")
     selected = None
     if recipe.student.from_teacher:
-        selected, note = _first_weights(student.model, student.plan.spec, teacher.model, match, recipe)
+        own = of_first(match, len(names[0]))
+        selected, note = _first_weights(student.model, student.plan.spec, teacher.model, own, recipe)
         notes.append(note)
-    return replace(plan, teacher=teacher.plan, classes=match, selected=selected, notes=tuple(notes))
+    return replace(
+        plan,
+        teacher=teacher.plan,
+        classes=match,
+        selected=selected,
+        notes=tuple(notes),
+        further=tuple(one.plan for one in further),
+    )
 
 
 def check_answers(plan: Plan, needs: Requirements, teacher: str) -> list[str]:
@@ -282,7 +322,9 @@ def check_answers(plan: Plan, needs: Requirements, teacher: str) -> list[str]:
     if needs.answers or recipe.train.get("pseudo_labels") is True:
         images += trained_images(recipe.train, plan.report)
     passes = "two passes" if recipe.teacher.flip else "one pass"
-    notes.append(f"'{teacher}' is asked once about {images} images at {size} px, {passes} each; answers are kept")
+    who = f"'{teacher}' {'are' if recipe.teacher.models else 'is'} asked once"
+    each = f"{passes} each" + (" by each teacher" if recipe.teacher.models else "")
+    notes.append(f"{who} about {images} images at {size} px, {each}; answers are kept")
     return notes
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -102,42 +103,69 @@ def _check_place(checkpoint: Path) -> None:
 
 
 def check_same(
-    run: Interrupted, asked: Recipe | None, teacher: str | Path | None, named: Collection[str] = ()
-) -> Path | None:
-    """Refuse to continue under another teacher or with a changed recipe; return the teacher's path, if there is one.
+    run: Interrupted,
+    asked: Recipe | None,
+    teacher: str | Path | Sequence[str | Path] | None,
+    named: Collection[str] = (),
+) -> list[Path]:
+    """Refuse to continue under other teachers or with a changed recipe; return the paths of the run's teachers.
 
     Args:
         run: The interrupted run.
         asked: The recipe given on the command line, or None if none was given.
-        teacher: The teacher given on the command line, or None.
+        teacher: The teacher given on the command line, or None; of several, the first or all of them.
         named: Keys of `train` that the command line sets; the others belong to the run.
 
     Raises:
         UserError: Names what differs.
     """
     settings = run.settings
+    stored = settings.load_recipe()
+    given = [] if teacher is None else [teacher] if isinstance(teacher, (str, Path)) else list(teacher)
     if asked is not None:
-        stored = settings.load_recipe()
         train = {**stored.train, **{key: asked.train[key] for key in named if key in asked.train}}
-        differences = asked.with_sections(train=train, summary=stored.summary).differences(stored)
+        complete = asked.with_sections(train=train, summary=stored.summary)
+        if len(given) > 1 or not asked.teacher.models:  # where they are now is told otherwise
+            models = list(stored.teacher.models)
+            complete = complete.with_sections(teacher={**complete.to_dict()["teacher"], "models": models})
+        differences = complete.differences(stored)
         if differences:
             raise UserError(
                 f"The run '{run.folder}' was started with another recipe: {'; '.join(differences[:5])}. Resume without "
                 f"--recipe and --set, or start a new run."
             )
     if settings.teacher is None:
-        if teacher is not None:
-            raise UserError(f"The run '{run.folder}' has no teacher; '{teacher}' cannot join it now.")
-        return None
-    if teacher is None and not Path(settings.teacher).is_file():
+        if given:
+            raise UserError(f"The run '{run.folder}' has no teacher; '{given[0]}' cannot join it now.")
+        return []
+    digests = [settings.teacher_sha256, *settings.models_sha256]
+    started = [settings.teacher, *stored.teacher.models][: len(digests)]
+    if len(given) not in {0, 1, len(started)}:
         raise UserError(
-            f"The run '{run.folder}' was started under the teacher '{settings.teacher}', which is not there any more. "
+            f"The run '{run.folder}' was started under {_count(started)}, not {len(given)}: give --teacher as often as "
+            f"then, in the same order."
+        )
+    return [
+        _same(run, str(told), place, digest)
+        for told, place, digest in zip_longest([*given], started, digests, fillvalue="")
+    ]
+
+
+def _same(run: Interrupted, told: str, started: str, digest: str | None) -> Path:
+    """Return where a teacher is now: as the command line says, or where it was when the run was started."""
+    if not told and not Path(started).is_file():
+        raise UserError(
+            f"The run '{run.folder}' was started under the teacher '{started}', which is not there any more. "
             f"Give where it is now with --teacher."
         )
-    path = find(teacher if teacher is not None else settings.teacher)
-    if sha256(path) != settings.teacher_sha256:
+    path = find(told or started)
+    if sha256(path) != digest:
         raise UserError(
             f"The run '{run.folder}' was started under another teacher than '{path}' holds now "
-            f"(sha256 {str(settings.teacher_sha256)[:12]}…). Give the original file, or start a new run."
+            f"(sha256 {str(digest)[:12]}…). Give the original file, or start a new run."
         )
     return path
+
+
+def _count(teachers: Sequence[str]) -> str:
+    return "one teacher" if len(teachers) == 1 else f"{len(teachers)} teachers"

@@ -38,7 +38,7 @@ OPTIONS = (
 
 
 def train(
-    teacher: Spec | None,
+    teacher: Spec | Sequence[Spec] | None,
     student: Spec,
     recipe: str | Path,
     *,
@@ -47,8 +47,19 @@ def train(
     **options: Any,
 ) -> Path:
     """Check, then train; see `yolokd.api.train`."""
-    plan = make_plan(teacher, student, resolve_recipe(recipe, overrides, **options), allow_partial=allow_partial)
-    return start(plan)
+    first, further = split_teachers(teacher)
+    resolved = resolve_recipe(recipe, [*overrides, *further], **options)
+    return start(make_plan(first, student, resolved, allow_partial=allow_partial))
+
+
+def split_teachers(teachers: Spec | Sequence[Spec] | None) -> tuple[Spec | None, list[str]]:
+    """Return the first of several teachers, and the assignment of the others to `teacher.models`, if there are any."""
+    if teachers is None or isinstance(teachers, (str, Path)):
+        return teachers, []
+    specs = list(teachers)
+    if len(specs) < 2:
+        return (specs[0] if specs else None), []
+    return specs[0], [f"teacher.models={json.dumps(list(map(str, specs[1:])))}"]
 
 
 def resolve_recipe(recipe: str | Path, overrides: Sequence[str] = (), **options: Any) -> Recipe:
@@ -83,6 +94,7 @@ def start(plan: Plan, *, paired: bool = False) -> Path:
         recipe_name=plan.recipe.name,
         teacher=None if plan.teacher is None else str(plan.teacher.path.absolute()),
         teacher_sha256=None if plan.teacher is None else sha256(plan.teacher.path),
+        models_sha256=[sha256(model.path) for model in plan.further],
         paired=paired,
         provenance=_provenance(plan),
     )
@@ -106,7 +118,7 @@ def resume(
     run: str,
     *,
     recipe: Recipe | None = None,
-    teacher: Spec | None = None,
+    teacher: Spec | Sequence[Spec] | None = None,
     device: str | None = None,
     named: Collection[str] = (),
     changes: Sequence[str] = (),
@@ -117,7 +129,7 @@ def resume(
     Args:
         run: The run's folder, or the last.pt in it.
         recipe: A recipe to compare with that of the run.
-        teacher: Where the teacher is now.
+        teacher: Where the teacher is now; of several, all in the order of the run, or the first.
         device: Where to go on.
         named: Keys of `train` that `recipe` was given with.
         changes: `train.key=value` with keys of `yolokd.training.resume_changes`: where data and unlabeled images are
@@ -135,7 +147,7 @@ def resume(
     interrupted = read_interrupted(run)
     device_too = [] if device is None else [f"train.device={json.dumps(device)}"]
     asked = None if recipe is None else with_absolute_paths(recipe)
-    teacher_path = check_same(interrupted, asked, teacher, named)
+    teacher_paths = check_same(interrupted, asked, teacher, named)
     say = tell or (lambda note: None)
     if interrupted.epoch >= interrupted.epochs:  # killed after the last epoch, while finishing
         check_device(device)
@@ -144,8 +156,9 @@ def resume(
         return _finish(interrupted)
     prepared = prepare(interrupted, [*changes, *device_too])
     settings = prepared.run.settings
-    if teacher_path is not None:
-        settings.teacher = str(teacher_path.absolute())
+    if teacher_paths:
+        settings.teacher, *models = (str(path.absolute()) for path in teacher_paths)
+        settings.recipe["teacher"] = {**settings.recipe.get("teacher", {}), "models": models}
     for note in prepared.notes:
         say(note)
     overrides: dict[str, Any] = {
@@ -157,7 +170,7 @@ def resume(
         **prepared.arguments,
         KEY: settings.to_dict(),
     }
-    if teacher_path is not None and settings.load_recipe().distills:
+    if teacher_paths and settings.load_recipe().distills:
         overrides["distill_model"] = settings.teacher
     _remove_parts(interrupted.folder / "weights")
     return _run(lambda: DistillTrainer(overrides=overrides))

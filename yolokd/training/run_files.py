@@ -57,9 +57,17 @@ def write_run_files(folder: Path, settings: RunSettings) -> None:
         "recipe": settings.recipe_name,
         "teacher": settings.teacher,
         "teacher_sha256": settings.teacher_sha256,
+        **_further(settings),
         **settings.provenance,
     }
     (folder / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
+
+
+def _further(settings: RunSettings) -> dict[str, Any]:
+    paths = settings.load_recipe().teacher.models if settings.models_sha256 else ()
+    pairs = zip(paths, settings.models_sha256, strict=True)
+    models = [{"path": path, "sha256": digest} for path, digest in pairs]
+    return {"teacher_models": models} if models else {}
 
 
 def cut_results(csv: Path, epochs: int) -> None:

@@ -23,6 +23,7 @@ class RunSettings:
     recipe_name: str
     teacher: str | None = None  # path
     teacher_sha256: str | None = None
+    models_sha256: list[str] = field(default_factory=list)  # of the recipe's teacher.models
     paired: bool = False  # order and augmentation depend on the seed only
     provenance: dict[str, Any] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)  # what changes while it runs: gradient ratios

@@ -7,7 +7,7 @@ lives in files that are written early: workers rebuild everything from `args.yol
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from copy import copy, deepcopy
 from pathlib import Path
@@ -20,7 +20,7 @@ from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zer
 
 from yolokd.backend.checkpoints import find, from_scratch, load, load_detector, register_own_classes
 from yolokd.backend.class_rows import keep_apart
-from yolokd.backend.classes import ClassMatch, match_task
+from yolokd.backend.classes import ClassMatch
 from yolokd.backend.dataset import resolve
 from yolokd.backend.label_scan import kept_apart
 from yolokd.backend.paths import unaltered
@@ -34,11 +34,12 @@ from yolokd.initialization.class_transfer import plan_class_rows, transfer_class
 from yolokd.initialization.reconstruction import calibration, reconstruct
 from yolokd.initialization.weight_selection import UnfitTeacherError, select_weights
 from yolokd.loaders.augmentation import augment_loader
-from yolokd.loaders.batch import FILES, UNLABELED
+from yolokd.loaders.batch import FILES, UNLABELED, with_larger
 from yolokd.loaders.sampling import sample_deterministically
 from yolokd.loaders.unlabeled_loader import UnlabeledStream, stream_beside
 from yolokd.locks import locked
 from yolokd.teachers.asking import Panel
+from yolokd.teachers.several import match_teachers, of_first
 from yolokd.teachers.table import panel_of
 from yolokd.training import run_files as records
 from yolokd.training.answers import RunAnswers, ask_before
@@ -70,6 +71,7 @@ class DistillTrainer(DetectionTrainer):
         self.settings = RunSettings.from_dict(vars(self.args)[KEY])
         self.recipe = self.settings.load_recipe()
         self.state: dict[str, Any] = vars(self.args)[KEY]["state"]  # saved with every checkpoint
+        self.scale = self.recipe.teacher.scale if self.recipe.distills else 1  # of the teacher's images
         self.batch_of_epoch = 0  # from 0, the next to come
         self.unlabeled: UnlabeledStream | None = None
         self.panel: Panel | None = None  # teachers that are asked before the first step
@@ -89,7 +91,7 @@ class DistillTrainer(DetectionTrainer):
         if self.recipe.distills:
             self.model = self._pair(self.model, selects_weights=selects_weights)
         elif selects_weights:
-            self._select_weights(self._named(self.model), *self._teacher())
+            self._select_weights(self._named(self.model), self._teachers())
         return checkpoint
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
@@ -127,23 +129,24 @@ class DistillTrainer(DetectionTrainer):
 
     def _pair(self, student: Any, *, selects_weights: bool = False) -> TeacherStudent:
         student = self._named(student)
-        detector, match = self._teacher()
+        detector, *further = detectors = self._teachers()
         if selects_weights:  # before the teacher's layers are folded
-            self._select_weights(student, detector, match)
+            self._select_weights(student, detectors)
         if self.recipe.pseudo_labels or self.recipe.teacher.answers == "stored":
-            self.panel = panel_of(self.recipe, [deepcopy(detector)], self.device)
-        self.match = match
+            self.panel = panel_of(self.recipe, deepcopy(detectors), self.device)
+        self.match = self._match(detectors)
         return build_pair(
             Parts(
                 self.recipe,
                 student,
                 detector,
-                match,
+                self.match,
                 self.device,
                 half=self.args.amp not in {False, "fp32"},
                 seed=self.args.seed,
                 epochs=self.epochs,
                 state=self.state,
+                further=further,
             )
         )
 
@@ -152,17 +155,22 @@ class DistillTrainer(DetectionTrainer):
         student.nc, student.names = self.data["nc"], self.data["names"]
         return student
 
-    def _teacher(self) -> tuple[Any, ClassMatch]:
-        """Load the teacher, and find its classes among the data's."""
-        detector = load_detector(Path(str(self.args.distill_model or self.settings.teacher)))
+    def _teachers(self) -> list[Any]:
+        """Load the teacher, and the further ones after it."""
+        first = str(self.args.distill_model or self.settings.teacher)
+        return [load_detector(Path(path)) for path in (first, *self.recipe.teacher.models)]
+
+    def _match(self, detectors: Sequence[Any]) -> ClassMatch:
+        """Find the classes of detectors among the data's."""
         joined = bool(self.args.single_cls)
         names = resolve(str(self.args.data)).names if joined else self.data["names"]  # here they are joined already
-        return detector, match_task(names, detector.names, self.recipe.teacher.classes, joined=joined)
+        return match_teachers(names, [one.names for one in detectors], self.recipe.teacher.classes, joined=joined)
 
-    def _select_weights(self, student: Any, teacher: Any, match: ClassMatch) -> None:
-        """Start the student from a part of the teacher's weights, fitted on training images."""
+    def _select_weights(self, student: Any, teachers: Sequence[Any]) -> None:
+        """Start the student from a part of the first teacher's weights, fitted on training images."""
+        teacher = teachers[0]
         try:
-            taken = select_weights(student, teacher, match)
+            taken = select_weights(student, teacher, of_first(self._match(teachers), len(teacher.names)))
         except UnfitTeacherError as error:
             if self.recipe.student.init == "teacher":
                 raise
@@ -229,11 +237,25 @@ class DistillTrainer(DetectionTrainer):
                 self.panel = None  # whose memory is free again
         return loader
 
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
+        """Build a data set as Ultralytics does; that of the training images at the teacher's size."""
+        if mode != "train" or self.scale == 1:
+            return super().build_dataset(img_path, mode, batch)
+        full = self.args
+        self.args = copy(full)
+        self.args.imgsz *= self.scale
+        try:
+            return super().build_dataset(img_path, mode, batch)
+        finally:
+            self.args = full
+
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Prepare a training batch as Ultralytics does; add the step's unlabeled images."""
         batch = super().preprocess_batch(batch)
         if self.unlabeled is not None:
             batch[UNLABELED], batch[FILES], boxes = self.unlabeled.images(batch["img"])
+        if self.scale != 1:
+            batch = with_larger(batch, self.scale)
         if self.answers is not None:
             batch = self.answers.part(batch, None if self.unlabeled is None else boxes)
         return batch
