@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from yolokd.cli.options import Teachers, write_json
+from yolokd.cli.options import AllowPartial, Data, JsonFile, Teachers, TrustCheckpoint, write_json
 from yolokd.cli.progress import image_bar
 from yolokd.comparison.executors.table import EXECUTORS
 from yolokd.errors import RunError, UserError
@@ -41,7 +41,7 @@ def compare(
     recipes: Annotated[str, typer.Option(help="Names or files, with commas between; baseline is added if missing.")],
     teacher: Teachers = None,
     seeds: Annotated[str, typer.Option(help="Seeds, with commas between; each is a pair with the baseline.")] = "0,1,2",
-    data: Annotated[str | None, typer.Option(help="Data YAML, a name that Ultralytics packages, or 'streets'.")] = None,
+    data: Data = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images, for every run.")] = None,
     imgsz: Annotated[int | None, typer.Option(help="Side of the input image in pixels, for every run.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images per step, for every run.")] = None,
@@ -60,9 +60,7 @@ def compare(
         typer.Option("--set", metavar="PATH=VALUE", help="train.* or teacher.* of every recipe; repeatable."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the folder below runs/; default: compare-DATA.")] = None,
-    json_file: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON; - is stdout.")
-    ] = None,
+    json_file: JsonFile = None,
     keep_epochs: Annotated[
         bool,
         typer.Option(
@@ -71,12 +69,8 @@ def compare(
             "run is no longer exactly paired.",
         ),
     ] = False,
-    allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Distill the common classes where the teacher lacks some.")
-    ] = False,
-    trust_checkpoint: Annotated[
-        bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
-    ] = False,
+    allow_partial: AllowPartial = False,
+    trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
     """Train recipes over several seeds, paired, and show what each gains over plain training.
 

@@ -118,10 +118,14 @@ def plan_comparison(
         models={str(one.path.absolute()): sha256(one.path) for plan in plans for one in plan.further},
         notes=tuple(dict.fromkeys(note for plan in plans for note in plan.notes)),
     )
-    check_name(folder.parent, folder.name if name is None else name)
+    _check_places(comparison, folder.name if name is None else name)
+    return comparison
+
+
+def _check_places(comparison: Comparison, name: str) -> None:
+    check_name(comparison.folder.parent, name)
     for run in comparison.runs:
         check_place(run.folder)
-    return comparison
 
 
 def _plans(teacher: Spec | None, students: Sequence[Spec], recipes: Sequence[Recipe], **options: Any) -> list[Plan]:

@@ -157,8 +157,7 @@ def resume(
     prepared = prepare(interrupted, [*changes, *device_too])
     settings = prepared.run.settings
     if teacher_paths:
-        settings.teacher, *models = (str(path.absolute()) for path in teacher_paths)
-        settings.recipe["teacher"] = {**settings.recipe.get("teacher", {}), "models": models}
+        _move_teachers(settings, teacher_paths)
     for note in prepared.notes:
         say(note)
     overrides: dict[str, Any] = {
@@ -174,6 +173,12 @@ def resume(
         overrides["distill_model"] = settings.teacher
     _remove_parts(interrupted.folder / "weights")
     return _run(lambda: DistillTrainer(overrides=overrides))
+
+
+def _move_teachers(settings: RunSettings, paths: Sequence[Path]) -> None:
+    """Set where the teachers are now, the first and those of `teacher.models`."""
+    settings.teacher, *models = (str(path.absolute()) for path in paths)
+    settings.recipe["teacher"] = {**settings.recipe.get("teacher", {}), "models": models}
 
 
 def _remove_parts(folder: Path) -> None:
