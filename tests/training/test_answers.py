@@ -15,12 +15,13 @@ from tests.helpers.fixtures import Pair
 from tests.helpers.models import save
 from tests.helpers.panels import seeing
 from tests.helpers.unlabeled import make_images, state_of
+from yolokd.distillation.pseudo_labels import PseudoLabels
 from yolokd.errors import PairError, UserError
 from yolokd.loaders.answers import AnswerTable
 from yolokd.recipe import Recipe
 from yolokd.teachers import answers as store
 from yolokd.teachers import asking
-from yolokd.training.answers import KEY, asked_size, thresholds
+from yolokd.training.answers import KEY, asked_size, learned_classes, thresholds
 from yolokd.training.run import resume, start
 from yolokd.training.trainer import DistillTrainer
 
@@ -121,6 +122,29 @@ def test_run__pseudo_labels_change_the_student_and_a_resume_keeps_the_thresholds
     assert [row["epoch"] for row in rows(folder)] == ["1", "2"]
     final = torch.load(folder / "weights" / "last.pt", weights_only=False)["yolokd"]["state"][KEY]
     assert final == seen[0]
+
+
+@pytest.mark.parametrize("answers", [STORED, ()])
+def test_run__classes_that_are_not_learned_get_no_pseudo_labels(
+    seeing_pair: Pair, free: Path, answers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: set[int] = set()
+    original = PseudoLabels.apply
+
+    def peek(self: Any, batch: Any, *others: Any) -> Any:
+        found = original(self, batch, *others)
+        kinds.update(found.labels["cls"].flatten().long().tolist())
+        return found
+
+    monkeypatch.setattr(PseudoLabels, "apply", peek)
+    overrides = [*answers, "train.pseudo_labels=0.05", f"train.unlabeled={free}", "train.classes=[1]"]
+    start(seeing_pair.plan("baseline", overrides, epochs=1))
+    assert kinds == {1}
+
+
+@pytest.mark.parametrize(("asked", "left"), [(None, {0, 1, 2}), (1, {1}), ([0, 2], {0, 2})])
+def test_learned_classes(asked: Any, left: set[int]) -> None:
+    assert learned_classes(asked, 3) == left
 
 
 def test_run__live_pseudo_labels(seeing_pair: Pair, free: Path) -> None:

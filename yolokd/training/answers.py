@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from yolokd.teachers.answers import AnswerStore, Question, digests
 from yolokd.teachers.thresholds import DEFAULT, best_thresholds
 
 KEY = "pseudo_labels"  # of the saved state: the thresholds
+NEVER = 2.0  # a threshold that no score reaches
 
 
 @dataclass(frozen=True)
@@ -86,16 +87,18 @@ def ask_before(trainer: Any, loader: Any, current_epoch: CurrentEpoch) -> RunAns
             bar.update(done - bar.n)
 
         found = AnswerStore(question).collect(list(dict.fromkeys(files)), trainer.panel, trainer.device, show)
-    columns = list(zip(trainer.match.student, trainer.match.teacher, strict=True))
-    table = AnswerTable.of(found, columns, trainer.data["nc"])
+    learned = learned_classes(trainer.args.classes, trainer.data["nc"])
+    pairs = zip(trainer.match.student, trainer.match.teacher, strict=True)
+    table = AnswerTable.of(found, [pair for pair in pairs if pair[0] in learned], trainer.data["nc"])
     if recipe.pseudo_labels:
         if chosen is None:
             labels = loader.dataset.labels if choose else ()
             chosen = thresholds(recipe.train["pseudo_labels"], table, labels, trainer.data["names"])
+            chosen = [score if index in learned else NEVER for index, score in enumerate(chosen)]
             trainer.state[KEY] = chosen
         unwrap_model(trainer.model).distillation.pseudo = PseudoLabels(torch.tensor(chosen))
-        pairs = zip(trainer.data["names"].values(), chosen, strict=True)
-        shown = ", ".join(f"{name} {score:.2f}" for name, score in pairs)
+        names = trainer.data["names"]
+        shown = ", ".join(f"{names[index]} {chosen[index]:.2f}" for index in sorted(learned))
         LOGGER.info(f"Pseudo-labels from a score of {shown}; from {DOUBT} up to it a box takes no part.")
     if not stored:
         return None
@@ -104,6 +107,13 @@ def ask_before(trainer: Any, loader: Any, current_epoch: CurrentEpoch) -> RunAns
     if others is not None:
         others.answers = table
     return RunAnswers(table, trainer.data["nc"], soft)
+
+
+def learned_classes(asked: int | Sequence[int] | None, classes: int) -> set[int]:
+    """Return the classes that `train.classes` leaves, which may be a single one; None leaves all."""
+    if asked is None:
+        return set(range(classes))
+    return {asked} if isinstance(asked, int) else set(asked)
 
 
 def thresholds(asked: Any, table: AnswerTable, labels: Any, names: Mapping[int, str]) -> list[float]:
