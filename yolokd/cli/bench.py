@@ -16,6 +16,7 @@ from rich.text import Text
 
 from yolokd.cli.compare import split_list
 from yolokd.cli.evaluate import write_json
+from yolokd.cli.opening import one_teacher
 from yolokd.errors import UserError
 from yolokd.outputs import check_file, write_file
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 
 def bench(
-    teacher: Annotated[
-        str | None, typer.Option(help="The large model: a .pt, a name, or a YAML (random weights).")
+    teachers: Annotated[
+        list[str] | None,
+        typer.Option("--teacher", help="The large model: a .pt, a name, or a YAML (random weights)."),
     ] = None,
     student: Annotated[
         str | None, typer.Option(help="The small model: a .pt, a name, or a YAML (random weights).")
@@ -56,6 +58,7 @@ def bench(
     Images and boxes are random; no data are needed. A step is forward pass, losses and backward pass; optimizer,
     clipping, moving average and the loading of images are left out everywhere. Floor: plain step + teacher's pass.
     """
+    teacher = one_teacher(teachers, "bench")
     for option, value in (("--teacher", teacher), ("--student", student), ("--recipe", recipe)):
         if value is None:
             raise UserError(f"Give {option}: bench times a student's training under a teacher with a recipe.")

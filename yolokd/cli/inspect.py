@@ -11,12 +11,15 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from yolokd.cli.opening import one_teacher
 from yolokd.errors import RunError, UserError
 
 
 def inspect(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images, or folders of them.")],
-    teacher: Annotated[str | None, typer.Option(help="Trained detector to learn from: a .pt or a name.")] = None,
+    teachers: Annotated[
+        list[str] | None, typer.Option("--teacher", help="Trained detector to learn from: a .pt or a name.")
+    ] = None,
     student: Annotated[
         str | None, typer.Option(help="The small model: a .pt, also of an unfinished run, a name, or a YAML.")
     ] = None,
@@ -41,6 +44,7 @@ def inspect(
     ] = False,
 ) -> None:
     """Draw, over each image, where each loss of a recipe finds the student wrong: one PNG per image."""
+    teacher = one_teacher(teachers, "inspect")
     for option, value in (("--teacher", teacher), ("--student", student), ("--recipe", recipe)):
         if value is None:
             raise UserError(f"Give {option}: inspect compares a student with a teacher under a recipe.")

@@ -1,12 +1,14 @@
-"""The bar of a command that opens images before it starts; none where all were opened before."""
+"""What commands share before they start: a bar while they open images, and options that are given once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from yolokd.errors import UserError
 
 
 @contextmanager
@@ -28,3 +30,10 @@ def image_bar() -> Iterator[Callable[[int, int], None]]:
     finally:
         if tasks:
             bar.stop()
+
+
+def one_teacher(teachers: Sequence[str] | None, command: str) -> str | None:
+    """Return the teacher of a command that takes one; `UserError` if several are given."""
+    if teachers and len(teachers) > 1:
+        raise UserError(f"{command} takes one teacher: give --teacher once, not {len(teachers)} times.")
+    return teachers[0] if teachers else None
