@@ -133,3 +133,11 @@ def test_show__ratios_are_those_of_the_medians(capsys: pytest.CaptureFixture[str
     assert cells["ikd forward (1 in 4)"][0] == "30.0"
     assert cells["floor"] == ["150.0", "75.0", "1.50", "1.00"]
     assert any("mine 1.20 × floor, 0.90 × built-in" in line for line in lines)
+
+
+def test_bench__takes_one_teacher_at_the_students_size(run: Run, files: Path) -> None:
+    teacher = str(files / "teacher.pt")
+    given = ()
+    refuses(run(*given, "--teacher", teacher, "--teacher", teacher), "takes one teacher: give --teacher once")
+    refuses(run(*given, "--set", f"teacher.models=['{teacher}']"), "takes one teacher: leave teacher.models out")
+    refuses(run(*given, "--set", "teacher.scale=2"), "leave teacher.scale out")

@@ -164,3 +164,11 @@ def test_inspect__what_fails_on_the_way_is_a_failed_run(
     monkeypatch.setattr(Inspector, "inspect", fail)
     refuses(run(str(images), "--out", "figures"), "000.png' failed: out of memory", code=1)
     assert not list(Path("figures").iterdir())
+
+
+def test_inspect__takes_one_teacher_at_the_students_size(run: Run, files: Path) -> None:
+    teacher = str(files / "teacher.pt")
+    given = (str(files / "data" / "images" / "val" / "000.png"),)
+    refuses(run(*given, "--teacher", teacher, "--teacher", teacher), "takes one teacher: give --teacher once")
+    refuses(run(*given, "--set", f"teacher.models=['{teacher}']"), "takes one teacher: leave teacher.models out")
+    refuses(run(*given, "--set", "teacher.scale=2"), "leave teacher.scale out")

@@ -11,9 +11,11 @@ from yolokd.backend.classes import match_classes
 from yolokd.backend.heads import read_head
 from yolokd.distillation.pair import Parts, build_pair, check_pair
 from yolokd.errors import PairError
+from yolokd.loaders.batch import with_larger
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
 from yolokd.teachers.base import Offer
+from yolokd.teachers.several import match_teachers
 
 FULL = Offer({"p3": 16, "p4": 32, "p5": 64}, ("one2many",), 16)
 
@@ -47,6 +49,30 @@ def test_build_pair__trains_at_once() -> None:
     assert all(p.grad is None for p in pair.teacher_model.parameters())
 
 
+@pytest.mark.parametrize("family", ["v8", "26"])
+@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("several", [False, True])
+def test_build_pair__every_kind_of_live_teacher_teaches_the_student(family: str, scale: int, several: bool) -> None:
+    losses = {"bckd": {}, "cwd": {"levels": ["p3", "p4"]}, "fgd": {"levels": ["p4"]}, "samkd": {"levels": ["p3"]}}
+    content = {"losses": losses, "weighting": {"aid": {}}, "teacher": {"scale": scale}}
+    student, teacher, other = detector(family), detector(family, width=0.25, seed=1), detector("v8", seed=2)
+    names = [student.names, teacher.names, other.names]
+    match = match_classes(*names[:2], {}) if not several else match_teachers(names[0], names[1:], {}, joined=False)
+    further = [other] if several else []
+    chosen = Recipe.from_dict(content)
+    pair = build_pair(Parts(chosen, student, teacher, match, torch.device("cpu"), further=further)).train()
+    given = batch(imgsz=64 * scale)
+    loss, items = pair(given if scale == 1 else with_larger(given, scale))
+    terms = {key: float(value) for key, value in items.items() if key.startswith("kd_")}
+    assert len(terms) == len(pair.terms)
+    assert min(terms.values()) > 0, terms
+    loss[-len(terms) :].sum().backward()
+    assert all(p.grad is None for p in pair.teacher_model.parameters())
+    neck = [p.grad for p in pair.student_model.model[:-1].parameters()]
+    assert any(gradient is not None and gradient.any() for gradient in neck)
+    assert all(gradient is None or gradient.isfinite().all() for gradient in neck)
+
+
 @pytest.mark.parametrize(
     ("losses", "offer", "text"),
     [
@@ -55,6 +81,7 @@ def test_build_pair__trains_at_once() -> None:
         ({"bckd": {}}, replace(FULL, branches=()), "'bckd' compares class scores and boxes"),
         ({"ultralytics": {}}, replace(FULL, branches=()), "'ultralytics' compares class scores"),
         ({"ld": {}}, replace(FULL, bins=1), "reg_max 16 and the teacher's 1"),
+        ({"ld": {}}, replace(FULL, bins=1, attackable=False), "reg_max 16 and the teacher gives neck features of p3"),
     ],
 )
 def test_check_pair__names_what_the_teacher_lacks(losses: dict[str, Any], offer: Offer, text: str) -> None:

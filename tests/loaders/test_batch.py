@@ -4,7 +4,7 @@ import torch
 
 from tests.helpers.models import batch
 from tests.helpers.unlabeled import joined
-from yolokd.loaders.batch import TrainingBatch, first_rows
+from yolokd.loaders.batch import TrainingBatch, first_rows, with_larger
 
 
 def test_training_batch__labeled_images_come_first() -> None:
@@ -24,6 +24,28 @@ def test_training_batch__without_objects_and_names() -> None:
     empty = {"img": data["img"], "cls": data["cls"][:0]}
     assert not TrainingBatch.of(empty).has_objects
     assert TrainingBatch.of(empty).files == ()
+
+
+def test_training_batch__the_teacher_sees_the_same_images_unless_told_otherwise() -> None:
+    found = TrainingBatch.of(joined(batch(), 3))
+    assert torch.equal(found.teacher_images, found.images)
+
+
+def test_with_larger__the_student_sees_the_mean_of_four_pixels() -> None:
+    data = joined(batch(imgsz=8), 3)
+    found = TrainingBatch.of(with_larger(data, 2))
+    assert torch.equal(found.teacher_images, torch.cat([data["img"], data["unlabeled"]]))
+    assert found.images.shape == (5, 3, 4, 4)
+    for image, large in zip(found.images, found.teacher_images, strict=True):
+        for row in range(4):
+            for column in range(4):
+                block = large[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+                torch.testing.assert_close(image[:, row, column], block.mean((1, 2)))
+    alone = found.without_unlabeled()
+    assert torch.equal(alone.teacher_images, data["img"])
+    assert set(found.labeled) == set(data) - {"unlabeled", "unlabeled_file"}
+    plain = TrainingBatch.of(with_larger(batch(imgsz=8), 2))
+    assert len(plain.teacher_images) == len(plain.images) == 2
 
 
 def test_first_rows__of_every_tensor_inside() -> None:

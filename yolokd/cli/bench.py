@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from yolokd.cli.compare import split_list
-from yolokd.cli.options import Device, JsonFile, Overrides, TrustCheckpoint, write_json
+from yolokd.cli.options import Device, JsonFile, Overrides, TrustCheckpoint, one_teacher, write_json
 from yolokd.errors import UserError
 from yolokd.outputs import check_file, write_file
 
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 
 def bench(
-    teacher: Annotated[
-        str | None, typer.Option(help="The large model: a .pt, a name, or a YAML (random weights).")
+    teachers: Annotated[
+        list[str] | None,
+        typer.Option("--teacher", help="The large model: a .pt, a name, or a YAML (random weights)."),
     ] = None,
     student: Annotated[
         str | None, typer.Option(help="The small model: a .pt, a name, or a YAML (random weights).")
@@ -50,6 +51,7 @@ def bench(
     Images and boxes are random; no data are needed. A step is forward pass, losses and backward pass; optimizer,
     clipping, moving average and the loading of images are left out everywhere. Floor: plain step + teacher's pass.
     """
+    teacher = one_teacher(teachers, "bench")
     for option, value in (("--teacher", teacher), ("--student", student), ("--recipe", recipe)):
         if value is None:
             raise UserError(f"Give {option}: bench times a student's training under a teacher with a recipe.")

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from yolokd.cli.options import Device, Overrides, Teacher, TrustCheckpoint
+from yolokd.cli.options import Device, Overrides, Teachers, TrustCheckpoint, one_teacher
 from yolokd.errors import RunError, UserError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def inspect(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images, or folders of them.")],
-    teacher: Teacher = None,
+    teachers: Teachers = None,
     student: Annotated[
         str | None, typer.Option(help="The small model: a .pt, also of an unfinished run, a name, or a YAML.")
     ] = None,
@@ -44,6 +44,7 @@ def inspect(
     trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
     """Draw, over each image, where each loss of a recipe finds the student wrong: one PNG per image."""
+    teacher = one_teacher(teachers, "inspect")
     for option, value in (("--teacher", teacher), ("--student", student), ("--recipe", recipe)):
         if value is None:
             raise UserError(f"Give {option}: inspect compares a student with a teacher under a recipe.")

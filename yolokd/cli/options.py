@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
+from yolokd.errors import UserError
 from yolokd.outputs import write_file
 
-Teacher = Annotated[str | None, typer.Option(help="Trained detector to learn from: a .pt or a name.")]
 Teachers = Annotated[
     list[str] | None, typer.Option("--teacher", help="Trained detector to learn from: a .pt or a name; repeatable.")
 ]
@@ -26,6 +27,13 @@ JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Wr
 TrustCheckpoint = Annotated[
     bool, typer.Option("--trust-checkpoint", help="Load checkpoints that may run code. Only for files you trust.")
 ]
+
+
+def one_teacher(teachers: Sequence[str] | None, command: str) -> str | None:
+    """Return the teacher of a command that takes one; `UserError` if several are given."""
+    if teachers and len(teachers) > 1:
+        raise UserError(f"{command} takes one teacher: give --teacher once, not {len(teachers)} times.")
+    return teachers[0] if teachers else None
 
 
 def write_json(file: str, plain: object) -> None:
