@@ -24,7 +24,7 @@ from tests.helpers.fixtures import make_data
 from tests.helpers.matching import matches_of
 from tests.helpers.models import CONFIGS, detector, save
 from tests.helpers.unlabeled import make_images
-from yolokd.backend.checkpoints import load, sha256
+from yolokd.backend.checkpoints import load
 from yolokd.cli.compare import show_results
 from yolokd.comparison.executors.table import EXECUTORS
 from yolokd.comparison.results import MATCHES, results
@@ -365,7 +365,7 @@ def test_compare__killed_and_started_again_trains_the_same_students(
 
 
 def test_compare__several_teachers_are_kept_with_their_digests(
-    run: Run, options: dict[str, str], imitation: Imitation, tmp_path: Path
+    run: Run, options: dict[str, str], fake: FakeExecutor, tmp_path: Path
 ) -> None:
     other = save(detector("26", seed=3), tmp_path / "other.pt")
     code, _, error = run("--teacher", "other.pt")
@@ -378,4 +378,4 @@ def test_compare__several_teachers_are_kept_with_their_digests(
     code, _, error = run("--teacher", "other.pt")
     assert code == 2
     assert f"another teacher than '{other}' holds now" in flat(error)
-    assert len(imitation.launched) == 5
+    assert len(fake.submitted) == 5

@@ -16,9 +16,10 @@ from tests.helpers.fixtures import Pair
 from tests.helpers.models import detector, save
 from tests.helpers.runs import rows, stop_after
 from tests.helpers.unlabeled import make_images
-from yolokd.backend.checkpoints import load, sha256
+from yolokd.backend.checkpoints import load
 from yolokd.distillation.model import TeacherStudent
 from yolokd.errors import UserError
+from yolokd.files import sha256
 from yolokd.loaders.batch import TrainingBatch
 from yolokd.training.run import resume, start
 from yolokd.training.settings import KEY
