@@ -56,9 +56,9 @@ def test_build_pair__every_kind_of_live_teacher_teaches_the_student(family: str,
     losses = {"bckd": {}, "cwd": {"levels": ["p3", "p4"]}, "fgd": {"levels": ["p4"]}, "samkd": {"levels": ["p3"]}}
     content = {"losses": losses, "weighting": {"aid": {}}, "teacher": {"scale": scale}}
     student, teacher, other = detector(family), detector(family, width=0.25, seed=1), detector("v8", seed=2)
-    names = [student.names, teacher.names, other.names]
-    match = match_classes(*names[:2], {}) if not several else match_teachers(names[0], names[1:], {}, joined=False)
     further = [other] if several else []
+    names = [model.names for model in (teacher, *further)]
+    match = match_teachers(student.names, names, {}, joined=False)
     chosen = Recipe.from_dict(content)
     pair = build_pair(Parts(chosen, student, teacher, match, torch.device("cpu"), further=further)).train()
     given = batch(imgsz=64 * scale)

@@ -99,7 +99,7 @@ def show(out: Path, data: Path, teacher: Path, student: Path) -> None:
     report([runs / "baseline", runs / RECIPE], out=out / "report.html", device="cpu")
     inspect(
         [str(fullest_image(data.parent, "val"))],
-        teacher=str(teacher),
+        teachers=[str(teacher)],
         student=str(student),
         recipe=RECIPE,
         device="cpu",
