@@ -54,6 +54,8 @@ def test_from_dict__writes_out_every_default() -> None:
             "answers": "live",
             "imgsz": None,
             "flip": True,
+            "models": [],
+            "scale": 1,
         },
         "student": {"init": "random", "classes": {}},
         "train": {},

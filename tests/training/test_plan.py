@@ -11,7 +11,11 @@ import yaml
 
 from tests.helpers.fixtures import Pair
 from tests.helpers.unlabeled import make_images
+from yolokd.backend import checkpoints
 from yolokd.errors import PairError, UserError
+from yolokd.training import plan as planning
+from yolokd.training import trainer
+from yolokd.training.run import start
 
 TRAIN = 16  # images of the tiny data set
 
@@ -115,3 +119,16 @@ def test_cost__ikd_without_adversarial_examples_adds_nothing(tiny_pair: Pair) ->
     plan = tiny_pair.plan("ikd", ["augment.ikd.adversarial=null"])
     student, teacher = work(plan)
     assert plan.cost == pytest.approx(1 + teacher / (3 * student), rel=1e-12)
+
+
+def test_start__the_teacher_is_loaded_once(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def counted(path: Path) -> Any:
+        loaded.append(path.name)
+        return checkpoints.load_detector(path)
+
+    monkeypatch.setattr(planning, "load_detector", counted)
+    monkeypatch.setattr(trainer, "load_detector", counted)
+    start(tiny_pair.plan("bckd", epochs=1))
+    assert loaded == [tiny_pair.teacher.name]

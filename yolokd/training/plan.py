@@ -67,6 +67,7 @@ class Plan:
     selected: float | None = None  # share of the student's first weights that is taken from the teacher
     class_rows: str | None = None  # with student.init: classes, where the rows of the class output come from
     further: tuple[ModelPlan, ...] = ()  # teachers beside the first
+    detectors: tuple[DetectionModel, ...] = field(default=(), repr=False, compare=False)  # all teachers, as loaded
 
     @property
     def teacher_imgsz(self) -> int:
@@ -285,6 +286,7 @@ def _with_teachers(plan: Plan, student: Loaded, teachers: Sequence[Loaded], *, a
         selected=selected,
         notes=tuple(notes),
         further=tuple(one.plan for one in further),
+        detectors=tuple(one.model for one in teachers),
     )
 
 

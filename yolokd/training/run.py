@@ -111,7 +111,13 @@ def start(plan: Plan, *, paired: bool = False) -> Path:
     }
     if plan.teacher is not None and plan.recipe.distills:
         overrides["distill_model"] = settings.teacher
-    return _run(lambda: DistillTrainer(overrides=overrides))
+
+    def build() -> DistillTrainer:
+        trainer = DistillTrainer(overrides=overrides)
+        trainer.detectors = plan.detectors
+        return trainer
+
+    return _run(build)
 
 
 def resume(

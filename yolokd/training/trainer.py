@@ -74,6 +74,7 @@ class DistillTrainer(DetectionTrainer):
         self.scale = self.recipe.teacher.scale if self.recipe.distills else 1  # of the teacher's images
         self.batch_of_epoch = 0  # from 0, the next to come
         self.unlabeled: UnlabeledStream | None = None
+        self.detectors: Sequence[Any] = ()  # teachers that are loaded already; workers of several GPUs load them
         self.panel: Panel | None = None  # teachers that are asked before the first step
         self.answers: RunAnswers | None = None
         self.warned: set[str] = set()  # terms whose gradient ratio has been warned of
@@ -156,7 +157,9 @@ class DistillTrainer(DetectionTrainer):
         return student
 
     def _teachers(self) -> list[Any]:
-        """Load the teacher, and the further ones after it."""
+        """Return the teacher and the further ones after it: those of the plan, or loaded where there is none."""
+        if self.detectors:
+            return [deepcopy(detector) for detector in self.detectors]
         first = str(self.args.distill_model or self.settings.teacher)
         return [load_detector(Path(path)) for path in (first, *self.recipe.teacher.models)]
 
