@@ -134,6 +134,8 @@ def test_from_dict__writes_out_every_default() -> None:
         ("balance.share", 11, "must be a number > 0 and <= 10, got 11"),
         ("balance.every", 0, "must be a whole number >= 1, got 0"),
         ("balance.log", "yes", "must be true or false, got 'yes'"),
+        ("teacher.imgsz", 100, "must be a whole number >= 32 and <= 16384 and a multiple of 32 or null, got 100"),
+        ("train.pseudo_labels", 1.5, "must be true or false, a number > 0 and < 1 or a mapping, got 1.5"),
         ("teacher.precision", "half", "must be auto, fp32, fp16 or bf16, got 'half'"),
         ("teacher.classes", ["person"], "must be a mapping or coco-to-kitti, got ['person']"),
         (

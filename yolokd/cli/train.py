@@ -129,7 +129,8 @@ def show_plan(console: Console, plan: Plan) -> None:
     console.print(table)
     if plan.teacher is not None:
         if plan.recipe.distills:
-            _show_taps(console, plan, plan.teacher)
+            if plan.recipe.teacher.answers == "live":
+                _show_taps(console, plan, plan.teacher)
             _show_terms(console, plan)
         _show_classes(console, plan)
     counts = ", ".join(f"{split.images} {name}" for name, split in plan.report.splits.items())

@@ -193,6 +193,8 @@ def _alternatives(node: Mapping[str, Any], schema: Mapping[str, Any]) -> list[st
         return ["null" if option is None else str(option) for option in options]
     bounds = [f"{sign} {node[name]}" for name, sign in BOUNDS.items() if name in node]
     words = [NOUNS.get(node.get("type", ""), "a plain value"), " and ".join(bounds)]
+    if "multipleOf" in node:
+        words.append(f"and a multiple of {node['multipleOf']}")
     if "minLength" in node:
         words.append("of at least one letter")
     if "minItems" in node:
