@@ -18,7 +18,8 @@ from yolokd.errors import DataError, UserError, WeightsError
 from yolokd.evaluation.ground_truth import sample
 from yolokd.evaluation.models import Examined, ModelScore, Progress, examine
 from yolokd.recipe.classes import ClassMap
-from yolokd.report.diagnosis import LEAST_EPOCHS, Curve, Diagnosis, Evidence, diagnose
+from yolokd.report.diagnosis import LEAST_EPOCHS, Curve, Diagnosis, Evidence, describe_curve, describe_labels, diagnose
+from yolokd.report.formatting import percent
 from yolokd.report.runs import RunFolder, is_run, read_run
 from yolokd.training.task import count_taken
 
@@ -208,6 +209,26 @@ def curve_of(run: RunFolder) -> Curve | None:
     before = _fifths(sums)
     share = None if fall is None or not before or before[0] <= 0 else -fall / before[0]
     return Curve(run.epochs, rise, share)
+
+
+def known_lines(run: RunFolder, val_ap: float | None) -> list[str]:
+    """Return what is known of a run's diagnosis without scoring it again: AP, labels, curve.
+
+    Args:
+        run: A finished run.
+        val_ap: Its AP on validation images; None: not scored.
+    """
+    splits = run.provenance.get("data_splits")
+    train = splits.get("train") if isinstance(splits, Mapping) else None
+    images = train.get("images") if isinstance(train, Mapping) else None
+    lines = [f"Curve: {describe_curve(curve_of(run))}."]
+    if isinstance(images, int):
+        lines.insert(0, f"Labels: {describe_labels(images, unlabeled_images(run))}.")
+    if val_ap is not None:
+        lines.insert(
+            0, f"AP on validation images: {percent(val_ap)}; yolokd diagnose compares it with training images."
+        )
+    return lines
 
 
 def _measured(run: RunFolder) -> bool:
