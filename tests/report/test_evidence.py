@@ -15,9 +15,18 @@ from tests.helpers.making import checkpoint, make_run
 from yolokd.backend.dataset import resolve
 from yolokd.data.layout import fingerprint
 from yolokd.errors import DataError, UserError, WeightsError
+from yolokd.evaluation.ground_truth import sample
 from yolokd.evaluation.models import evaluate
 from yolokd.report import evidence
-from yolokd.report.evidence import AP, curve_of, diagnose_student, find_student, taken_images, unlabeled_images
+from yolokd.report.evidence import (
+    AP,
+    curve_of,
+    diagnose_student,
+    find_student,
+    known_lines,
+    taken_images,
+    unlabeled_images,
+)
 from yolokd.report.runs import RunFolder, read_run
 
 NAMES = ("class0", "class1", "class2")  # of the tiny networks
@@ -141,13 +150,27 @@ def test_diagnose_student__other_training_images_are_noted(data: Path, tmp_path:
         assert found.images["train"] == found.evidence.labeled == 2  # train.fraction
 
 
-def test_diagnose_student__no_objects_to_score_on(tmp_path: Path) -> None:
+def test_diagnose_student__no_objects_to_score_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tiny.data_set(tmp_path / "data", names=NAMES, images=2)
-    for label in (data.parent / "labels" / "val").iterdir():
-        label.write_text("")
-    run = make_run(tmp_path / "run", data)
-    with pytest.raises(DataError, match=r"No object of .* is in the images of its split 'val'"):
-        diagnose_student(run, str(data), device="cpu")
+    monkeypatch.setattr(evidence, "MOST_TRAINING_IMAGES", 1)
+    (chosen,) = sample((data.parent / "images" / "train").iterdir(), 1)
+    (data.parent / "labels" / "train" / f"{chosen.stem}.txt").write_text("")
+    with pytest.raises(DataError, match="None of the train images that are scored on has an object"):
+        diagnose_student(make_run(tmp_path / "run", data), str(data), device="cpu")
+
+
+def test_known_lines__without_scoring(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", Path("data.yaml"))
+    curve = "Curve: not known, since 3 epochs are too few (at least 10)."
+    assert known_lines(read_run(folder), None) == [curve]
+    provenance = json.loads((folder / "provenance.json").read_text())
+    more = {"data_splits": {"train": {"images": 68}}, "unlabeled": {"pictures": 612}}
+    (folder / "provenance.json").write_text(json.dumps({**provenance, **more}))
+    assert known_lines(read_run(folder), 0.248) == [
+        "AP on validation images: 24.8; yolokd diagnose compares it with training images.",
+        "Labels: 68 labeled images and 612 unlabeled ones (10 % labeled).",
+        curve,
+    ]
 
 
 def test_find_student__mistakes_are_named(tmp_path: Path) -> None:

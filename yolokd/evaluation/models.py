@@ -166,9 +166,7 @@ def examine(
     weights = [weights] if isinstance(weights, (str, Path)) else weights
     paths = [networks.find(spec) for spec in weights]
     found = _resolve(data, split)
-    sizes = [imgsz] * len(paths) if imgsz is None or isinstance(imgsz, int) else imgsz
-    known = zip(paths, short_names(paths), map(networks.identify, paths), sizes, strict=True)
-    models = [_Model(*model) for model in known]
+    models = _identify(paths, imgsz)
     task = task_of({model.name: model.identity for model in models}, found.names, single_cls=single_cls, classes=only)
     _check_task(task, models, channels=found.channels, kitti=protocol == "kitti")
     truth, kitti, notes = _read_truth(found, split, task, kitti=protocol == "kitti", progress=progress)
@@ -211,6 +209,13 @@ class _Model:
     name: str
     identity: Identity
     imgsz: int | None  # longer side in pixels; None: as it was trained
+
+
+def _identify(paths: Sequence[Path], imgsz: int | Sequence[int | None] | None) -> list[_Model]:
+    """Networks with the size that each is scored at."""
+    sizes = [imgsz] * len(paths) if imgsz is None or isinstance(imgsz, int) else imgsz
+    known = zip(paths, short_names(paths), map(networks.identify, paths), sizes, strict=True)
+    return [_Model(*model) for model in known]
 
 
 def _read_truth(

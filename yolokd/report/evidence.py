@@ -23,6 +23,7 @@ from yolokd.report.formatting import percent
 from yolokd.report.runs import RunFolder, is_run, read_run
 from yolokd.training.task import count_taken
 
+SPLITS = ("train", "val")
 MOST_TRAINING_IMAGES = 500  # enough for an AP within a point or two, in seconds
 AP = "metrics/mAP50-95(B)"
 LOSSES = ("train/box_loss", "train/cls_loss", "train/dfl_loss", "train/l1_loss")  # one of the last two, by the head
@@ -72,13 +73,10 @@ def diagnose_student(
         WeightsError: A checkpoint that is missing or not a detector.
     """
     check_device(device)
-    if teacher is not None and is_yaml(teacher):
-        raise UserError(f"The teacher '{teacher}' is a model YAML, which has no weights. Give a trained checkpoint.")
-    if teacher is None and teacher_imgsz is not None:
-        raise UserError("--teacher-imgsz is the size of the teacher's images: give --teacher too, or leave it out.")
+    _check_teacher(teacher, teacher_imgsz)
     weights, run = find_student(Path(student).expanduser())
     found = dataset.resolve(data)
-    for split in ("train", "val"):
+    for split in SPLITS:
         if split not in found.splits:
             raise DataError(f"'{data}' has no split '{split}'; a diagnosis needs train and val.")
     taken = taken_images(found.splits["train"], {} if run is None else run.arguments)
@@ -87,42 +85,54 @@ def diagnose_student(
     def choose(paths: Sequence[Path]) -> list[Path]:
         return sample((path for path in paths if str(path) in taken), MOST_TRAINING_IMAGES)
 
-    sizes = [imgsz, teacher_imgsz][: len(models)]
-    splits = {
+    rows = {
         split: examine(
             models,
             data,
             split=split,
-            imgsz=sizes,
+            imgsz=[imgsz, teacher_imgsz][: len(models)],
             device=device,
             classes=classes,
             progress=progress,
             choose=choose if split == "train" else None,
         )
-        for split in ("train", "val")
+        for split in SPLITS
     }
-    for split, rows in splits.items():
-        if rows[0].score.AP < 0:
-            raise DataError(f"No object of '{data}' is in the images of its split '{split}' that are scored on.")
-    evidence = _evidence(splits, len(taken), run)
     notes = () if run is None else other_images(run, found.splits["train"])
+    return _summarize(rows, found.yaml_path, _evidence(rows, len(taken), run), notes)
+
+
+def _check_teacher(teacher: str | Path | None, imgsz: int | None) -> None:
+    if teacher is not None and is_yaml(teacher):
+        raise UserError(f"The teacher '{teacher}' is a model YAML, which has no weights. Give a trained checkpoint.")
+    if teacher is None and imgsz is not None:
+        raise UserError("--teacher-imgsz is the size of the teacher's images: give --teacher too, or leave it out.")
+
+
+def _summarize(
+    rows: Mapping[str, Sequence[Examined]], data: Path, evidence: Evidence, notes: tuple[str, ...]
+) -> Examination:
+    scores = {
+        role: {split: rows[split][place].score for split in SPLITS}
+        for place, role in enumerate(("student", "teacher")[: len(rows["val"])])
+    }
     return Examination(
-        student=str(weights),
-        teacher=None if teacher is None else splits["val"][1].score.path,
-        data=str(found.yaml_path),
-        scores={
-            name: {split: rows[place].score for split, rows in splits.items()}
-            for place, name in enumerate(("student", "teacher")[: len(models)])
-        },
-        images={split: len(rows[0].truth["images"]) for split, rows in splits.items()},
+        student=scores["student"]["val"].path,
+        teacher=scores["teacher"]["val"].path if "teacher" in scores else None,
+        data=str(data),
+        scores=scores,
+        images={split: len(rows[split][0].truth["images"]) for split in SPLITS},
         evidence=evidence,
         diagnosis=diagnose(evidence),
         notes=notes,
     )
 
 
-def _evidence(splits: Mapping[str, Sequence[Examined]], labeled: int, run: RunFolder | None) -> Evidence:
-    train, val = ([row.score.AP for row in splits[split]] for split in ("train", "val"))
+def _evidence(rows: Mapping[str, Sequence[Examined]], labeled: int, run: RunFolder | None) -> Evidence:
+    train, val = ([row.score.AP for row in rows[split]] for split in SPLITS)
+    for split, aps in zip(SPLITS, (train, val), strict=True):
+        if aps[0] < 0:
+            raise DataError(f"None of the {split} images that are scored on has an object that counts.")
     return Evidence(
         train_ap=train[0],
         val_ap=val[0],
