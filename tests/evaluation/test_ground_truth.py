@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,8 +146,8 @@ def test_sample__same_images_wherever_they_are() -> None:
 
 
 def test_only_images__keeps_the_ids() -> None:
-    images = [{"id": number, "file_name": f"/{number}.jpg"} for number in range(3)]
-    boxes = [{"id": number + 1, "image_id": number // 2} for number in range(6)]
+    images: list[dict[str, Any]] = [{"id": number, "file_name": f"/{number}.jpg"} for number in range(3)]
+    boxes: list[dict[str, Any]] = [{"id": number + 1, "image_id": number // 2} for number in range(6)]
     truth = {"images": images, "annotations": boxes, "categories": [{"id": 0, "name": "car"}]}
     kept = only_images(truth, lambda paths: paths[1:])
     assert kept == {"images": images[1:], "annotations": boxes[2:], "categories": truth["categories"]}
