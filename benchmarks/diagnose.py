@@ -5,7 +5,8 @@
 For every shipped recipe and a student as it starts, or a trained one (`--student last.pt`), over a few augmented
 training batches: the norm of gain · ∂term relative to that of the detection loss's gradient, and the cosine between the
 two, at the neck features and at the weights of the backbone. A term whose pull is 0.01 cannot change the training
-much; one whose cosine is below 0 works against the labels. Adapters and generators are untrained here. Writes
+much; one whose cosine is below 0 works against the labels. Adapters and generators are untrained here.
+What a trained student lacks is another question, which `yolokd diagnose` answers. Writes
 `benchmarks/results/diagnose-NAME.json` and `.md`.
 """
 

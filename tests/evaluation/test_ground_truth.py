@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from yolokd.evaluation.ground_truth import (
     coco_ground_truth,
     label_path,
     list_images,
+    only_images,
     read_labels,
+    sample,
     unusable,
 )
 from yolokd.images.reader import shown_size
@@ -128,3 +131,23 @@ def test_list_images__without_those_that_cannot_be_used(tmp_path: Path) -> None:
     fine.write_text("")
     with pytest.raises(DataError, match=r"None of the 2 images in '.*' can be used: .*a\.jpg is an empty file"):
         list_images([tmp_path / "images"])
+
+
+def test_sample__same_images_wherever_they_are() -> None:
+    here, there = ([Path(folder) / f"{number}.jpg" for number in range(50)] for folder in ("/a", "/b/c"))
+    chosen = sample(here, 10)
+    assert len(chosen) == 10
+    assert chosen == sorted(chosen)
+    assert {path.name for path in chosen} == {path.name for path in sample(reversed(there), 10)}
+    assert set(chosen) < set(sample(here, 11))
+    assert chosen != here[:10]
+    assert sample(here, 99) == sorted(here)
+    assert sample([], 3) == []
+
+
+def test_only_images__keeps_the_ids() -> None:
+    images: list[dict[str, Any]] = [{"id": number, "file_name": f"/{number}.jpg"} for number in range(3)]
+    boxes: list[dict[str, Any]] = [{"id": number + 1, "image_id": number // 2} for number in range(6)]
+    truth = {"images": images, "annotations": boxes, "categories": [{"id": 0, "name": "car"}]}
+    kept = only_images(truth, lambda paths: paths[1:])
+    assert kept == {"images": images[1:], "annotations": boxes[2:], "categories": truth["categories"]}

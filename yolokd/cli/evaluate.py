@@ -66,7 +66,7 @@ def evaluate(
             imgsz=imgsz,
             batch=batch,
             device=device,
-            classes=_mapping(classes or []),
+            classes=class_map(classes or []),
             progress=progress,
         )
     if json_file != "-":
@@ -75,8 +75,12 @@ def evaluate(
         write_json(json_file, [asdict(score) for score in scores])
 
 
-def _mapping(pairs: Sequence[str]) -> ClassMap:
-    """A mapping from pairs, or the name of a shipped map."""
+def class_map(pairs: Sequence[str]) -> ClassMap:
+    """Return a mapping from pairs MODEL=DATA, or the name of a shipped map.
+
+    Raises:
+        UserError: A word that is neither.
+    """
     from yolokd.recipe.classes import SHIPPED
 
     if len(pairs) == 1 and pairs[0] in SHIPPED:

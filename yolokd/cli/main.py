@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from yolokd.cli import bench, compare, data, demo, evaluate, export, inspect, predict, recipes, report, train
+from yolokd.cli import bench, compare, data, demo, diagnose, evaluate, export, inspect, predict, recipes, report, train
 from yolokd.errors import RunError, UserError, YolokdError
 
 LONGEST = 200  # letters of a name or reason that a message shows
@@ -35,6 +35,7 @@ app.command("export")(export.export)
 app.command("predict")(predict.predict)
 app.command("inspect")(inspect.inspect)
 app.command("report")(report.report)
+app.command("diagnose")(diagnose.diagnose)
 app.command("bench")(bench.bench)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")

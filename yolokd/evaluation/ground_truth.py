@@ -6,7 +6,7 @@ is wrong with labels is said by `yolokd.data.check`; here they are taken to be r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from yolokd.data import layout
 from yolokd.data.labels import NO_KEYPOINTS, Keypoints, parse_row, read_rows
 from yolokd.errors import DataError, printable
+from yolokd.files import sha256_of
 from yolokd.images.reader import ImageCheck, check_images, shown_size
 
 Rows = NDArray[np.float64]
+Choose = Callable[[Sequence[Path]], Iterable[Path]]  # some of the images of a split
 
 
 def list_images(sources: Iterable[Path]) -> list[Path]:
@@ -96,6 +98,25 @@ def coco_ground_truth(
             )
     categories = [{"id": index, "name": name} for index, name in sorted(names.items())]
     return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def only_images(truth: Mapping[str, list[dict[str, Any]]], choose: Choose) -> dict[str, list[dict[str, Any]]]:
+    """Return the part of a ground truth that belongs to some of its images, with the ids that it had."""
+    kept = set(map(str, choose([Path(image["file_name"]) for image in truth["images"]])))
+    images = [image for image in truth["images"] if image["file_name"] in kept]
+    ids = {image["id"] for image in images}
+    boxes = [box for box in truth["annotations"] if box["image_id"] in ids]
+    return {**truth, "images": images, "annotations": boxes}
+
+
+def sample(paths: Iterable[Path], most: int) -> list[Path]:
+    """Return at most so many of the images, sorted, chosen by a hash of their names: the same ones wherever they are.
+
+    Example:
+        >>> [path.name for path in sample([Path("a.jpg"), Path("b.jpg"), Path("c.jpg")], 2)]
+        ['a.jpg', 'c.jpg']
+    """
+    return sorted(sorted(paths, key=lambda path: (sha256_of(path.name), str(path)))[:most])
 
 
 def label_path(image: Path) -> Path:

@@ -35,7 +35,7 @@ from yolokd.evaluation import kitti_set
 from yolokd.evaluation.classes import check_mapping, match_classes
 from yolokd.evaluation.coco import score
 from yolokd.evaluation.detections import detect, latency
-from yolokd.evaluation.ground_truth import list_images, unusable
+from yolokd.evaluation.ground_truth import Choose, list_images, only_images, unusable
 from yolokd.evaluation.instances import ground_truth
 from yolokd.evaluation.kitti import METRICS, R40
 from yolokd.evaluation.task import Task, Truth, suppress, task_of
@@ -140,7 +140,7 @@ def examine(
     protocol: str = "coco",
     metric: str | None = None,
     split: str = "val",
-    imgsz: int | None = None,
+    imgsz: int | Sequence[int | None] | None = None,
     batch: int | None = None,
     device: str | None = None,
     classes: ClassMap | None = None,
@@ -149,13 +149,15 @@ def examine(
     nms_free: bool = False,
     single_cls: bool | None = None,
     only: Collection[int] | None = None,
+    choose: Choose | None = None,
 ) -> list[Examined]:
     """Score checkpoints and keep their detections; arguments and errors as `evaluate`.
 
     `square` pads every image to a square, as it always is where one of the networks is an export; `nms_free` takes
     the output of a head that needs no NMS (an export has the one that it was made with). `single_cls` joins all classes
     to one, and `only` names the classes of the data whose objects count: the training arguments of those names, which
-    are otherwise taken from the networks (see `yolokd.evaluation.task`).
+    are otherwise taken from the networks (see `yolokd.evaluation.task`). `imgsz` may also be one size for each network,
+    and `choose` returns those of the split's images that are scored on.
     """
     from yolokd.backend.devices import check_device
 
@@ -164,10 +166,11 @@ def examine(
     weights = [weights] if isinstance(weights, (str, Path)) else weights
     paths = [networks.find(spec) for spec in weights]
     found = _resolve(data, split)
-    models = [_Model(*model) for model in zip(paths, short_names(paths), map(networks.identify, paths), strict=True)]
+    models = _identify(paths, imgsz)
     task = task_of({model.name: model.identity for model in models}, found.names, single_cls=single_cls, classes=only)
     _check_task(task, models, channels=found.channels, kitti=protocol == "kitti")
     truth, kitti, notes = _read_truth(found, split, task, kitti=protocol == "kitti", progress=progress)
+    truth = truth if choose is None else only_images(truth, choose)
     check_mapping(classes or {}, [model.identity.names for model in models], found.names, joined=task.joined)
     teacher_of = [
         match_classes(model.identity.names, found.names, classes or {}, model.name, joined=task.joined)
@@ -181,7 +184,6 @@ def examine(
             data=write_data(Path(folder), found.names, found.yaml_path),
             truth=task.apply(truth),
             task=task,
-            imgsz=imgsz,
             progress=progress or _unheard,
             options={**common, "rect": rect, "nms": nms, "project": folder, "name": "val"},
             kitti=kitti,
@@ -206,6 +208,14 @@ class _Model:
     path: Path
     name: str
     identity: Identity
+    imgsz: int | None  # longer side in pixels; None: as it was trained
+
+
+def _identify(paths: Sequence[Path], imgsz: int | Sequence[int | None] | None) -> list[_Model]:
+    """Networks with the size that each is scored at."""
+    sizes = [imgsz] * len(paths) if imgsz is None or isinstance(imgsz, int) else imgsz
+    known = zip(paths, short_names(paths), map(networks.identify, paths), sizes, strict=True)
+    return [_Model(*model) for model in known]
 
 
 def _read_truth(
@@ -266,7 +276,6 @@ class _Bench:
     data: Path
     truth: Truth
     task: Task
-    imgsz: int | None
     progress: Progress
     options: Mapping[str, Any]  # of Ultralytics' validation
     kitti: kitti_set.KittiTruth | None
@@ -287,7 +296,7 @@ def _unheard(name: str, share: float) -> None:
 
 def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple[Examined, networks.Opened]:
     path, name, identity = model.path, model.name, model.identity
-    network = networks.open_network(path, bench.folder, bench.imgsz)
+    network = networks.open_network(path, bench.folder, model.imgsz)
     yolo, size = network.yolo, network.imgsz
     places = {image["file_name"]: image["id"] for image in bench.truth["images"]}
     options = {**bench.options, "imgsz": size}

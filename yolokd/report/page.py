@@ -55,7 +55,7 @@ def make_page(
     parts = [sections.comparison(arms)]
     if images is not None:
         parts += [*sections.accuracies(arms, scores, images), sections.costs(arms, scores)]
-    parts += sections.trainings(arms, scores)
+    parts += [*sections.trainings(arms, scores), sections.limits(study, scores)]
     if images is not None:
         parts.append(examples(arms, scores, images))
     parts += [sections.method(study, arms, images), sections.each_run(study, arms, scores)]

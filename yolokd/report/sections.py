@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from yolokd.report.arms import Arm, Arms
+from yolokd.report.evidence import known_lines
 from yolokd.report.figures import accuracy, cost, gains, training
 from yolokd.report.formatting import (
     NOTHING,
@@ -169,6 +170,16 @@ def _weights(arm: Arm) -> list[str]:
 
 def _is_weighed(line: Mapping[str, Any]) -> bool:
     return line.get("mean_weight") is not None and "instances" in line
+
+
+def limits(study: Study, scores: Scores) -> Section:
+    """What is known of what a student lacks, for a single finished run."""
+    runs = [(name, run) for name, run in study.runs.items() if run.state == "finished"]
+    if len(study.runs) != 1 or study.comparison is not None or not runs:
+        return Section("What the student lacks")
+    (name, run), *_ = runs
+    finding = scores.runs.get(name)
+    return Section("What the student lacks", points=known_lines(run, None if finding is None else finding.score.AP))
 
 
 def each_run(study: Study, arms: Arms, scores: Scores) -> Section:

@@ -66,10 +66,7 @@ def check_task(train: Mapping[str, Any], data: Dataset, report: DataReport) -> l
 
 def trained_images(train: Mapping[str, Any], report: DataReport) -> int:
     """Return how many images an epoch shows."""
-    images = report.splits["train"].images
-    share = train.get("fraction")
-    share = share[0] if isinstance(share, list) else share
-    return images if share is None else min(images, _count(share, images))
+    return count_taken(train, "train", report.splits["train"].images)
 
 
 def _check_known(classes: tuple[int, ...], data: Dataset, report: DataReport, *, joined: bool) -> None:
@@ -81,6 +78,17 @@ def _check_known(classes: tuple[int, ...], data: Dataset, report: DataReport, *,
             f"train.classes={list(classes)}: the data have the classes {min(known)} to {max(known)}, and no class "
             f"{unknown[0]}."
         )
+
+
+def count_taken(train: Mapping[str, Any], split: str, images: int) -> int:
+    """Return how many of a split's images Ultralytics takes under `train.fraction`, the first by path.
+
+    Args:
+        train: Training arguments.
+        split: "train", "val" or "test".
+        images: How many the split has.
+    """
+    return min(images, _count(_fraction(train.get("fraction"), split) or 1, images))
 
 
 def _fraction(fraction: Any, split: str) -> float | int | None:
