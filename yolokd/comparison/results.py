@@ -79,8 +79,19 @@ def results(comparison: Comparison) -> Results:
         own = [run for run in comparison.runs if run.student == student]
         baseline = _scored([run for run in own if run.recipe == BASELINE])
         for recipe in comparison.recipes:
-            arms.append(_arm([run for run in own if run.recipe == recipe], baseline, teacher))
+            plain = comparison.recipes[recipe].get("teacher", {})
+            seen = teacher if sees_the_same(plain) else {}
+            arms.append(_arm([run for run in own if run.recipe == recipe], baseline, seen))
     return Results(tuple(arms), {metric: teacher[metric] for metric in METRICS if metric in teacher})
+
+
+def sees_the_same(teacher: Mapping[str, Any]) -> bool:
+    """Whether the teacher teaches as it is scored: alone, and at the student's size; else no gap to it is closed.
+
+    Args:
+        teacher: The section `teacher` of a recipe, as plain data.
+    """
+    return teacher.get("answers", "live") == "live" and teacher.get("scale", 1) == 1 and not teacher.get("models")
 
 
 def run_score(folder: Path) -> dict[str, Any] | None:
