@@ -341,7 +341,7 @@ def _first_weights(
     if not from_scratch(spec, argument(recipe.train, "pretrained")):
         note = "the student has trained weights and keeps them; student.init is not used"
         if not recipe.train.get("unlabeled"):
-            note += ", and for such a student only --unlabeled has shown a gain, most with the recipe pseudo: compare first"
+            note += ", and for such a student only --unlabeled has shown a gain, most with recipe pseudo"
         return None, note
     try:
         share = select_weights(student, teacher, match).share
