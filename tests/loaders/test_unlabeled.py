@@ -17,7 +17,7 @@ from tests.helpers.teacher_student import pair, pair_of
 from tests.helpers.unlabeled import joined, make_images
 from yolokd.distillation.model import TeacherStudent
 from yolokd.errors import DataError, UserError
-from yolokd.loaders.batch import TrainingBatch
+from yolokd.loaders.batch import Answers, TrainingBatch
 from yolokd.loaders.unlabeled import check_unlabeled, find_unlabeled, with_absolute_paths
 from yolokd.losses.bckd import bckd_cls_map
 from yolokd.recipe import Recipe, list_recipes, load_recipe
@@ -184,7 +184,11 @@ def test_loss__while_nothing_acts_they_are_not_looked_at() -> None:
 @pytest.mark.parametrize("name", [name for name in list_recipes() if name != "baseline"])
 def test_loss__every_shipped_recipe_takes_them(name: str) -> None:
     model = pair_of(load_recipe(name), detector("v8"), detector("v8", width=0.25, seed=1))
-    loss, items = model(joined(batch(), 3))
+    data = joined(batch(), 3)
+    if "soft_cls" in model.terms:
+        boxes = torch.tensor([[0.5, 0.5, 0.4, 0.4]] * 2)
+        data["answers"] = Answers(torch.tensor([0, 4]), boxes, torch.tensor([[0.7, 0.1, 0.0]] * 2))
+    loss, items = model(data)
     loss.sum().backward()
     assert all(0 < float(items[f"kd_{term}"]) < float("inf") for term in model.terms)
     first = next(model.student_model.parameters())

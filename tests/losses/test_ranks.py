@@ -19,7 +19,8 @@ from yolokd.recipe import Losses
 RANKS, BATCH = 2, 4
 ALONE = {"pkd", "ultralytics"}  # statistics of each process's own images
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, {}) for name in LOSSES},
+    # what stored answers ask is averaged over processes where the step is made
+    **{name: (name, {}) for name, kind in LOSSES.items() if not kind.requires.answers},
     "bckd by mass": ("bckd", {"normalizer": "target_scores"}),
     "samkd random": ("samkd", {"spatial": "random", "logits_weight": "soft"}),
 }
