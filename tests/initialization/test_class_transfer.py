@@ -129,6 +129,7 @@ def test_transfer__one_joined_class_is_copied() -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_transfer__a_row_of_the_teacher_equals_ridge_regression(family: str) -> None:
     """Features are read by a hook of this test, and solved by numpy as an augmented least-squares problem."""

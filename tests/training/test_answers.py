@@ -53,7 +53,9 @@ def soft(folder: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.slow
 def test_run__soft_and_pseudo_labels_from_stored_answers(
     seeing_pair: Pair, free: Path, tmp_path: Path, paired: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +84,7 @@ def test_run__soft_and_pseudo_labels_from_stored_answers(
     assert model["yolokd"]["state"][KEY] == [0.1, 0.1, 0.1]
 
 
+@pytest.mark.slow
 def test_run__the_second_asks_nothing(seeing_pair: Pair, free: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     original = asking.ask
@@ -94,6 +97,7 @@ def test_run__the_second_asks_nothing(seeing_pair: Pair, free: Path, monkeypatch
     assert len(asked) == first
 
 
+@pytest.mark.slow
 def test_run__pseudo_labels_change_the_student_and_a_resume_keeps_the_thresholds(
     seeing_pair: Pair, free: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,7 +128,9 @@ def test_run__pseudo_labels_change_the_student_and_a_resume_keeps_the_thresholds
     assert final == seen[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [STORED, ()])
+@pytest.mark.slow
 def test_run__classes_that_are_not_learned_get_no_pseudo_labels(
     seeing_pair: Pair, free: Path, answers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +153,7 @@ def test_learned_classes(asked: Any, left: set[int]) -> None:
     assert learned_classes(asked, 3) == left
 
 
+@pytest.mark.slow
 def test_run__live_pseudo_labels(seeing_pair: Pair, free: Path) -> None:
     folder = start(seeing_pair.plan("baseline", ["train.pseudo_labels=0.09", f"train.unlabeled={free}"], epochs=1))
     plain = start(seeing_pair.plan("baseline", epochs=1, name="plain"))
