@@ -55,7 +55,6 @@ def soft(folder: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("paired", [False, True])
-@pytest.mark.slow
 def test_run__soft_and_pseudo_labels_from_stored_answers(
     seeing_pair: Pair, free: Path, tmp_path: Path, paired: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +129,6 @@ def test_run__pseudo_labels_change_the_student_and_a_resume_keeps_the_thresholds
 
 @pytest.mark.slow
 @pytest.mark.parametrize("answers", [STORED, ()])
-@pytest.mark.slow
 def test_run__classes_that_are_not_learned_get_no_pseudo_labels(
     seeing_pair: Pair, free: Path, answers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
