@@ -203,8 +203,6 @@ def write_table(name: str, plan: Plan, seeds: Sequence[int], found: dict[str, An
     teacher = dict(found["teacher"])
     teacher["path"] = Path(teacher["path"]).name if not plan.teacher_epochs else relative(teacher["path"], out)
     found["teacher"] = teacher
-    if not plan.teacher_epochs:  # its answers are asked at a larger size than its score is measured at
-        found["arms"] = [{**arm, "gap_closed": {}} for arm in found["arms"]]
     ran = {arm["recipe"] for arm in found["arms"]}
     found["recipes"] = {arm: [a.recipe, *a.changes] for arm, a in plan.arms.items() if arm in ran}
     target = HERE / "results"

@@ -138,19 +138,16 @@ PRETRAINED = Plan(
     student="yolov8n-coco-s128",
     settings=FINETUNE,
 )
-FOOTAGE = Plan(
-    {
+FOOTAGE = replace(
+    PRETRAINED,
+    arms={
         "pseudo": pseudo("rest"),
         "pseudo_streets": pseudo("streets"),
         "pseudo_soft": pseudo("rest", "losses={soft: {}}"),
     },
-    seeds=range(3),
     epochs=60,  # of 5 steps: 300
-    half="report",
-    labels=0.1,
     teacher="yolo11n-coco",
     teacher_epochs=0,
-    student="yolov8n-coco-s128",
     settings=[*FINETUNE, "lr0=3e-4"],  # of 1e-4, 3e-4 and 1e-3 the best for pseudo-labels on the tuning images
 )
 LOW = [*FINETUNE, "lr0=1e-4"]  # the best for plain training there

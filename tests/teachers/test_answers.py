@@ -13,7 +13,7 @@ from tests.helpers.panels import panel
 from tests.helpers.unlabeled import make_images
 from yolokd.data.layout import images_of
 from yolokd.teachers import answers as module
-from yolokd.teachers.answers import AnswerStore, Question, digests, rounded
+from yolokd.teachers.answers import AnswerStore, Question, rounded
 from yolokd.teachers.asking import ask
 
 CPU = torch.device("cpu")
@@ -122,8 +122,3 @@ def test_collect__arrays_that_do_not_fit_or_hold_objects_are_refused(
     found = store.collect(files, panel(), CPU)
     assert sorted(asked) == files
     np.testing.assert_array_equal(found[files[0]].boxes, expected[files[0]].boxes)
-
-
-def test_digests__of_the_files(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"abc")
-    assert digests([tmp_path / "a"]) == ("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",)

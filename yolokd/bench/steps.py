@@ -178,11 +178,12 @@ class RecipeSteps:
         attack, pair = self.wired.attack, self.pair
         assert attack is not None
         losses = self.wired.losses_of(self.active)
+        teacher: Any = pair.teacher_model
         pair.zero_grad(set_to_none=True)
         with timer(self._key("ikd", "forward")), self.setting.autocast():
-            images = attack.make(pair.teacher_model, self.batch, 1)
+            images = attack.make(teacher, self.batch, 1)
             assert images is not None
-            examples = Examples(images, pair.student_model, pair.teacher_model)
+            examples = Examples(images, pair.student_model, teacher)
             parts: Any = pair.projector["ikd"]
             (values,) = losses["ikd"].maps(replace(self.seen, adversarial=examples), parts, ("ikd",)).values()
             value = reduce_map(values, self.seen.grid).sum()

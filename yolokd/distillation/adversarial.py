@@ -28,7 +28,7 @@ from yolokd.backend.heads import as_head, grid_of, neck_features, split_branches
 from yolokd.distillation.teacher_loss import assigner, pad_objects
 from yolokd.errors import PairError
 from yolokd.losses.base import LEVELS, Head, LevelMaps
-from yolokd.teachers.base import Teacher
+from yolokd.teachers.detector import DetectorTeacher
 
 if TYPE_CHECKING:
     from yolokd.recipe import IKDAdversarialConfig
@@ -76,7 +76,7 @@ class Attack:
         self._picked = None if classes.identical else torch.tensor(classes.columns)
         self._assign = assigner(len(classes.student))
 
-    def make(self, teacher: Teacher, batch: Mapping[str, Any], number: int) -> Tensor | None:
+    def make(self, teacher: DetectorTeacher, batch: Mapping[str, Any], number: int) -> Tensor | None:
         """Return the adversarial examples of a batch, (B, 3, H, W), detached; None on steps that have none.
 
         Call it before the student's clean pass, so that the teacher's graph is gone when the student's is built.
@@ -99,7 +99,7 @@ class Attack:
             [adversarial(p["img"], self.attack_loss(teacher, p), eps=eps, step=step, steps=steps) for p in parts]
         )
 
-    def attack_loss(self, teacher: Teacher, batch: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
+    def attack_loss(self, teacher: DetectorTeacher, batch: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
         """Return what the examples shall raise: the teacher's classification loss per image, a function of images.
 
         It is the cross-entropy of the one-to-many branch, summed over anchors and classes, (B,). The first images that
@@ -116,7 +116,7 @@ class Attack:
 
         return loss
 
-    def _head(self, teacher: Teacher, images: Tensor) -> Head:
+    def _head(self, teacher: DetectorTeacher, images: Tensor) -> Head:
         raw: Any = teacher.run(images, head=True).raw
         picked = None if self._picked is None else self._picked.to(images.device)
         return as_head(split_branches(raw)["one2many"], grid_of(neck_features(raw)), picked)
@@ -137,7 +137,7 @@ class Examples:
 
     images: Tensor
     student: DetectionModel
-    teacher: Teacher
+    teacher: DetectorTeacher
 
     def compare(self, distance: LevelMaps) -> Tensor:
         """Return the loss map of a distance between neck features, (B, A); see `yolokd.losses.base`.

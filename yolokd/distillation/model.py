@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from yolokd.backend.api import DetectionModel, copy_attr
 from yolokd.backend.checkpoints import SavedPair
-from yolokd.backend.heads import as_head, grid_of, neck_features, read_head, split_branches
+from yolokd.backend.heads import grid_of, neck_features, read_head
 from yolokd.distillation.adversarial import Examples
 from yolokd.distillation.assignment import branch_criteria, watch
 from yolokd.distillation.instance_weights import Weights
 from yolokd.distillation.loss_accumulator import LossAccumulator
 from yolokd.distillation.pseudo_labels import live_answers
 from yolokd.distillation.state import Distillation
-from yolokd.distillation.step_inputs import assigned_answers, gather
+from yolokd.distillation.step_inputs import answered, gather
 from yolokd.loaders.batch import TrainingBatch, first_rows
 from yolokd.losses.base import Answered, Grid, Loss, Step, requirements
 from yolokd.teachers.base import Teacher, TeacherOutput
@@ -153,13 +153,7 @@ class TeacherStudent(SavedPair):
         if batch.answers is None or not requirements(losses.values()).answers:
             return ()
         criteria = branch_criteria(self.student_model.criterion)
-        found = assigned_answers(batch.answers, raw, criteria, grid, run.common_classes, run.counts)
-        pick, _ = run.common_classes(batch.images.device)
-        heads = {name: as_head(branch, grid, pick) for name, branch in split_branches(raw).items()}
-        return tuple(
-            Answered(criteria[name][1], heads[name], targets, boxes, mass)
-            for name, (targets, boxes, mass) in found.items()
-        )
+        return answered(batch.answers, raw, criteria, grid, run.common_classes, run.counts)
 
     def _join(
         self, detection: Tensor, items: dict[str, Tensor], weighted: Tensor, batch_size: int
@@ -191,8 +185,9 @@ class TeacherStudent(SavedPair):
         run = self._run()
         if run.attack is None or not requirements(run.losses_of(active).values()).adversarial:
             return None
-        images = run.attack.make(self.teacher_model, batch.labeled, run.step)
-        return None if images is None else Examples(images, self.student_model, self.teacher_model)
+        teacher: Any = self.teacher_model  # `check_pair` refuses one that cannot be attacked
+        images = run.attack.make(teacher, batch.labeled, run.step)
+        return None if images is None else Examples(images, self.student_model, teacher)
 
     def _on_adversarial(self, examples: Examples | None, active: Mapping[str, float]) -> dict[str, Tensor]:
         """Return the maps of the losses on adversarial examples, which go ahead of the student's pass."""

@@ -12,9 +12,9 @@ from yolokd.backend.api import xywh2xyxy
 from yolokd.backend.heads import as_head, grid_of, neck_features, split_branches
 from yolokd.distillation.assignment import Assigned
 from yolokd.distillation.positives import PositiveCounts
-from yolokd.distillation.teacher_loss import image_size
+from yolokd.distillation.teacher_loss import image_size, slots
 from yolokd.loaders.batch import Answers
-from yolokd.losses.base import Branch, Grid, Head, Loss, Step, requirements
+from yolokd.losses.base import Answered, Branch, Grid, Head, Loss, Step, requirements
 from yolokd.losses.soft import soft_targets
 from yolokd.losses.tensors import mean_over_ranks, widen
 from yolokd.teachers.base import TeacherOutput
@@ -59,16 +59,15 @@ def gather(
     )
 
 
-@torch.no_grad()
-def assigned_answers(
+def answered(
     answers: Answers,
     raw: Mapping[str, Any],
     criteria: Mapping[str, tuple[Any, float]],
     grid: Grid,
     classes: CommonClasses,
     counts: PositiveCounts | None = None,
-) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """Return for each branch of the student soft targets (B, A, K), boxes (B, A, 4) in pixels, and the mass ().
+) -> tuple[Answered, ...]:
+    """Return what stored answers ask of each branch of the student.
 
     The student's own assigner distributes the teacher's boxes, each under its most probable class.
 
@@ -81,42 +80,56 @@ def assigned_answers(
         counts: Averages of the run, to which this step is added; None lets each step stand alone.
     """
     own = split_branches(raw)
-    found = {}
-    for name, (criterion, _) in criteria.items():
-        if name not in own:
-            continue
-        head = as_head(own[name], grid, None)
-        boxes, chances, present = padded_answers(answers, head)
-        points, _ = grid.centers(boxes.device)
-        labels = chances.argmax(-1, keepdim=True)
-        _, goal, scores, positive, slot = criterion.assigner(
-            head.logits.sigmoid(), head.boxes, points, labels, boxes, present[..., None]
-        )
-        targets = soft_targets(scores.amax(-1) * positive, slot, chances)
-        pick, _ = classes(boxes.device)
-        targets = targets if pick is None else targets[..., pick]
-        mass = targets.sum()
-        if counts is None:
-            mass = mean_over_ranks(mass).clamp_min(1)
-        else:
-            mass = counts.update(f"soft_{name}", Assigned(positive.bool(), mass))["target_scores"] * len(targets)
-        found[name] = targets, goal, mass
-    return found
+    pick, _ = classes(answers.boxes.device)
+    found = []
+    for name, (criterion, weight) in criteria.items():
+        if name in own:
+            head = as_head(own[name], grid, None)
+            targets, goal, positive = assigned_answers(answers, head, criterion)
+            if pick is not None:
+                head, targets = as_head(own[name], grid, pick), targets[..., pick]
+            mass = targets.sum()
+            if counts is None:
+                mass = mean_over_ranks(mass).clamp_min(1)
+            else:
+                mass = counts.update(f"soft_{name}", Assigned(positive, mass))["target_scores"] * len(targets)
+            found.append(Answered(weight, head, targets, goal, mass))
+    return tuple(found)
+
+
+@torch.no_grad()
+def assigned_answers(answers: Answers, head: Head, criterion: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return soft targets (B, A, K), boxes (B, A, 4) in pixels, and which anchors got a box, (B, A) bool.
+
+    Args:
+        answers: What the teacher saw in the batch.
+        head: One branch of the student over all of its classes.
+        criterion: That of the branch, whose assigner is asked.
+    """
+    head = Head(head.logits, head.raw, head.grid)  # one of its own, since it keeps boxes that have no gradient here
+    boxes, chances, present = padded_answers(answers, head)
+    points, _ = head.grid.centers(boxes.device)
+    _, goal, scores, positive, slot = criterion.assigner(
+        head.logits.sigmoid(),
+        head.boxes,
+        points,
+        chances.argmax(-1, keepdim=True),
+        boxes,
+        present[..., None],
+    )
+    return soft_targets(scores.amax(-1) * positive, slot, chances), goal, positive.bool()
 
 
 def padded_answers(answers: Answers, head: Head) -> tuple[Tensor, Tensor, Tensor]:
     """Return the answers in slots: boxes (B, M, 4) xyxy in pixels, probabilities (B, M, K), which slots are taken."""
-    count = len(head.logits)
     order = answers.images.argsort(stable=True)
     image = answers.images[order]
-    counts = (image[:, None] == torch.arange(count, device=image.device)).sum(0)  # (B,)
-    slot = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]
-    slots = count, max(int(counts.max()), 1)
+    slot, present = slots(image, len(head.logits))
     corners = xywh2xyxy(answers.boxes[order].to(head.logits.dtype)) * image_size(head.grid, head.logits)
-    boxes = corners.new_zeros(*slots, 4).index_put((image, slot), corners)
     chances = answers.probabilities[order].to(head.logits.dtype)
-    padded = chances.new_zeros(*slots, chances.shape[1]).index_put((image, slot), chances)
-    return boxes, padded, torch.arange(slots[1], device=counts.device) < counts[:, None]
+    boxes = corners.new_zeros(*present.shape, 4).index_put((image, slot), corners)
+    padded = chances.new_zeros(*present.shape, chances.shape[1]).index_put((image, slot), chances)
+    return boxes, padded, present
 
 
 def branches(

@@ -81,13 +81,22 @@ def pad_objects(batch: Mapping[str, Tensor], judged: Tensor, head: Head) -> Obje
     order = order[image[order].argsort(stable=True)]  # by image, then from small to large
     image, boxes = image[order], boxes[order]
     labels = judged[batch["cls"].long().flatten()[order]]
-    counts = (image[:, None] == torch.arange(len(head.logits), device=image.device)).sum(0)  # (B,)
-    slot = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]
-    slots = len(counts), max(int(counts.max()), 1)
-    padded = boxes.new_zeros(*slots, 4).index_put((image, slot), boxes)
-    padded_labels = labels.new_full(slots, -1).index_put((image, slot), labels)
-    present = torch.arange(slots[1], device=counts.device) < counts[:, None]
+    slot, present = slots(image, len(head.logits))
+    padded = boxes.new_zeros(*present.shape, 4).index_put((image, slot), boxes)
+    padded_labels = labels.new_full(present.shape, -1).index_put((image, slot), labels)
     return Objects(padded, padded_labels.clamp(min=0), present, padded_labels >= 0)
+
+
+def slots(image: Tensor, images: int) -> tuple[Tensor, Tensor]:
+    """Return the slot of each of N boxes in its image, (N,), and which slots are taken, (B, G) bool, G at least 1.
+
+    Args:
+        image: The image of each box, (N,) long, in order.
+        images: B.
+    """
+    counts = (image[:, None] == torch.arange(images, device=image.device)).sum(0)  # (B,)
+    slot = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]
+    return slot, torch.arange(max(int(counts.max()), 1), device=image.device) < counts[:, None]
 
 
 def teacher_loss(head: Head, objects: Objects, assign: TaskAlignedAssigner) -> TeacherLoss:

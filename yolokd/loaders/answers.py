@@ -105,7 +105,7 @@ def parted(batch: Mapping[str, Any], table: AnswerTable, classes: int) -> tuple[
     """Return a batch with its labels alone, and the teachers' boxes in it.
 
     Args:
-        batch: `batch_idx` (N,), `cls` (N, 1) and `bboxes` (N, 4) as the loader makes them, anywhere.
+        batch: `batch_idx` (N,), `cls` (N, 1) and `bboxes` (N, 4) as the loader makes them, on the CPU.
         table: The answers.
         classes: Number of the data's classes.
     """
@@ -114,7 +114,7 @@ def parted(batch: Mapping[str, Any], table: AnswerTable, classes: int) -> tuple[
     answers = Answers(
         images=batch["batch_idx"].flatten()[~labels].long(),
         boxes=batch["bboxes"][~labels],
-        probabilities=table.probabilities.to(rows.device)[rows],
+        probabilities=table.probabilities[rows],
     )
     alone = {key: batch[key][labels] for key in ("batch_idx", "cls", "bboxes")}
     return {**batch, **alone}, answers

@@ -130,7 +130,7 @@ class UnlabeledStream:
         self._batches: Iterator[dict[str, Any]] | None = None
 
     def images(self, like: Tensor) -> tuple[Tensor, list[str], dict[str, Tensor]]:
-        """Return the next images in [0, 1], (U, 3, H, W), their files, and the teachers' boxes as they were loaded.
+        """Return the next images in [0, 1], (U, 3, H, W), their files, and the teachers' boxes as loaded, on the CPU.
 
         Args:
             like: The step's labeled images, (B, 3, H, W): device and size are theirs.
@@ -141,7 +141,7 @@ class UnlabeledStream:
         images = batch["img"].to(like.device, non_blocking=like.device.type not in {"cpu", "mps"}).float() / 255
         if images.shape[-2:] != like.shape[-2:]:  # multi_scale
             images = F.interpolate(images, size=like.shape[-2:], mode="bilinear", align_corners=False)
-        boxes = {key: batch[key].to(like.device) for key in ("batch_idx", "cls", "bboxes")}
+        boxes = {key: batch[key] for key in ("batch_idx", "cls", "bboxes")}
         return images, list(batch["im_file"]), boxes
 
     def close_mosaic(self, hyp: Any) -> None:

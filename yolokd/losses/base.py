@@ -95,8 +95,28 @@ class Head:
         else:
             bins = torch.arange(self.bins, dtype=self.distribution.dtype, device=self.raw.device)
             distances = (bins @ self.distribution.permute(0, 2, 3, 1).softmax(2)).mT  # as it lies in memory; (B, A, 4)
-        left_top, right_bottom = (distances * strides).chunk(2, -1)
-        return torch.cat((points - left_top, points + right_bottom), -1)
+        return around(points, distances * strides)
+
+    @without_autocast
+    def boxes_at(self, image: Tensor, anchor: Tensor) -> Tensor:
+        """Return the boxes of some anchors alone, (F, 4), as `boxes` gives them.
+
+        Args:
+            image: The image of each, (F,) long.
+            anchor: Its place, (F,) long.
+        """
+        points, strides = self.grid.centers(self.raw.device)
+        distances = widen(self.raw[image, anchor])  # (F, 4·R)
+        if self.bins > 1:
+            bins = torch.arange(self.bins, dtype=distances.dtype, device=distances.device)
+            distances = distances.view(-1, 4, self.bins).softmax(-1) @ bins
+        return around(points[anchor], distances * strides[anchor])
+
+
+def around(points: Tensor, distances: Tensor) -> Tensor:
+    """Return boxes xyxy from points x, y (…, 2) and the distances to their left, top, right and bottom, (…, 4)."""
+    left_top, right_bottom = distances.chunk(2, -1)
+    return torch.cat((points - left_top, points + right_bottom), -1)
 
 
 Averages = Mapping[str, Tensor]  # "positives" and "target_scores" of one branch → () per labeled image

@@ -97,7 +97,7 @@ class Soft(Loss):
         if "soft_box" in active:
             weight = targets.amax(-1)  # (B, A)
             where = (weight > 0).nonzero(as_tuple=True)
-            losses = complete_box_iou_loss(student.boxes[where], answered.boxes[where], reduction="none")
+            losses = complete_box_iou_loss(student.boxes_at(*where), answered.boxes[where], reduction="none")
             spread = torch.zeros_like(weight).index_put(where, losses * weight[where])
             maps["soft_box"] = spread * scale
         return maps

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -137,8 +137,3 @@ def _unpacked(arrays: Mapping[str, np.ndarray], classes: int) -> dict[str, Answe
         str(image): Answer(boxes[end - count : end], probabilities[end - count : end].astype(np.float32))
         for image, count, end in zip(images, counts, ends, strict=True)
     }
-
-
-def digests(paths: Iterable[Path]) -> tuple[str, ...]:
-    """Return the SHA-256 of each checkpoint."""
-    return tuple(sha256(path) for path in paths)

@@ -83,7 +83,3 @@ class Teacher(nn.Module, ABC):
             head: Whether the head's outputs are needed.
             levels: Levels whose features are needed.
         """
-
-    def run(self, images: Tensor, *, head: bool = True, levels: tuple[str, ...] = ()) -> TeacherOutput:
-        """Do what `forward` does, with the gradient to the images that an attack on the teacher needs."""
-        raise NotImplementedError(f"{type(self).__name__} cannot be attacked")

@@ -7,13 +7,15 @@ from torch import Tensor
 
 from yolokd.teachers.base import Offer, Teacher, TeacherOutput
 
+OFFER = Offer({}, (), 1, attackable=False, stored=True)
+
 
 class StoredTeacher(Teacher):
     """Gives nothing in a step; its answers come with the images."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.offer = Offer({}, (), 1, attackable=False, stored=True)
+        self.offer = OFFER
         self.dtype = torch.float32
 
     @torch.no_grad()

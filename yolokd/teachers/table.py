@@ -15,7 +15,7 @@ from yolokd.teachers.base import Offer, Teacher
 from yolokd.teachers.detector import DTYPES, DetectorTeacher, require_compiler
 from yolokd.teachers.scaled import ScaledTeacher, scaled_offer
 from yolokd.teachers.several import SeveralTeacher, offer_of_several
-from yolokd.teachers.stored import StoredTeacher
+from yolokd.teachers.stored import OFFER, StoredTeacher
 
 if TYPE_CHECKING:
     from yolokd.recipe import Recipe
@@ -67,7 +67,7 @@ def panel_of(recipe: Recipe, models: Sequence[DetectionModel], device: torch.dev
 def offer_of(recipe: Recipe, head: HeadInfo) -> Offer:
     """Return what the teacher gives whose head this is; of several, the head of the first."""
     if recipe.teacher.answers == "stored":
-        return StoredTeacher().offer
+        return OFFER
     offer = Offer.of_head(head)
     offer = offer_of_several(offer) if recipe.teacher.models else offer
     return offer if recipe.teacher.scale == 1 else scaled_offer(offer)

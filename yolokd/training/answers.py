@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +12,12 @@ from torch import Tensor
 from yolokd.backend.api import LOGGER, TQDM, unwrap_model
 from yolokd.distillation.pseudo_labels import DOUBT, PseudoLabels
 from yolokd.loaders.answers import AnswerTable, joined, parted
-from yolokd.loaders.batch import ANSWERS
+from yolokd.loaders.batch import Answers
 from yolokd.loaders.epoch_sampler import CurrentEpoch, EpochSet, send_epochs
 from yolokd.losses.base import requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
-from yolokd.teachers.answers import AnswerStore, Question, digests
+from yolokd.teachers.answers import AnswerStore, Question
 from yolokd.teachers.thresholds import DEFAULT, best_thresholds
 
 KEY = "pseudo_labels"  # of the saved state: the thresholds
@@ -33,20 +32,25 @@ class RunAnswers:
     classes: int  # of the data
     labeled: bool  # whether labeled images carry answers as well
 
-    def part(self, batch: dict[str, Any], unlabeled: Mapping[str, Tensor] | None) -> dict[str, Any]:
-        """Return a batch with its labels alone and the answers under their own key.
+    def part(self, batch: dict[str, Any]) -> tuple[dict[str, Any], Answers | None]:
+        """Return a batch with its labels alone, and the answers for its images; None if these carry none.
 
         Args:
-            batch: As the trainer has prepared it.
-            unlabeled: `batch_idx`, `cls` and `bboxes` of the step's unlabeled images; None without.
+            batch: As the loader makes it, on the CPU, where picking rows waits for no device.
         """
-        own = others = None
-        if self.labeled:
-            batch, own = parted(batch, self.table, self.classes)
-        if unlabeled is not None:
-            others = parted(unlabeled, self.table, self.classes)[1]
-        batch[ANSWERS] = joined(own, others, len(batch["img"]))
-        return batch
+        return parted(batch, self.table, self.classes) if self.labeled else (batch, None)
+
+    def join(self, labeled: Answers | None, unlabeled: Mapping[str, Tensor] | None, images: Tensor) -> Answers | None:
+        """Return the answers for a whole step, where its images are.
+
+        Args:
+            labeled: From `part`.
+            unlabeled: `batch_idx`, `cls` and `bboxes` of the step's unlabeled images, on the CPU; None without.
+            images: The labeled images, (B, 3, H, W).
+        """
+        others = None if unlabeled is None else parted(unlabeled, self.table, self.classes)[1]
+        found = joined(labeled, others, len(images))
+        return None if found is None else found.to(images.device)
 
 
 def asked_size(recipe: Recipe, imgsz: int) -> int:
@@ -76,7 +80,7 @@ def ask_before(trainer: Any, loader: Any, current_epoch: CurrentEpoch) -> RunAns
     files = [*(loader.dataset.im_files if soft or choose else ())]
     files += others.im_files if stored and others is not None else ()
     question = Question(
-        digests(map(Path, (str(trainer.settings.teacher), *recipe.teacher.models))),
+        (trainer.settings.teacher_sha256, *trainer.settings.models_sha256),
         asked_size(recipe, trainer.args.imgsz),
         trainer.panel.flip,
     )

@@ -34,7 +34,7 @@ from yolokd.initialization.class_transfer import plan_class_rows, transfer_class
 from yolokd.initialization.reconstruction import calibration, reconstruct
 from yolokd.initialization.weight_selection import UnfitTeacherError, select_weights
 from yolokd.loaders.augmentation import augment_loader
-from yolokd.loaders.batch import FILES, UNLABELED, with_larger
+from yolokd.loaders.batch import ANSWERS, FILES, UNLABELED, with_larger
 from yolokd.loaders.sampling import sample_deterministically
 from yolokd.loaders.unlabeled_loader import UnlabeledStream, stream_beside
 from yolokd.locks import locked
@@ -92,7 +92,8 @@ class DistillTrainer(DetectionTrainer):
         if self.recipe.distills:
             self.model = self._pair(self.model, selects_weights=selects_weights)
         elif selects_weights:
-            self._select_weights(self._named(self.model), self._teachers())
+            teachers = self._teachers()
+            self._select_weights(self._named(self.model), teachers[0], self._match(teachers))
         return checkpoint
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
@@ -131,11 +132,12 @@ class DistillTrainer(DetectionTrainer):
     def _pair(self, student: Any, *, selects_weights: bool = False) -> TeacherStudent:
         student = self._named(student)
         detector, *further = detectors = self._teachers()
-        if selects_weights:  # before the teacher's layers are folded
-            self._select_weights(student, detectors)
-        if self.recipe.pseudo_labels or self.recipe.teacher.answers == "stored":
-            self.panel = panel_of(self.recipe, deepcopy(detectors), self.device)
         self.match = self._match(detectors)
+        if selects_weights:  # before the teacher's layers are folded
+            self._select_weights(student, detector, self.match)
+        stored = self.recipe.teacher.answers == "stored"
+        if self.recipe.pseudo_labels or stored:
+            self.panel = panel_of(self.recipe, detectors if stored else deepcopy(detectors), self.device)
         return build_pair(
             Parts(
                 self.recipe,
@@ -169,11 +171,10 @@ class DistillTrainer(DetectionTrainer):
         names = resolve(str(self.args.data)).names if joined else self.data["names"]  # here they are joined already
         return match_teachers(names, [one.names for one in detectors], self.recipe.teacher.classes, joined=joined)
 
-    def _select_weights(self, student: Any, teachers: Sequence[Any]) -> None:
+    def _select_weights(self, student: Any, teacher: Any, match: ClassMatch) -> None:
         """Start the student from a part of the first teacher's weights, fitted on training images."""
-        teacher = teachers[0]
         try:
-            taken = select_weights(student, teacher, of_first(self._match(teachers), len(teacher.names)))
+            taken = select_weights(student, teacher, of_first(match, len(teacher.names)))
         except UnfitTeacherError as error:
             if self.recipe.student.init == "teacher":
                 raise
@@ -185,8 +186,7 @@ class DistillTrainer(DetectionTrainer):
 
     def _transfer_class_rows(self, student: Any, checkpoint: Any) -> None:
         """Fill the class rows that Ultralytics leaves at random, from the checkpoint and the teacher."""
-        given = self.args.distill_model or self.settings.teacher
-        teacher = load_detector(Path(str(given))) if given else None
+        teacher = self._teachers()[0] if self.args.distill_model or self.settings.teacher else None
         rows = plan_class_rows(
             resolve(str(self.args.data)).names if self.args.single_cls else self.data["names"],
             checkpoint.names,
@@ -254,13 +254,16 @@ class DistillTrainer(DetectionTrainer):
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Prepare a training batch as Ultralytics does; add the step's unlabeled images."""
+        own, boxes = None, None
+        if self.answers is not None:
+            batch, own = self.answers.part(batch)
         batch = super().preprocess_batch(batch)
         if self.unlabeled is not None:
             batch[UNLABELED], batch[FILES], boxes = self.unlabeled.images(batch["img"])
         if self.scale != 1:
             batch = with_larger(batch, self.scale)
         if self.answers is not None:
-            batch = self.answers.part(batch, None if self.unlabeled is None else boxes)
+            batch[ANSWERS] = self.answers.join(own, boxes, batch["img"])
         return batch
 
     def _close_dataloader_mosaic(self) -> None:
