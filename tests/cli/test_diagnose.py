@@ -13,7 +13,6 @@ import yaml
 from tests.helpers import tiny
 from tests.helpers.calling import Run, call, flat
 from tests.helpers.making import checkpoint, make_run
-from yolokd.cli.diagnose import split_pairs
 
 NAMES = ("class0", "class1", "[red]")
 
@@ -98,14 +97,6 @@ def test_diagnose__mistakes_are_named_in_a_line(run: Run, tmp_path: Path, words:
 
 def test_diagnose__first_line_of_help(run: Run) -> None:
     assert "steps, capacity or knowledge" in flat(run("--help")[1])
-
-
-def test_split_pairs__lists_and_names_with_commas() -> None:
-    assert split_pairs([]) == []
-    assert split_pairs(["a=b,c=d", "e=f"]) == ["a=b", "c=d", "e=f"]
-    assert split_pairs(["a,b=c"]) == ["a", "b=c"]
-    assert split_pairs(["a=b,c"]) == ["a=b,c"]
-    assert split_pairs(["coco-to-kitti"]) == ["coco-to-kitti"]
 
 
 def test_diagnose__imports_neither_torch_nor_ultralytics() -> None:

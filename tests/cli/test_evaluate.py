@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from yolokd.cli.evaluate import evaluate
+from yolokd.cli.evaluate import evaluate, split_pairs
 from yolokd.errors import UserError
 from yolokd.evaluation import models
 from yolokd.evaluation.kitti_set import KittiScore
@@ -154,3 +154,11 @@ def test_commands__import_neither_torch_nor_ultralytics(command: str) -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_split_pairs__lists_and_names_with_commas() -> None:
+    assert split_pairs([]) == []
+    assert split_pairs(["a=b,c=d", "e=f"]) == ["a=b", "c=d", "e=f"]
+    assert split_pairs(["a,b=c"]) == ["a", "b=c"]
+    assert split_pairs(["a=b,c"]) == ["a=b,c"]
+    assert split_pairs(["coco-to-kitti"]) == ["coco-to-kitti"]

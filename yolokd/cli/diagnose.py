@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from yolokd.cli.evaluate import class_map
-from yolokd.cli.options import Device, JsonFile, LongerSide, TrustCheckpoint, write_json
+from yolokd.cli.options import Classes, Data, Device, JsonFile, LongerSide, TrustCheckpoint, write_json
 from yolokd.cli.progress import share_bar
 from yolokd.errors import UserError
 from yolokd.outputs import check_file
@@ -26,20 +26,14 @@ def diagnose(
     student: Annotated[
         str | None, typer.Option(metavar="RUN", help="Folder of a finished run, or a checkpoint.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Data YAML, a name that Ultralytics packages, or 'streets'.")] = None,
+    data: Data = None,
     teacher: Annotated[str | None, typer.Option(help="Trained detector that may teach: a .pt or a name.")] = None,
     imgsz: LongerSide = None,
     teacher_imgsz: Annotated[
         int | None, typer.Option(min=1, max=16384, help="Longer side for the teacher in pixels; default: as trained.")
     ] = None,
     device: Device = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MODEL=DATA,...|MAP",
-            help="A model's class name and the data's, where they differ; repeatable. Or a shipped map: coco-to-kitti.",
-        ),
-    ] = None,
+    classes: Classes = None,
     json_file: JsonFile = None,
     trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
@@ -57,7 +51,7 @@ def diagnose(
             teacher=teacher,
             imgsz=imgsz,
             teacher_imgsz=teacher_imgsz,
-            classes=class_map(split_pairs(classes or [])),
+            classes=class_map(classes or []),
             device=device,
             progress=progress,
         )
@@ -65,20 +59,6 @@ def diagnose(
         show(Console(), found)
     if json_file is not None:
         write_json(json_file, to_plain(found))
-
-
-def split_pairs(words: Sequence[str]) -> list[str]:
-    """Return the pairs of comma-separated lists; a comma without a pair behind it belongs to a name."""
-    pairs: list[str] = []
-    for word in words:
-        first, *rest = word.split(",")
-        pairs.append(first)
-        for part in rest:
-            if "=" in part:
-                pairs.append(part)
-            else:
-                pairs[-1] += f",{part}"
-    return pairs
 
 
 def to_plain(found: Examination) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from yolokd.cli.options import Device, JsonFile, LongerSide, TrustCheckpoint, write_json
+from yolokd.cli.options import Classes, Device, JsonFile, LongerSide, TrustCheckpoint, write_json
 from yolokd.cli.progress import share_bar
 from yolokd.errors import UserError
 from yolokd.outputs import check_file
@@ -41,13 +41,7 @@ def evaluate(
     imgsz: LongerSide = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per batch; default: Ultralytics'.")] = None,
     device: Device = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MODEL=DATA|MAP",
-            help="A model's class name and the data's, where they differ; repeatable. Or a shipped map: coco-to-kitti.",
-        ),
-    ] = None,
+    classes: Classes = None,
     json_file: JsonFile = None,
     trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
@@ -75,14 +69,29 @@ def evaluate(
         write_json(json_file, [asdict(score) for score in scores])
 
 
-def class_map(pairs: Sequence[str]) -> ClassMap:
-    """Return a mapping from pairs MODEL=DATA, or the name of a shipped map.
+def split_pairs(words: Sequence[str]) -> list[str]:
+    """Return the pairs of comma-separated lists; a comma without a pair behind it belongs to a name."""
+    pairs: list[str] = []
+    for word in words:
+        first, *rest = word.split(",")
+        pairs.append(first)
+        for part in rest:
+            if "=" in part:
+                pairs.append(part)
+            else:
+                pairs[-1] += f",{part}"
+    return pairs
+
+
+def class_map(words: Sequence[str]) -> ClassMap:
+    """Return a mapping from pairs MODEL=DATA, also with commas between them, or the name of a shipped map.
 
     Raises:
         UserError: A word that is neither.
     """
     from yolokd.recipe.classes import SHIPPED
 
+    pairs = split_pairs(words)
     if len(pairs) == 1 and pairs[0] in SHIPPED:
         return pairs[0]
     split = [pair.partition("=") for pair in pairs]

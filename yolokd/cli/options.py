@@ -15,6 +15,13 @@ Teachers = Annotated[
     list[str] | None, typer.Option("--teacher", help="Trained detector to learn from: a .pt or a name; repeatable.")
 ]
 Data = Annotated[str | None, typer.Option(help="Data YAML, a name that Ultralytics packages, or 'streets'.")]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODEL=DATA,...|MAP",
+        help="A model's class name and the data's, where they differ; repeatable. Or a shipped map: coco-to-kitti.",
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, mps or a GPU (0).")]
 LongerSide = Annotated[int | None, typer.Option(min=1, max=16384, help="Longer side in pixels; default: as trained.")]
 Overrides = Annotated[

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from yolokd.backend.api import LOGGER, TQDM, unwrap_model
 from yolokd.distillation.pseudo_labels import DOUBT, PseudoLabels
+from yolokd.errors import UserError, nearest
 from yolokd.loaders.answers import AnswerTable, joined, parted
 from yolokd.loaders.batch import Answers
 from yolokd.loaders.epoch_sampler import CurrentEpoch, EpochSet, send_epochs
-from yolokd.losses.base import requirements
+from yolokd.losses.base import Requirements, requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
 from yolokd.teachers.answers import AnswerStore, Question
 from yolokd.teachers.thresholds import DEFAULT, best_thresholds
+from yolokd.training.task import trained_images
+
+if TYPE_CHECKING:
+    from yolokd.training.plan import Plan
 
 KEY = "pseudo_labels"  # of the saved state: the thresholds
 NEVER = 2.0  # a threshold that no score reaches
@@ -58,6 +63,46 @@ def asked_size(recipe: Recipe, imgsz: int) -> int:
     if recipe.teacher.answers == "live":
         return imgsz * recipe.teacher.scale
     return recipe.teacher.imgsz or 2 * imgsz
+
+
+def check_answers(plan: Plan, needs: Requirements, teacher: str) -> list[str]:
+    """Check stored answers and pseudo-labels; return what is worth knowing.
+
+    Raises:
+        UserError: They do not fit the rest of the recipe, or the data.
+    """
+    recipe, notes = plan.recipe, list[str]()
+    stored = recipe.teacher.answers == "stored"
+    if recipe.pseudo_labels and plan.unlabeled is None:
+        raise UserError("train.pseudo_labels acts on images without labels: give them with --unlabeled.")
+    asked = recipe.train.get("pseudo_labels")
+    if isinstance(asked, Mapping) and (strange := [name for name in asked if name not in plan.data.names.values()]):
+        near = nearest(strange[0], plan.data.names.values())
+        raise UserError(
+            f"train.pseudo_labels: the data have no class '{strange[0]}'"
+            + (f"; did you mean '{near}'?" if near else f"; they have {', '.join(plan.data.names.values())}.")
+        )
+    if not stored:
+        return notes
+    if not (needs.answers or recipe.pseudo_labels):
+        what = "no loss of the recipe takes stored answers" if recipe.terms() else "the recipe has no losses"
+        raise UserError(
+            f"teacher.answers is 'stored', but {what}, and there are no pseudo-labels: take the loss soft, set "
+            "train.pseudo_labels, or leave teacher.answers out."
+        )
+    if recipe.weighting.aid is not None:
+        raise UserError("weighting.aid judges the teacher's own loss in every step; set teacher.answers to live.")
+    if plan.data.channels != 3:
+        raise UserError(f"Stored answers take color images; the data have {plan.data.channels} channels.")
+    size = asked_size(recipe, plan.imgsz)
+    images = len(plan.unlabeled.files) if plan.unlabeled is not None else 0
+    if needs.answers or recipe.train.get("pseudo_labels") is True:
+        images += trained_images(recipe.train, plan.report)
+    passes = "two passes" if recipe.teacher.flip else "one pass"
+    who = f"'{teacher}' {'are' if recipe.teacher.models else 'is'} asked once"
+    each = f"{passes} each" + (" by each teacher" if recipe.teacher.models else "")
+    notes.append(f"{who} about {images} images at {size} px, {each}; answers are kept")
+    return notes
 
 
 def ask_before(trainer: Any, loader: Any, current_epoch: CurrentEpoch) -> RunAnswers | None:

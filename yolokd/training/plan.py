@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from yolokd.backend.api import DetectionModel, get_flops, get_num_params, make_divisible, select_device
-from yolokd.backend.checkpoints import Spec, find, from_scratch, is_yaml, load_detector
+from yolokd.backend.checkpoints import Spec, find, is_yaml, load_detector
 from yolokd.backend.class_rows import in_other_order
 from yolokd.backend.classes import ClassMatch, partial_note, require_classes
 from yolokd.backend.dataset import Dataset, resolve
@@ -19,19 +19,17 @@ from yolokd.data.check import DataReport, check_labels
 from yolokd.distillation.adversarial import Attack, extra_passes
 from yolokd.distillation.instance_weights import InstanceWeighting
 from yolokd.distillation.pair import check_pair
-from yolokd.errors import PairError, UserError, WeightsError, nearest
-from yolokd.initialization.class_transfer import plan_class_rows, require_same_head
-from yolokd.initialization.weight_selection import UnfitTeacherError, select_weights
+from yolokd.errors import PairError, UserError, WeightsError
 from yolokd.loaders.unlabeled import Unlabeled, check_unlabeled, find_unlabeled, with_absolute_paths
-from yolokd.losses.base import Requirements, requirements
+from yolokd.losses.base import requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import argument
-from yolokd.recipe.classes import fold
 from yolokd.teachers.several import match_teachers, of_first
 from yolokd.teachers.table import check_teacher, offer_of
-from yolokd.training.answers import asked_size
+from yolokd.training.answers import check_answers
 from yolokd.training.argument_checks import check_with_data, check_with_device
+from yolokd.training.first_weights import first_weights, with_class_rows
 from yolokd.training.run_directory import check_writable, refuse_inside, run_folder
 from yolokd.training.task import check_task, learned_names, trained_images
 
@@ -160,7 +158,7 @@ def make_plan(
     plan = Plan(recipe, learning.plan, None, None, data, report, imgsz, folder, tuple(notes), unlabeled)
     if teaching:
         plan = _with_teachers(plan, learning, teaching, allow_partial=allow_partial)
-    return _with_class_rows(plan, learning, teaching[0] if teaching else None)
+    return with_class_rows(plan, learning, teaching[0] if teaching else None)
 
 
 def _image_size(train: Mapping[str, Any], notes: list[str]) -> int:
@@ -277,7 +275,7 @@ def _with_teachers(plan: Plan, student: Loaded, teachers: Sequence[Loaded], *, a
     selected = None
     if recipe.student.from_teacher:
         own = of_first(match, len(names[0]))
-        selected, note = _first_weights(student.model, student.plan.spec, teacher.model, own, recipe)
+        selected, note = first_weights(student.model, student.plan.spec, teacher.model, own, recipe)
         notes.append(note)
     return replace(
         plan,
@@ -287,121 +285,6 @@ def _with_teachers(plan: Plan, student: Loaded, teachers: Sequence[Loaded], *, a
         notes=tuple(notes),
         further=tuple(one.plan for one in further),
         detectors=tuple(one.model for one in teachers),
-    )
-
-
-def check_answers(plan: Plan, needs: Requirements, teacher: str) -> list[str]:
-    """Check stored answers and pseudo-labels; return what is worth knowing.
-
-    Raises:
-        UserError: They do not fit the rest of the recipe, or the data.
-    """
-    recipe, notes = plan.recipe, list[str]()
-    stored = recipe.teacher.answers == "stored"
-    if recipe.pseudo_labels and plan.unlabeled is None:
-        raise UserError("train.pseudo_labels acts on images without labels: give them with --unlabeled.")
-    asked = recipe.train.get("pseudo_labels")
-    if isinstance(asked, Mapping) and (strange := [name for name in asked if name not in plan.data.names.values()]):
-        near = nearest(strange[0], plan.data.names.values())
-        raise UserError(
-            f"train.pseudo_labels: the data have no class '{strange[0]}'"
-            + (f"; did you mean '{near}'?" if near else f"; they have {', '.join(plan.data.names.values())}.")
-        )
-    if not stored:
-        return notes
-    if not (needs.answers or recipe.pseudo_labels):
-        what = "no loss of the recipe takes stored answers" if recipe.terms() else "the recipe has no losses"
-        raise UserError(
-            f"teacher.answers is 'stored', but {what}, and there are no pseudo-labels: take the loss soft, set "
-            "train.pseudo_labels, or leave teacher.answers out."
-        )
-    if recipe.weighting.aid is not None:
-        raise UserError("weighting.aid judges the teacher's own loss in every step; set teacher.answers to live.")
-    if plan.data.channels != 3:
-        raise UserError(f"Stored answers take color images; the data have {plan.data.channels} channels.")
-    size = asked_size(recipe, plan.imgsz)
-    images = len(plan.unlabeled.files) if plan.unlabeled is not None else 0
-    if needs.answers or recipe.train.get("pseudo_labels") is True:
-        images += trained_images(recipe.train, plan.report)
-    passes = "two passes" if recipe.teacher.flip else "one pass"
-    who = f"'{teacher}' {'are' if recipe.teacher.models else 'is'} asked once"
-    each = f"{passes} each" + (" by each teacher" if recipe.teacher.models else "")
-    notes.append(f"{who} about {images} images at {size} px, {each}; answers are kept")
-    return notes
-
-
-def _first_weights(
-    student: DetectionModel, spec: str, teacher: DetectionModel, match: ClassMatch, recipe: Recipe
-) -> tuple[float | None, str]:
-    """Return the share of the student's weights that comes from the teacher, and what to say about it.
-
-    Raises:
-        UnfitTeacherError: They must come from there and cannot.
-    """
-    if not from_scratch(spec, argument(recipe.train, "pretrained")):
-        note = "the student has trained weights and keeps them; student.init is not used"
-        if not recipe.train.get("unlabeled"):
-            note += ", and for such a student only --unlabeled has shown a gain, most with recipe pseudo"
-        return None, note
-    try:
-        share = select_weights(student, teacher, match).share
-    except UnfitTeacherError as error:
-        if recipe.student.init == "auto":
-            return None, f"the student starts from random weights: {error.reason}"
-        raise
-    return share, f"the student starts with {share:.0%} of its parameters taken from the teacher"
-
-
-def _with_class_rows(plan: Plan, student: Loaded, teacher: Loaded | None) -> Plan:
-    """Say where the class rows of a pretrained student come from.
-
-    Raises:
-        UserError: `student.init: classes` with a student that has no trained rows, or without `train.cls_remap`.
-    """
-    recipe, train = plan.recipe, plan.recipe.train
-    pretrained = train.get("pretrained", True)
-    if recipe.student.init != "classes":
-        note = _random_rows(student, train, plan.data)
-        return plan if note is None else replace(plan, notes=(*plan.notes, note))
-    if from_scratch(plan.student.spec, pretrained):
-        raise UserError(
-            "student.init: classes takes class rows from the student's checkpoint, and this student starts from "
-            "scratch. Give a trained one (--student yolov8n), or take student.init: auto."
-        )
-    if not train.get("cls_remap", True):
-        raise UserError("student.init: classes takes class rows over by name, which train.cls_remap: false forbids.")
-    checkpoint = load_detector(find(pretrained)) if isinstance(pretrained, str) else student.model
-    require_same_head(student.model, checkpoint, str(pretrained))
-    rows = plan_class_rows(
-        plan.data.names,
-        checkpoint.names,
-        recipe.student.classes,
-        teacher=None if teacher is None else teacher.model.names,
-        teacher_classes=recipe.teacher.classes,
-        joined=bool(train.get("single_cls")),
-    )
-    hidden = checkpoint.model[-1].cv3[0][-1].in_channels
-    notes = [f"class rows: {rows.describe()}; all {hidden} hidden channels of the checkpoint's class branch are kept"]
-    if teacher is not None and not rows.taught and not recipe.terms():
-        notes.append("no loss and no class row needs the teacher: it is not used")
-        plan = replace(plan, teacher=None, classes=None)
-    return replace(plan, class_rows=rows.describe(), notes=(*plan.notes, *notes))
-
-
-def _random_rows(student: Loaded, train: Mapping[str, Any], data: Dataset) -> str | None:
-    """Return a note on class rows that start at random, if the student's checkpoint has rows for other classes."""
-    if not student.plan.pretrained or isinstance(train.get("pretrained", True), str):
-        return None
-    if from_scratch(student.plan.spec, train.get("pretrained", True)) or not train.get("cls_remap", True):
-        return None
-    known = {fold(name) for name in student.model.names.values()}
-    names = learned_names(train, data.names).values()
-    unknown = [name for name in names if fold(name) not in known]
-    if not 0 < len(unknown) < len(names):
-        return None
-    return (
-        f"class rows of {', '.join(unknown)} start at random, since the student's checkpoint has no class of that "
-        f"name; student.init: classes takes them from its class of another name or from the teacher"
     )
 
 

@@ -13,6 +13,7 @@ from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK
@@ -30,20 +31,20 @@ from yolokd.distillation.pair import Parts, build_pair
 from yolokd.distillation.state import Distillation
 from yolokd.distillation.weight_files import WeightLog
 from yolokd.files import cache_folder
-from yolokd.initialization.class_transfer import plan_class_rows, transfer_class_rows
-from yolokd.initialization.reconstruction import calibration, reconstruct
-from yolokd.initialization.weight_selection import UnfitTeacherError, select_weights
+from yolokd.initialization.class_transfer import transfer_class_rows
+from yolokd.initialization.reconstruction import calibration
 from yolokd.loaders.augmentation import augment_loader
 from yolokd.loaders.batch import ANSWERS, FILES, UNLABELED, with_larger
 from yolokd.loaders.sampling import sample_deterministically
 from yolokd.loaders.unlabeled_loader import UnlabeledStream, stream_beside
 from yolokd.locks import locked
 from yolokd.teachers.asking import Panel
-from yolokd.teachers.several import match_teachers, of_first
+from yolokd.teachers.several import match_teachers
 from yolokd.teachers.table import panel_of
 from yolokd.training import run_files as records
 from yolokd.training.answers import RunAnswers, ask_before
 from yolokd.training.events import RATIO_LIMIT, Event, write_event
+from yolokd.training.first_weights import class_rows_of, select_first_weights
 from yolokd.training.settings import KEY, RunSettings
 
 LOCK = "scan.lock"  # in yolokd's cache
@@ -92,8 +93,9 @@ class DistillTrainer(DetectionTrainer):
         if self.recipe.distills:
             self.model = self._pair(self.model, selects_weights=selects_weights)
         elif selects_weights:
-            teachers = self._teachers()
-            self._select_weights(self._named(self.model), teachers[0], self._match(teachers))
+            first = self._teachers()[0]
+            student, match = self._named(self.model), self._match([first])
+            select_first_weights(student, first, match, self.recipe, self.device, self._calibration)
         return checkpoint
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
@@ -102,7 +104,13 @@ class DistillTrainer(DetectionTrainer):
         if weights is not None and self.args.cls_remap:
             keep_apart(model, weights, self.data["names"])
         if weights is not None and not self.resume and self.recipe.student.init == "classes":
-            self._transfer_class_rows(model, weights)
+            given = self.args.distill_model or self.settings.teacher
+            teacher = self._teachers()[0].to(self.device) if given else None
+            joined = bool(self.args.single_cls)
+            names = resolve(str(self.args.data)).names if joined else self.data["names"]
+            rows = class_rows_of(self.recipe, names, weights, teacher)
+            LOGGER.info(f"Class rows: {rows.describe()}.")
+            transfer_class_rows(model.to(self.device), weights, rows, images=self._calibration, teacher=teacher)
         return model
 
     def _student_model(self) -> dict[str, Any] | None:
@@ -134,7 +142,7 @@ class DistillTrainer(DetectionTrainer):
         detector, *further = detectors = self._teachers()
         self.match = self._match(detectors)
         if selects_weights:  # before the teacher's layers are folded
-            self._select_weights(student, detector, self.match)
+            select_first_weights(student, detector, self.match, self.recipe, self.device, self._calibration)
         stored = self.recipe.teacher.answers == "stored"
         if self.recipe.pseudo_labels or stored:
             self.panel = panel_of(self.recipe, detectors if stored else deepcopy(detectors), self.device)
@@ -171,38 +179,9 @@ class DistillTrainer(DetectionTrainer):
         names = resolve(str(self.args.data)).names if joined else self.data["names"]  # here they are joined already
         return match_teachers(names, [one.names for one in detectors], self.recipe.teacher.classes, joined=joined)
 
-    def _select_weights(self, student: Any, teacher: Any, match: ClassMatch) -> None:
-        """Start the student from a part of the first teacher's weights, fitted on training images."""
-        try:
-            taken = select_weights(student, teacher, of_first(match, len(teacher.names)))
-        except UnfitTeacherError as error:
-            if self.recipe.student.init == "teacher":
-                raise
-            LOGGER.info(f"The student starts from random weights: {error.reason}.")
-            return
-        LOGGER.info(f"Fitting the student's first weights: {taken.share:.0%} of them are taken from the teacher ...")
-        images = calibration(self.args, self.data, self.device)
-        reconstruct(student.to(self.device), teacher.to(self.device), taken.rows, images)
-
-    def _transfer_class_rows(self, student: Any, checkpoint: Any) -> None:
-        """Fill the class rows that Ultralytics leaves at random, from the checkpoint and the teacher."""
-        teacher = self._teachers()[0] if self.args.distill_model or self.settings.teacher else None
-        rows = plan_class_rows(
-            resolve(str(self.args.data)).names if self.args.single_cls else self.data["names"],
-            checkpoint.names,
-            self.recipe.student.classes,
-            teacher=None if teacher is None else teacher.names,
-            teacher_classes=self.recipe.teacher.classes,
-            joined=bool(self.args.single_cls),
-        )
-        LOGGER.info(f"Class rows: {rows.describe()}.")
-        transfer_class_rows(
-            student.to(self.device),
-            checkpoint,
-            rows,
-            images=lambda: calibration(self.args, self.data, self.device),
-            teacher=None if teacher is None else teacher.to(self.device),
-        )
+    def _calibration(self) -> list[Tensor]:
+        """Return training images to fit first weights on, in batches."""
+        return calibration(self.args, self.data, self.device)
 
     def set_model_attributes(self) -> None:
         """Give class count, names and arguments to the student as well as to the wrapper."""
