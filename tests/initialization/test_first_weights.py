@@ -22,7 +22,9 @@ from yolokd.backend.checkpoints import load, load_detector
 from yolokd.backend.classes import match_classes
 from yolokd.backend.descriptions import from_yaml
 from yolokd.errors import PairError, RecipeError, RunError, UserError
+from yolokd.initialization.class_transfer import ClassRows, transfer_class_rows
 from yolokd.initialization.weight_selection import UnfitTeacherError, select_weights
+from yolokd.training import trainer
 from yolokd.training.plan import Plan, make_plan
 from yolokd.training.run import resolve_recipe, resume, start
 from yolokd.training.trainer import DistillTrainer
@@ -236,20 +238,19 @@ def test_classes__a_resumed_run_does_not_take_them_again(
 ) -> None:
     pair = many_classes(tiny_pair, tmp_path / "trained.pt")
     calls: list[str] = []
-    original = DistillTrainer._transfer_class_rows
 
-    def counted(self: DistillTrainer, student: Any, checkpoint: Any) -> None:
-        calls.append(str(self.save_dir))
-        original(self, student, checkpoint)
+    def counted(student: Any, checkpoint: Any, rows: ClassRows, **more: Any) -> None:
+        calls.append(rows.describe())
+        transfer_class_rows(student, checkpoint, rows, **more)
 
-    monkeypatch.setattr(DistillTrainer, "_transfer_class_rows", counted)
+    monkeypatch.setattr(trainer, "transfer_class_rows", counted)
     plan = class_plan(pair, "student.classes={triangle: class2}")
     with monkeypatch.context() as patch:
         stop_after(patch, 1)
         with pytest.raises(KeyboardInterrupt):
             start(plan)
     run = resume(str(pair.runs / "baseline"))
-    assert len(calls) == 1
+    assert [call.rpartition("; ")[2] for call in calls] == ["class2 from the checkpoint's triangle"]
     provenance = json.loads((run / "provenance.json").read_text())
     assert provenance["student_initialisation"].endswith("; class2 from the checkpoint's triangle")
     assert load_detector(run / "weights" / "last.pt").model[-1].cv3[0][-1].in_channels == 40
