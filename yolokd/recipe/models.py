@@ -77,8 +77,8 @@ class Teacher(Config):
     )
     answers: Literal["live", "stored"] = Field(
         default="live",
-        description="Ask the teacher in every step, or once per image before training: stored answers cost nothing in "
-        "a step, serve the loss soft and pseudo-labels, and are kept for other runs.",
+        description="Ask the teacher in every step, or once per image before training: stored answers need no "
+        "teacher in a step, serve the loss soft and pseudo-labels, and are kept for other runs.",
     )
     imgsz: Annotated[int, Field(ge=32, le=LARGEST_SIDE, multiple_of=32)] | None = Field(
         default=None, description="Longer side in pixels at which stored answers are asked; null is twice train.imgsz."
