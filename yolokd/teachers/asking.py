@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,6 +24,22 @@ MOST = 300  # boxes of an image
 BATCH = 16  # images of one pass
 
 
+class Labeler(Protocol):
+    """Whatever finds objects in images, with the probabilities of all its classes."""
+
+    names: dict[int, str]  # class index → name
+
+    def answers(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return for each image boxes (N, 4), xyxy in pixels, and probabilities (N, K), strongest first.
+
+        Without duplicates, down to a largest probability of `LOWEST`.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+        """
+        ...
+
+
 class Panel:
     """Detectors that are asked together.
 
@@ -38,6 +55,10 @@ class Panel:
         self.teachers, self.flip = teachers, flip
         self.united = unite(names)
         self.names = self.united.names
+
+    def answers(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return the boxes of each image; see `Labeler`."""
+        return detections(*self.look(images))
 
     @torch.no_grad()
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +113,7 @@ def detections(probabilities: Tensor, boxes: Tensor) -> list[tuple[Tensor, Tenso
     return [(one[:, :4], one[:, 6:]) for one in kept]
 
 
-def ask(panel: Panel, files: Sequence[str], *, imgsz: int, device: torch.device) -> Iterator[tuple[str, Answer]]:
+def ask(panel: Labeler, files: Sequence[str], *, imgsz: int, device: torch.device) -> Iterator[tuple[str, Answer]]:
     """Yield the answers for image files, in their order.
 
     Args:
@@ -118,11 +139,11 @@ def ask(panel: Panel, files: Sequence[str], *, imgsz: int, device: torch.device)
 
 
 def _answers(
-    panel: Panel, images: Sequence[tuple[str, tuple[int, int], NDArray[np.uint8]]], device: torch.device
+    panel: Labeler, images: Sequence[tuple[str, tuple[int, int], NDArray[np.uint8]]], device: torch.device
 ) -> Iterator[tuple[str, Answer]]:
     stacked = np.stack([pixels[..., ::-1].transpose(2, 0, 1) for _, _, pixels in images])  # BGR to RGB
     batch = torch.from_numpy(stacked).to(device).float() / 255
-    for (file, size, fitted), (boxes, probabilities) in zip(images, detections(*panel.look(batch)), strict=True):
+    for (file, size, fitted), (boxes, probabilities) in zip(images, panel.answers(batch), strict=True):
         corners = scale_boxes(fitted.shape[:2], boxes.clone(), size)
         shares = box_convert(corners / corners.new_tensor([size[1], size[0]] * 2), "xyxy", "cxcywh")
         solid = (shares[:, 2:] > 0).all(1)
