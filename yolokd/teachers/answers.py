@@ -27,7 +27,7 @@ import torch
 from yolokd.files import cache_folder, replacing, sha256, sha256_of
 from yolokd.loaders.answers import LOWEST, Answer
 from yolokd.locks import locked
-from yolokd.teachers.asking import MOST, OVERLAP, Panel, ask
+from yolokd.teachers.asking import MOST, OVERLAP, BoxModel, ask
 
 FOLDER = "answers"  # in yolokd's cache
 FORMAT = 1
@@ -40,7 +40,7 @@ Progress = Callable[[int, int], None]
 class Question:
     """Who is asked, and how: all that answers depend on, besides the image."""
 
-    teachers: tuple[str, ...]  # SHA-256 of each checkpoint
+    teachers: tuple[str, ...]  # SHA-256 of each checkpoint; a `Labeler`'s digest
     imgsz: int
     flip: bool
 
@@ -64,7 +64,7 @@ class AnswerStore:
         self.folder = (folder or cache_folder(FOLDER)) / question.key
 
     def collect(
-        self, files: Sequence[str], panel: Panel, device: torch.device, progress: Progress | None = None
+        self, files: Sequence[str], panel: BoxModel, device: torch.device, progress: Progress | None = None
     ) -> dict[str, Answer]:
         """Return the answers for image files; asks for those that are not kept, and keeps them.
 
@@ -72,7 +72,7 @@ class AnswerStore:
 
         Args:
             files: Color images.
-            panel: The teachers.
+            panel: Who is asked: the teachers, or a model from `yolokd.teachers.opening`.
             device: Where they are.
             progress: Called now and then with the number of images asked and to be asked about.
 
