@@ -200,9 +200,7 @@ def _check_apart(source: Path, out: Path) -> None:
         raise UserError(f"The set would be made inside its own source: '{out}' is in '{source}'. Give another folder.")
 
 
-def _open(
-    specs: Sequence[Spec], device: torch.device, *, flip: bool, prompts: Sequence[str] | None
-) -> list[Labeler]:
+def _open(specs: Sequence[Spec], device: torch.device, *, flip: bool, prompts: Sequence[str] | None) -> list[Labeler]:
     if not specs:
         raise UserError("Give the teacher: --teacher yolov8x; several are fused.")
     labelers = [open_labeler(spec, device, flip=flip, classes=prompts) for spec in specs]

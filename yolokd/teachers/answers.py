@@ -28,7 +28,7 @@ import torch
 from yolokd.files import cache_folder, replacing, sha256, sha256_of
 from yolokd.loaders.answers import LOWEST, Answer
 from yolokd.locks import locked
-from yolokd.teachers.asking import MOST, OVERLAP, Labeler, ask
+from yolokd.teachers.asking import MOST, OVERLAP, BoxModel, ask
 
 FOLDER = "answers"  # in yolokd's cache
 FORMAT = 1
@@ -66,13 +66,13 @@ class AnswerStore:
         self.folder = (folder or cache_folder(FOLDER)) / question.key
 
     def collect(
-        self, files: Sequence[str], panel: Labeler, device: torch.device, progress: Progress | None = None
+        self, files: Sequence[str], panel: BoxModel, device: torch.device, progress: Progress | None = None
     ) -> dict[str, Answer]:
         """Return the answers for image files; arguments and errors as `each`."""
         return dict(self.each(files, panel, device, progress))
 
     def each(
-        self, files: Sequence[str], panel: Labeler, device: torch.device, progress: Progress | None = None
+        self, files: Sequence[str], panel: BoxModel, device: torch.device, progress: Progress | None = None
     ) -> Iterator[tuple[str, Answer]]:
         """Yield the answers for image files, in their order; ask for those that are not kept, and keep them.
 
@@ -114,7 +114,7 @@ class AnswerStore:
                     yield file, shelf(known[names[file]])[names[file]]
 
     def _ask(
-        self, images: Mapping[str, str], panel: Labeler, device: torch.device, progress: Callable[[int], None]
+        self, images: Mapping[str, str], panel: BoxModel, device: torch.device, progress: Callable[[int], None]
     ) -> Path:
         """Ask about images, digest → file, and return the file that keeps the answers."""
         names = {file: name for name, file in sorted(images.items(), key=lambda pair: pair[1])}
