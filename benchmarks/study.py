@@ -72,7 +72,7 @@ def main() -> None:
     )
     arms = {name: plan.arms[name] for name in names}
     unlabeled = {"streets": shared / "data" / "unlabeled", "rest": data["tune"].parent / "images" / "rest"}
-    recipes = [write_recipe(name, arm, unlabeled, out) for name, arm in arms.items()]
+    recipes = [write_recipe(name, arm, unlabeled, weights, out) for name, arm in arms.items()]
     seeds = plan.seeds[: options.seeds or None]
     compare(options.plan, plan, seeds, data[plan.half], teacher, student, recipes, options.device, out)
 
@@ -148,11 +148,11 @@ def train(
     return last
 
 
-def write_recipe(name: str, arm: Arm, unlabeled: Mapping[str, Path], out: Path) -> Path:
+def write_recipe(name: str, arm: Arm, unlabeled: Mapping[str, Path], weights: Path, out: Path) -> Path:
     """Write the arm as a recipe file of its own."""
     from yolokd import load_recipe
 
-    changes = list(arm.changes)
+    changes = [change.replace("{weights}", str(weights)) for change in arm.changes]
     if arm.unlabeled is not None:
         changes.append(f"train.unlabeled={json.dumps(str(unlabeled[arm.unlabeled]))}")
     path = out / "recipes" / f"{name}.yaml"

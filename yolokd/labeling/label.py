@@ -38,9 +38,9 @@ from yolokd.labeling.classes import AUTO, Columns, columns_of, parse_classes, pa
 from yolokd.labeling.frames import Frames, check_share, digest_of, find_frames
 from yolokd.loaders.answers import LOWEST, Answer, AnswerTable, over_classes
 from yolokd.teachers.answers import AnswerStore, Question
+from yolokd.teachers.asking import Labeler
 from yolokd.teachers.box_fusion import fuse_boxes
 from yolokd.teachers.fusion import United, unite
-from yolokd.teachers.asking import Labeler
 from yolokd.teachers.opening import open_labeler
 from yolokd.teachers.thresholds import DEFAULT, best_thresholds
 
