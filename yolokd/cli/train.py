@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,6 +17,8 @@ from yolokd.errors import UserError
 from yolokd.recipe.arguments import argument
 
 if TYPE_CHECKING:
+    from yolokd.backend.checkpoints import Spec
+    from yolokd.recipe import Recipe
     from yolokd.training.plan import ModelPlan, Plan
 
 DEFAULT_RECIPE = "best"
@@ -40,7 +42,17 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu, mps, a GPU (0) or several (0,1).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights and augmentation, 0 to 4294967295.")] = None,
     unlabeled: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Images without labels, which take part in the distillation.")
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Images without labels, which take part in the distillation; without --data the teacher labels them.",
+        ),
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,...", help="With --unlabeled and no --data: classes to label, as `data label` takes them."
+        ),
     ] = None,
     set_: Overrides = None,
     name: Annotated[str | None, typer.Option(help="Name of the run's folder below runs/.")] = None,
@@ -65,19 +77,53 @@ def train(
         return
     if student is None:
         raise UserError("Give the model to train: --student yolov8n (pretrained) or --student yolov8n.yaml (scratch).")
+    from yolokd.training.label_free import is_label_free
     from yolokd.training.plan import make_plan
     from yolokd.training.run import resolve_recipe, split_teachers, start
 
     first, further = split_teachers(teacher)
     if recipe is None and first is None:
         raise UserError("Give the teacher: --teacher yolov8l, or train without one: --recipe baseline.")
-    resolved = resolve_recipe(recipe or DEFAULT_RECIPE, [*(set_ or []), *further], **given, name=name)
+    overrides = [*(set_ or []), *further]
+    resolved = resolve_recipe(recipe or DEFAULT_RECIPE, overrides, **given, name=name)
+    if is_label_free(resolved):
+        changes, place = _label(console, first, resolved, classes or [], dry_run=dry_run)
+        resolved = resolve_recipe(recipe or DEFAULT_RECIPE, [*overrides, *changes], **{**given, **place})
+    elif classes:
+        raise UserError("--classes chooses what the teacher labels where there is no --data; the data set has its own.")
     with image_bar() as progress:
         plan = make_plan(first, student, resolved, allow_partial=allow_partial, progress=progress)
     show_plan(console, plan)
     if not dry_run:
         folder = start(plan)
         _done(console, str(folder))
+
+
+def _label(
+    console: Console, teacher: Spec | None, recipe: Recipe, classes: Sequence[str], *, dry_run: bool
+) -> tuple[list[str], dict[str, Any]]:
+    """Label the images first; return what makes the recipe train on them, see `label_first`."""
+    from yolokd.cli.data_table import report_table
+    from yolokd.cli.progress import share_bar
+    from yolokd.training.label_free import label_first
+
+    if dry_run:
+        raise UserError(
+            "Without --data there is nothing to plan before the images are labeled: make the set with `yolokd data "
+            "label`, and plan with --data."
+        )
+    with share_bar("Looking at the images") as show:
+        made, changes, place = label_first(
+            teacher,
+            recipe,
+            classes=classes,
+            progress=lambda what, done, total: show(f"{what.capitalize()}: {done} of {total}", done / max(total, 1)),
+        )
+    console.print(Text(f"Labeled by the teacher, in {made.path.parent}:"), soft_wrap=True)
+    console.print(report_table(made.report))
+    for note in made.notes:
+        console.print(Text(f"note      {note}", style="yellow"), soft_wrap=True)
+    return changes, place
 
 
 def whole(number: float | None) -> float | None:

@@ -18,6 +18,7 @@ from yolokd.loaders.unlabeled import with_absolute_paths
 from yolokd.recipe import Recipe, load_recipe
 from yolokd.recipe.arguments import OWN, argument
 from yolokd.training import run_files as records
+from yolokd.training.label_free import is_label_free, label_first
 from yolokd.training.plan import Plan, make_plan
 from yolokd.training.resume import Interrupted, check_same, read_interrupted
 from yolokd.training.resume_changes import prepare, refuse_fixed, refuse_others
@@ -49,6 +50,9 @@ def train(
     """Check, then train; see `yolokd.api.train`."""
     first, further = split_teachers(teacher)
     resolved = resolve_recipe(recipe, [*overrides, *further], **options)
+    if is_label_free(resolved):
+        _, changes, place = label_first(first, resolved)
+        resolved = resolve_recipe(recipe, [*overrides, *further, *changes], **{**options, **place})
     return start(make_plan(first, student, resolved, allow_partial=allow_partial))
 
 
