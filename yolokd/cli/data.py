@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from yolokd.cli import data_frames
+
 if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from yolokd.data.check import DataReport
 
 app = typer.Typer(help="Prepare data sets, draw the built-in one, check labels.", no_args_is_help=True)
+app.command()(data_frames.frames)
 
 NOTES_SHOWN = 10
 
