@@ -19,7 +19,7 @@ NOTES_SHOWN = 20
 def frames(
     sources: Annotated[
         list[Path],
-        typer.Argument(metavar="SOURCE...", help="Videos, and folders of images (with those below them); each a clip."),
+        typer.Argument(metavar="SOURCE", help="Videos, and folders of images (with those below them); each a clip."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write into; new, empty, or of an earlier run.")],
     every: Annotated[

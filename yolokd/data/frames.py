@@ -229,8 +229,11 @@ def _check_distance(distance: int) -> None:
 
 def _distinct(sources: Sequence[Path]) -> list[Path]:
     """The sources, each once."""
+    found: dict[str, Path] = {}
     try:
-        return list({real_path(source): source.expanduser() for source in reversed(sources)}.values())[::-1]
+        for source in sources:
+            found.setdefault(real_path(source), source.expanduser())
+        return list(found.values())
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"The sources cannot be used: {error}") from error
 
