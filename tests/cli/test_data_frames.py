@@ -76,7 +76,5 @@ def test_frames__decoders_print_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "yolokd", "data", "frames", "b.mp4", "c.avi", "out"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert (
-        done.stderr.split()
-        == ("Error: No frames: 'b.mp4': OpenCV has no decoder for it; 'c.avi': OpenCV has no decoder for it.").split()
-    )
+    error = "Error: No frames: 'b.mp4': OpenCV has no decoder for it; 'c.avi': OpenCV has no decoder for it."
+    assert done.stderr.strip() == error

@@ -16,7 +16,7 @@ from yolokd.data import frames
 from yolokd.data.frames import NearDuplicates, make_frames, parse_every, perceptual_hash
 from yolokd.data.frames_source import Every
 from yolokd.errors import DataError, UserError
-from yolokd.files import cache_folder, sha256_of
+from yolokd.files import cache_folder, sha256_of, write_whole
 from yolokd.locks import locked
 
 HALF = Every(seconds=0.5)
@@ -211,12 +211,11 @@ def test_make_frames__a_full_disk_leaves_nothing(
 
 def test_make_frames__a_disk_that_fills_up_leaves_whole_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = clips.write_video(tmp_path / "a.avi", [0, 1, 2])
-    write = frames.write_whole
 
     def filling(path: Path, content: bytes) -> None:
         if "2.000s" in path.name:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        write(path, content)
+        write_whole(path, content)
 
     monkeypatch.setattr(frames, "write_whole", filling)
     with pytest.raises(DataError, match="No space left"):
