@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from yolokd.cli.data_frames import frames
 from yolokd.cli.data_label import label
 from yolokd.cli.data_table import report_table
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-app = typer.Typer(
-    help="Prepare data sets, label images with a teacher, draw the built-in set, check labels.", no_args_is_help=True
-)
+app = typer.Typer(help="Images out of video, labels by a teacher, prepared data sets, checks.", no_args_is_help=True)
+app.command()(frames)
 app.command()(label)
 
 NOTES_SHOWN = 10

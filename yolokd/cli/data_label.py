@@ -49,7 +49,7 @@ def label(
     from rich.console import Console
 
     from yolokd.cli.data_table import report_table
-    from yolokd.cli.progress import share_bar
+    from yolokd.cli.progress import images_told, share_bar
     from yolokd.labeling.label import IMGSZ
     from yolokd.labeling.label import label as make
 
@@ -57,7 +57,7 @@ def label(
         made = make(
             source, out, teacher or [], classes=classes or (), conf=conf, like=like, imgsz=imgsz or IMGSZ, flip=flip,
             val=val, device=device,
-            progress=lambda what, done, total: show(f"{what.capitalize()}: {done} of {total}", done / max(total, 1)),
+            progress=images_told(show),
         )  # fmt: skip
     console = Console()
     console.print(report_table(made.report))

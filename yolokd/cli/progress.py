@@ -30,6 +30,11 @@ def share_bar(first: str) -> Iterator[Callable[[str, float], None]]:
         yield lambda words, share: bar.update(task, description=words, completed=share)
 
 
+def images_told(show: Callable[[str, float], None]) -> Callable[[str, int, int], None]:
+    """Return what tells a bar of `share_bar` how many images are done, of how many, and with what."""
+    return lambda what, done, total: show(f"{what.capitalize()}: {done} of {total} images", done / max(total, 1))
+
+
 @contextmanager
 def image_bar() -> Iterator[Callable[[int, int], None]]:
     """Yield what is called with the number of images opened and to be opened; no bar where all were opened before."""

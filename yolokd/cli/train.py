@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -18,7 +19,9 @@ from yolokd.recipe.arguments import argument
 
 if TYPE_CHECKING:
     from yolokd.backend.checkpoints import Spec
+    from yolokd.labeling.label import Labeled
     from yolokd.recipe import Recipe
+    from yolokd.training.label_free import FirstLabels
     from yolokd.training.plan import ModelPlan, Plan
 
 DEFAULT_RECIPE = "best"
@@ -86,12 +89,15 @@ def train(
         raise UserError("Give the teacher: --teacher yolov8l, or train without one: --recipe baseline.")
     overrides = [*(set_ or []), *further]
     resolved = resolve_recipe(recipe or DEFAULT_RECIPE, overrides, **given, name=name)
-    if is_label_free(resolved):
-        changes, place = _label(console, first, resolved, classes or [], dry_run=dry_run)
-        resolved = resolve_recipe(recipe or DEFAULT_RECIPE, [*overrides, *changes], **{**given, **place})
-    elif classes:
+    if classes and not is_label_free(resolved):
         raise UserError("--classes chooses what the teacher labels where there is no --data; the data set has its own.")
-    with image_bar() as progress:
+    with ExitStack() as stack:
+        if is_label_free(resolved):
+            found = stack.enter_context(_labels(console, first, resolved, classes or [], dry_run=dry_run))
+            resolved = resolve_recipe(
+                recipe or DEFAULT_RECIPE, [*overrides, *found.changes], **{**given, **found.options}
+            )
+        progress = stack.enter_context(image_bar())
         plan = make_plan(first, student, resolved, allow_partial=allow_partial, progress=progress)
     show_plan(console, plan)
     if not dry_run:
@@ -99,31 +105,34 @@ def train(
         _done(console, str(folder))
 
 
-def _label(
+@contextmanager
+def _labels(
     console: Console, teacher: Spec | None, recipe: Recipe, classes: Sequence[str], *, dry_run: bool
-) -> tuple[list[str], dict[str, Any]]:
-    """Label the images first; return what makes the recipe train on them, see `label_first`."""
-    from yolokd.cli.data_table import report_table
-    from yolokd.cli.progress import share_bar
-    from yolokd.training.label_free import label_first
+) -> Iterator[FirstLabels]:
+    """Label the images first, show the set, and yield what makes the recipe train on it; see `labels_first`."""
+    from yolokd.cli.progress import images_told, share_bar
+    from yolokd.training.label_free import labels_first
 
     if dry_run:
         raise UserError(
             "Without --data there is nothing to plan before the images are labeled: make the set with `yolokd data "
             "label`, and plan with --data."
         )
-    with share_bar("Looking at the images") as show:
-        made, changes, place = label_first(
-            teacher,
-            recipe,
-            classes=classes,
-            progress=lambda what, done, total: show(f"{what.capitalize()}: {done} of {total}", done / max(total, 1)),
-        )
+    with ExitStack() as stack:
+        with share_bar("Looking at the images") as show:
+            told = images_told(show)
+            found = stack.enter_context(labels_first(teacher, recipe, classes=classes, progress=told))
+        _show_labels(console, found.made)
+        yield found
+
+
+def _show_labels(console: Console, made: Labeled) -> None:
+    from yolokd.cli.data_table import report_table
+
     console.print(Text(f"Labeled by the teacher, in {made.path.parent}:"), soft_wrap=True)
     console.print(report_table(made.report))
     for note in made.notes:
         console.print(Text(f"note      {note}", style="yellow"), soft_wrap=True)
-    return changes, place
 
 
 def whole(number: float | None) -> float | None:

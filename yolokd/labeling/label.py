@@ -64,6 +64,7 @@ class Labeled:
     path: Path  # of the data YAML
     is_new: bool  # False: the very set was there already
     report: DataReport
+    classes: dict[str, list[str]]  # class of the set → the teachers' that it is made of
     thresholds: dict[str, float]
     notes: tuple[str, ...]
 
@@ -319,7 +320,9 @@ def _result(out: Path, is_new: bool, frames: Frames, columns: Columns) -> Labele
         notes.append(f"no teacher knows {', '.join(unknown)}: objects of these classes stay without labels")
     if empty := [name for name, count in found["boxes"]["train"].items() if not count and columns[name]]:
         notes.append(f"no box of {_few(empty)} among the training images")
-    return Labeled(out / "data.yaml", is_new, report, found["thresholds"], (*notes, *publish.leftover_notes(out)))
+    return Labeled(
+        out / "data.yaml", is_new, report, found["classes"], found["thresholds"], (*notes, *publish.leftover_notes(out))
+    )
 
 
 def _few(names: Sequence[str], most: int = 8) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from shutil import rmtree
+from typing import Any, NamedTuple
 
 from yolokd.backend.api import make_divisible
 from yolokd.backend.checkpoints import Spec
@@ -14,7 +16,6 @@ from yolokd.errors import UserError
 from yolokd.labeling.label import Labeled, label
 from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import argument
-from yolokd.training.answers import asked_size
 from yolokd.training.run_directory import LABELED, check_writable, run_folder
 
 
@@ -23,18 +24,24 @@ def is_label_free(recipe: Recipe) -> bool:
     return recipe.train.get("data") is None and recipe.train.get("unlabeled") is not None
 
 
-def label_first(
+class FirstLabels(NamedTuple):
+    """What a run trains on in place of its images without labels."""
+
+    made: Labeled
+    changes: list[str]  # assignments to the recipe
+    options: dict[str, Any]  # in place of those that it was resolved with; see `yolokd.training.run.resolve_recipe`
+
+
+@contextmanager
+def labels_first(
     teacher: Spec | None,
     recipe: Recipe,
     *,
     classes: Sequence[str] = (),
     runs: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
-) -> tuple[Labeled, list[str], dict[str, Any]]:
-    """Label the images of `train.unlabeled` with the teachers.
-
-    Returns the set, and what makes the recipe train on it in place of `train.unlabeled`: assignments, and options to
-    replace those that the recipe was resolved with (`yolokd.training.run.resolve_recipe`).
+) -> Iterator[FirstLabels]:
+    """Label the images of `train.unlabeled` with the teachers; the set goes again if the block that follows fails.
 
     The teachers are asked as for stored answers: at `teacher.imgsz`, or else twice the training size, mirrored as well
     where `teacher.flip` says so; boxes count from a score of 0.3, or what `train.pseudo_labels` says.
@@ -55,8 +62,6 @@ def label_first(
             "set with --data."
         )
     folder = check_writable(run_folder(recipe, runs))
-    imgsz = int(make_divisible(int(argument(recipe.train, "imgsz")), 32))
-    stored = recipe.with_sections(teacher={**recipe.to_dict()["teacher"], "answers": "stored"})
     try:
         made = label(
             Path(str(recipe.train["unlabeled"])),
@@ -64,18 +69,26 @@ def label_first(
             [teacher, *recipe.teacher.models],
             classes=classes,
             conf=_conf(recipe.train.get("pseudo_labels")),
-            imgsz=asked_size(stored, imgsz),
+            imgsz=recipe.teacher.imgsz or 2 * int(make_divisible(int(argument(recipe.train, "imgsz")), 32)),
             flip=recipe.teacher.flip,
             device=recipe.train.get("device"),
             progress=progress,
         )
+        yield FirstLabels(
+            made, _changes(made, folder), {"data": str(made.path), "name": folder.name, "unlabeled": None}
+        )
     except BaseException:
+        rmtree(folder / LABELED, ignore_errors=True)
         with contextlib.suppress(OSError):
             folder.rmdir()  # only if it is empty
         raise
+
+
+def _changes(made: Labeled, folder: Path) -> list[str]:
     values = {"project": str(folder.parent), "exist_ok": True, "unlabeled": None, "pseudo_labels": False}
     changes = [f"train.{key}={json.dumps(value)}" for key, value in values.items()]
-    return made, changes, {"data": str(made.path), "name": folder.name, "unlabeled": None}
+    renamed = {theirs: own for own, many in made.classes.items() for theirs in many if theirs != own}
+    return [*changes, f"teacher.classes={json.dumps(renamed)}"] if renamed else changes
 
 
 def _conf(asked: object) -> str | None:

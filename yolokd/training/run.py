@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from yolokd.loaders.unlabeled import with_absolute_paths
 from yolokd.recipe import Recipe, load_recipe
 from yolokd.recipe.arguments import OWN, argument
 from yolokd.training import run_files as records
-from yolokd.training.label_free import is_label_free, label_first
+from yolokd.training.label_free import is_label_free, labels_first
 from yolokd.training.plan import Plan, make_plan
 from yolokd.training.resume import Interrupted, check_same, read_interrupted
 from yolokd.training.resume_changes import prepare, refuse_fixed, refuse_others
@@ -50,10 +51,12 @@ def train(
     """Check, then train; see `yolokd.api.train`."""
     first, further = split_teachers(teacher)
     resolved = resolve_recipe(recipe, [*overrides, *further], **options)
-    if is_label_free(resolved):
-        _, changes, place = label_first(first, resolved)
-        resolved = resolve_recipe(recipe, [*overrides, *further, *changes], **{**options, **place})
-    return start(make_plan(first, student, resolved, allow_partial=allow_partial))
+    with ExitStack() as stack:
+        if is_label_free(resolved):
+            found = stack.enter_context(labels_first(first, resolved))
+            resolved = resolve_recipe(recipe, [*overrides, *further, *found.changes], **{**options, **found.options})
+        plan = make_plan(first, student, resolved, allow_partial=allow_partial)
+    return start(plan)
 
 
 def split_teachers(teachers: Spec | Sequence[Spec] | None) -> tuple[Spec | None, list[str]]:
