@@ -25,7 +25,8 @@ def share_bar(first: str) -> Iterator[Callable[[str, float], None]]:
         first: What is done until the first call.
     """
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(first, total=1.0)
         yield lambda words, share: bar.update(task, description=words, completed=share)
 

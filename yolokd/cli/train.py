@@ -80,6 +80,7 @@ def train(
         return
     if student is None:
         raise UserError("Give the model to train: --student yolov8n (pretrained) or --student yolov8n.yaml (scratch).")
+    from yolokd.evaluation.wording import NOTE, is_labeled_by_teacher
     from yolokd.training.label_free import is_label_free
     from yolokd.training.plan import make_plan
     from yolokd.training.run import resolve_recipe, split_teachers, start
@@ -103,6 +104,8 @@ def train(
     if not dry_run:
         folder = start(plan)
         _done(console, str(folder))
+        if is_labeled_by_teacher(plan.data.yaml_path):
+            console.print(Text(NOTE, style="yellow"), soft_wrap=True)
 
 
 @contextmanager
