@@ -66,12 +66,13 @@ def train(
     if student is None:
         raise UserError("Give the model to train: --student yolov8n (pretrained) or --student yolov8n.yaml (scratch).")
     from yolokd.training.plan import make_plan
+    from yolokd.training.regime import in_its_regime
     from yolokd.training.run import resolve_recipe, split_teachers, start
 
     first, further = split_teachers(teacher)
-    if recipe is None and first is None:
-        raise UserError("Give the teacher: --teacher yolov8l, or train without one: --recipe baseline.")
     resolved = resolve_recipe(recipe or DEFAULT_RECIPE, [*(set_ or []), *further], **given, name=name)
+    if recipe is None and first is None and in_its_regime(resolved, student)[0].needs_teacher:
+        raise UserError("Give the teacher: --teacher yolov8l, or train without one: --recipe baseline.")
     with image_bar() as progress:
         plan = make_plan(first, student, resolved, allow_partial=allow_partial, progress=progress)
     show_plan(console, plan)
