@@ -83,13 +83,14 @@ def train(
     from yolokd.evaluation.wording import NOTE, is_labeled_by_teacher
     from yolokd.training.label_free import is_label_free
     from yolokd.training.plan import make_plan
+    from yolokd.training.regime import in_its_regime
     from yolokd.training.run import resolve_recipe, split_teachers, start
 
     first, further = split_teachers(teacher)
-    if recipe is None and first is None:
-        raise UserError("Give the teacher: --teacher yolov8l, or train without one: --recipe baseline.")
     overrides = [*(set_ or []), *further]
     resolved = resolve_recipe(recipe or DEFAULT_RECIPE, overrides, **given, name=name)
+    if recipe is None and first is None and in_its_regime(resolved, student)[0].needs_teacher:
+        raise UserError("Give the teacher: --teacher yolov8l, or train without one: --recipe baseline.")
     if classes and not is_label_free(resolved):
         raise UserError("--classes chooses what the teacher labels where there is no --data; the data set has its own.")
     with ExitStack() as stack:

@@ -21,6 +21,7 @@ from yolokd.recipe.arguments import OWN, argument
 from yolokd.training import run_files as records
 from yolokd.training.label_free import is_label_free, labels_first
 from yolokd.training.plan import Plan, make_plan
+from yolokd.training.regime import as_started
 from yolokd.training.resume import Interrupted, check_same, read_interrupted
 from yolokd.training.resume_changes import prepare, refuse_fixed, refuse_others
 from yolokd.training.settings import KEY, RunSettings
@@ -159,7 +160,7 @@ def resume(
         refuse_fixed([f"train.{key}" for key in named])
     interrupted = read_interrupted(run)
     device_too = [] if device is None else [f"train.device={json.dumps(device)}"]
-    asked = None if recipe is None else with_absolute_paths(recipe)
+    asked = None if recipe is None else with_absolute_paths(_as_started(recipe, interrupted))
     teacher_paths = check_same(interrupted, asked, teacher, named)
     say = tell or (lambda note: None)
     if interrupted.epoch >= interrupted.epochs:  # killed after the last epoch, while finishing
@@ -186,6 +187,11 @@ def resume(
         overrides["distill_model"] = settings.teacher
     _remove_parts(interrupted.folder / "weights")
     return _run(lambda: DistillTrainer(overrides=overrides))
+
+
+def _as_started(recipe: Recipe, run: Interrupted) -> Recipe:
+    student = run.settings.provenance.get("student") or run.arguments.get("model") or ""
+    return as_started(recipe, run.settings.load_recipe(), str(student))
 
 
 def _move_teachers(settings: RunSettings, paths: Sequence[Path]) -> None:
