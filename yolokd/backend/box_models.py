@@ -33,13 +33,11 @@ def load_box_model(path: Path) -> Any:
     if isinstance(model, DistillationModel):
         model = model.student_model
     head = head_of(model)
-    kind = f"{type(model).__name__}, task {getattr(model, 'task', 'unknown')}"
+    kind = type(model).__name__
     if isinstance(head, OBB):
         raise WeightsError(f"'{path}' gives rotated boxes ({kind}). Give a detect, segment or pose model.")
     if not isinstance(head, (Detect, RTDETRDecoder)):
-        raise WeightsError(
-            f"'{path}' gives no boxes ({kind}). Give a detect, segment or pose model, such as yolo26n.pt."
-        )
+        raise WeightsError(f"'{path}' gives no boxes ({kind}). Give a detect, segment or pose model.")
     if (channels := int(model.yaml.get("channels", 3))) != 3:
         raise WeightsError(f"'{path}' takes images of {channels} channels. Give a model for color images.")
     if isinstance(head, Detect) and head.cv2 is None and not is_prompt_free(model):
