@@ -88,7 +88,7 @@ def test_labels_first__no_teacher(images: Path, tmp_path: Path) -> None:
     [
         (["--dry-run"], "nothing to plan before the images are labeled"),
         (["--classes", "tree"], "none of the classes that the teachers know"),
-        (["--classes", "class0", "--data", "road.yaml"], "the data set has its own"),
+        (["--classes", "class0", "--data", "road.yaml"], "a data set has its own classes"),
         (["--set", "train.pseudo_labels=0.99"], "see no object"),
     ],
 )

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from yolokd.cli.options import Device, Teachers
+
+if TYPE_CHECKING:
+    from yolokd.labeling.label import Labeled
 
 
 def label(
@@ -46,8 +51,6 @@ def label(
     Any model that Ultralytics loads and that gives boxes can be the teacher. What has been asked is kept: an
     interrupted labeling goes on where it stopped, and other thresholds ask nobody.
     """
-    from rich.console import Console
-
     from yolokd.cli.data_table import report_table
     from yolokd.cli.progress import images_told, share_bar
     from yolokd.labeling.label import IMGSZ
@@ -61,16 +64,20 @@ def label(
         )  # fmt: skip
     console = Console()
     console.print(report_table(made.report))
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    say("Objects from a score of " + ", ".join(f"{name} {score:.2f}" for name, score in made.thresholds.items()))
-    for note in made.notes:
-        say(f"Note: {note}")
+    _tell(console, made)
     if page:
         from yolokd.report.label_page import write_label_page
 
-        say(f"A sample to look at: {write_label_page(made.path.parent)}")
+        console.print(Text(f"A sample to look through: {write_label_page(made.path.parent)}"), soft_wrap=True)
+
+
+def _tell(console: Console, made: Labeled) -> None:
+    scores = ", ".join(f"{name} {score:.2f}" for name, score in made.thresholds.items())
     state = "Labeled" if made.is_new else "This very set was there already"
-    say(f"{state}; train with --data {made.path}. A score on these labels is agreement with the teacher, no AP.")
+    lines = [
+        f"Objects from a score of {scores}",
+        *(f"Note: {note}" for note in made.notes),
+        f"{state}; train with --data {made.path}. A score on these labels is agreement with the teacher, no AP.",
+    ]
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,6 +27,20 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPE = "best"
 
+Unlabeled = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Images without labels, which take part in the distillation; without --data the teacher labels them.",
+    ),
+]
+LabelClasses = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME,...", help="With --unlabeled and no --data: classes to label, as `data label` takes them."
+    ),
+]
+
 
 def train(
     student: Annotated[
@@ -44,19 +59,8 @@ def train(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, mps, a GPU (0) or several (0,1).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights and augmentation, 0 to 4294967295.")] = None,
-    unlabeled: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR",
-            help="Images without labels, which take part in the distillation; without --data the teacher labels them.",
-        ),
-    ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME,...", help="With --unlabeled and no --data: classes to label, as `data label` takes them."
-        ),
-    ] = None,
+    unlabeled: Unlabeled = None,
+    classes: LabelClasses = None,
     set_: Overrides = None,
     name: Annotated[str | None, typer.Option(help="Name of the run's folder below runs/.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Continue an interrupted run.")] = None,
@@ -69,7 +73,7 @@ def train(
     With --resume, data and unlabeled images that were moved, the batch and the device may be given anew.
     """
     console = Console()
-    given = {
+    given: dict[str, Any] = {
         "data": data, "epochs": epochs, "imgsz": imgsz, "batch": whole(batch), "device": device, "seed": seed,
         "unlabeled": unlabeled,
     }  # fmt: skip
@@ -80,8 +84,6 @@ def train(
         return
     if student is None:
         raise UserError("Give the model to train: --student yolov8n (pretrained) or --student yolov8n.yaml (scratch).")
-    from yolokd.evaluation.wording import NOTE, is_labeled_by_teacher
-    from yolokd.training.label_free import is_label_free
     from yolokd.training.plan import make_plan
     from yolokd.training.regime import in_its_regime
     from yolokd.training.run import resolve_recipe, split_teachers, start
@@ -91,32 +93,30 @@ def train(
     resolved = resolve_recipe(recipe or DEFAULT_RECIPE, overrides, **given, name=name)
     if recipe is None and first is None and in_its_regime(resolved, student)[0].needs_teacher:
         raise UserError("Give the teacher: --teacher yolov8l, or train without one: --recipe baseline.")
-    if classes and not is_label_free(resolved):
-        raise UserError("--classes chooses what the teacher labels where there is no --data; the data set has its own.")
     with ExitStack() as stack:
-        if is_label_free(resolved):
-            found = stack.enter_context(_labels(console, first, resolved, classes or [], dry_run=dry_run))
-            resolved = resolve_recipe(
-                recipe or DEFAULT_RECIPE, [*overrides, *found.changes], **{**given, **found.options}
-            )
+        if found := stack.enter_context(_labels(console, first, resolved, classes or [], dry_run=dry_run)):
+            given |= found.options
+            resolved = resolve_recipe(recipe or DEFAULT_RECIPE, [*overrides, *found.changes], **given)
         progress = stack.enter_context(image_bar())
         plan = make_plan(first, student, resolved, allow_partial=allow_partial, progress=progress)
     show_plan(console, plan)
     if not dry_run:
-        folder = start(plan)
-        _done(console, str(folder))
-        if is_labeled_by_teacher(plan.data.yaml_path):
-            console.print(Text(NOTE, style="yellow"), soft_wrap=True)
+        _done(console, start(plan), plan.data.yaml_path)
 
 
 @contextmanager
 def _labels(
     console: Console, teacher: Spec | None, recipe: Recipe, classes: Sequence[str], *, dry_run: bool
-) -> Iterator[FirstLabels]:
-    """Label the images first, show the set, and yield what makes the recipe train on it; see `labels_first`."""
+) -> Iterator[FirstLabels | None]:
+    """Label the images first, show the set, and yield what makes the recipe train on it; None for a run with data."""
     from yolokd.cli.progress import images_told, share_bar
-    from yolokd.training.label_free import labels_first
+    from yolokd.training.label_free import is_label_free, labels_first
 
+    if not is_label_free(recipe):
+        if classes:
+            raise UserError("--classes chooses what the teacher labels without --data; a data set has its own classes.")
+        yield None
+        return
     if dry_run:
         raise UserError(
             "Without --data there is nothing to plan before the images are labeled: make the set with `yolokd data "
@@ -170,10 +170,14 @@ def _resume(
     _done(console, str(resume(run, recipe=asked, teacher=teacher, named=named, changes=changes, tell=tell)))
 
 
-def _done(console: Console, folder: str) -> None:
+def _done(console: Console, folder: str | Path, data: Path | None = None) -> None:
+    from yolokd.evaluation.wording import NOTE, is_labeled_by_teacher
+
     console.print(
         Text(f"\nThe run is in {folder}: weights/best.pt is the plain student, results.csv holds losses and metrics.")
     )
+    if data is not None and is_labeled_by_teacher(data):
+        console.print(Text(NOTE, style="yellow"), soft_wrap=True)
 
 
 def show_plan(console: Console, plan: Plan) -> None:

@@ -14,7 +14,7 @@ from yolokd.evaluation.ground_truth import sample
 from yolokd.files import write_whole
 from yolokd.inputs import read_json
 from yolokd.labeling.answer_file import read_answers
-from yolokd.labeling.label import FOUND, SPLITS
+from yolokd.labeling.writing import FOUND, SPLITS
 from yolokd.loaders.answers import Answer
 from yolokd.report.drawing import draw, read_labeled_image
 from yolokd.report.matching import Box
