@@ -188,7 +188,7 @@ def test_from_dict__reports_every_problem_at_once() -> None:
         "  train.epoch: unknown key; did you mean epochs?",
         "  train: keys must be text, got 7",
         "  epochs: unknown key; did you mean train.epochs? "
-        "(known: summary, losses, weighting, augment, schedule, balance, teacher, student, train)",
+        "(known: summary, losses, weighting, augment, schedule, balance, teacher, student, train, regimes)",
         "  top level: keys must be text, got 7",
     ]
 

@@ -73,11 +73,11 @@ def bench(
     models = open_models(str(teacher), str(student))
     with _Progress() as progress:
         report = run(models, setting, recipes, rounds=rounds, report=progress.on_event)
+    console = Console(stderr=json_file == "-")
     if json_file != "-":
-        console = Console()
         show(console, report)
-        for note in (note for _, notes in chosen for note in notes):
-            console.print(Text(note, style="yellow"), soft_wrap=True)
+    for note in (note for _, notes in chosen for note in notes):
+        console.print(Text(note, style="yellow"), soft_wrap=True)
     if json_file is not None:
         write_json(json_file, report.to_dict())
     if plot is not None:

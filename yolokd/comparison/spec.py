@@ -226,8 +226,8 @@ def _differences(asked: Comparison, stored: Comparison) -> list[str]:
     for name in [name for name in asked.recipes if name in stored.recipes]:
         students = {**stored.students, **asked.students}
         sides = (replace(asked, students=students), replace(stored, students=students))
-        pairs = [tuple(_essence(side.recipe_for(student, name)) for side in sides) for student in students]
-        if lines := dict.fromkeys(line for here, there in pairs for line in here.differences(there)):
+        compared = [[_essence(side.recipe_for(student, name)) for side in sides] for student in students]
+        if lines := dict.fromkeys(line for here, there in compared for line in here.differences(there)):
             found.append(f"another recipe '{name}' ({'; '.join([*lines][:5])})")
     return found
 
