@@ -95,8 +95,7 @@ def train(
         raise UserError("Give the teacher: --teacher yolov8l, or train without one: --recipe baseline.")
     with ExitStack() as stack:
         if found := stack.enter_context(_labels(console, first, resolved, classes or [], dry_run=dry_run)):
-            given |= found.options
-            resolved = resolve_recipe(recipe or DEFAULT_RECIPE, [*overrides, *found.changes], **given)
+            resolved = resolve_recipe(recipe or DEFAULT_RECIPE, [*overrides, *found.changes], **given | found.options)
         progress = stack.enter_context(image_bar())
         plan = make_plan(first, student, resolved, allow_partial=allow_partial, progress=progress)
     show_plan(console, plan)
