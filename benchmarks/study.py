@@ -200,8 +200,9 @@ def write_table(name: str, plan: Plan, seeds: Sequence[int], found: dict[str, An
     """Write `results/study-NAME.json` and `.md`; NAME says so if not all seeds of the plan were asked for."""
     stem = f"study-{name}" + (f"-{len(seeds)}-seeds" if len(seeds) < len(plan.seeds) else "")
     found = {**found, "data": Path(found["data"]).name, "half": plan.half, "labels": plan.labels}
-    teacher = dict(found["teacher"])
-    teacher["path"] = Path(teacher["path"]).name if not plan.teacher_epochs else relative(teacher["path"], out)
+    teacher = dict(found["teacher"] or {})  # a comparison of plain training with itself has none
+    if teacher:
+        teacher["path"] = Path(teacher["path"]).name if not plan.teacher_epochs else relative(teacher["path"], out)
     found["teacher"] = teacher
     ran = {arm["recipe"] for arm in found["arms"]}
     found["recipes"] = {arm: [a.recipe, *a.changes] for arm, a in plan.arms.items() if arm in ran}
@@ -213,8 +214,8 @@ def write_table(name: str, plan: Plan, seeds: Sequence[int], found: dict[str, An
     start = f"from {plan.student}" if plan.student else start
     rows = [
         f"Highway with {plan.labels:.0%} of the labels, {budget['imgsz']} px, batch {budget['batch']}, "
-        f"{budget['epochs']} epochs {start}; last.pt on the {plan.half}ing images; COCO AP in percent; "
-        f"teacher {100 * teacher['AP']:.1f}.",
+        f"{budget['epochs']} epochs {start}; last.pt on the {plan.half}ing images; COCO AP in percent"
+        + (f"; teacher {100 * teacher['AP']:.1f}." if teacher else "."),
         "",
         f"    python benchmarks/study.py --plan {name} --seeds {len(seeds)} --out RUNS",
         "",
