@@ -21,6 +21,7 @@ from yolokd.recipe._yaml import parse
 PLACES = [
     *("", "losses", "losses.ssim", "losses.samkd.gain", "losses.samkd.scales", "losses.mgd.schedule", "weighting.aid"),
     *("augment.ikd", "augment.ikd.adversarial", "schedule", "balance", "teacher.classes", "train", "train.batch"),
+    "regimes",
 ]
 VALIDATOR = jsonschema.Draft202012Validator(schema())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +92,13 @@ def plan_comparison(
     """
     _distinct("seeds", [str(seed) for seed in seeds])
     _distinct("students", [Path(student).stem for student in students])
-    if recipes[0].name != BASELINE or recipes[0].needs_teacher or recipes[0].regimes:
-        raise UserError(f"The recipe '{BASELINE}' of a comparison must have no losses, and random first weights.")
-    chosen = {student: [trained_as(recipe, student) for recipe in recipes] for student in students}
-    trained = {student: [recipe for recipe, _ in pairs] for student, pairs in chosen.items()}
-    budget, classes = _shared_budget(trained.values()), _classes([one for own in trained.values() for one in own])
+    trained, notes = _trained(recipes, students)
+    each = [recipe for own in trained.values() for recipe in own]
+    budgets, classes = [_budget(own) for own in trained.values()], _classes(each)  # each agrees with the baseline's
     options = {"allow_partial": allow_partial, "runs": runs / "compare", "progress": progress}
     plans = _plans(teacher, {who: [_on(one, devices) for one in own] for who, own in trained.items()}, **options)
     plan = plans[0]
-    taught = any(recipe.needs_teacher for own in trained.values() for recipe in own)
-    used = find(teacher) if teacher is not None and taught else None
+    used = find(teacher) if teacher is not None and any(recipe.needs_teacher for recipe in each) else None
     folder = runs.absolute() / (f"compare-{plan.data.yaml_path.stem}" if name is None else name)
     stored = read(folder) if (folder / FILE).is_file() else None  # perhaps with fingerprints of an earlier version
     comparison = Comparison(
@@ -110,7 +107,7 @@ def plan_comparison(
         data_fingerprint=fingerprint(plan.data.splits, like=None if stored is None else stored.data_fingerprint),
         teacher=None if used is None else str(used.absolute()),
         teacher_sha256=None if used is None else sha256(used),
-        budget=budget | {"imgsz": plan.imgsz, "device": select_device(devices[0] or "", verbose=False).type},
+        budget=budgets[0] | {"imgsz": plan.imgsz, "device": select_device(devices[0] or "", verbose=False).type},
         recipes={recipe.name: recipe.to_dict() for recipe in recipes},
         students={Path(student).stem: Student(_absolute(student), _digest(student)) for student in students},
         seeds=tuple(seeds),
@@ -119,7 +116,7 @@ def plan_comparison(
         versions=records.versions(),
         unlabeled=_unlabeled(plans, stored),
         models={str(one.path.absolute()): sha256(one.path) for plan in plans for one in plan.further},
-        notes=tuple(dict.fromkeys([*_regime_notes(chosen), *(note for plan in plans for note in plan.notes)])),
+        notes=tuple(dict.fromkeys([*notes, *(note for plan in plans for note in plan.notes)])),
     )
     _check_places(comparison, folder.name if name is None else name)
     return comparison
@@ -141,10 +138,22 @@ def _plans(teacher: Spec | None, recipes: Mapping[Spec, Sequence[Recipe]], **opt
     ]
 
 
-def _regime_notes(chosen: Mapping[Spec, Sequence[tuple[Recipe, Sequence[str]]]]) -> list[str]:
-    """Say for each student in which regime a recipe trains it."""
-    of = {student: "" if len(chosen) == 1 else f"{Path(student).stem}: " for student in chosen}
-    return [f"{of[student]}{note}" for student, pairs in chosen.items() for _, notes in pairs for note in notes]
+def _trained(recipes: Sequence[Recipe], students: Sequence[Spec]) -> tuple[dict[Spec, list[Recipe]], list[str]]:
+    """Return the recipes as they train each student, and what to say about their regimes.
+
+    Raises:
+        UserError: The first is no plain training.
+    """
+    if recipes[0].name != BASELINE or recipes[0].needs_teacher or recipes[0].regimes:
+        raise UserError(f"The recipe '{BASELINE}' of a comparison must have no losses, and random first weights.")
+    trained: dict[Spec, list[Recipe]] = {}
+    told = []
+    for student in students:
+        pairs = [trained_as(recipe, student) for recipe in recipes]
+        trained[student] = [recipe for recipe, _ in pairs]
+        whose = "" if len(students) == 1 else f"{Path(student).stem}: "
+        told += [f"{whose}{note}" for _, notes in pairs for note in notes]
+    return trained, told
 
 
 def _unlabeled(plans: Sequence[Plan], stored: Comparison | None) -> dict[str, str]:
@@ -167,12 +176,6 @@ def _on(recipe: Recipe, devices: Sequence[str | None]) -> Recipe:
     if not together:
         return recipe
     return recipe.with_sections(train={**recipe.train, "device": together})
-
-
-def _shared_budget(recipes: Iterable[Sequence[Recipe]]) -> dict[str, Any]:
-    """The training arguments of all students' recipes; each student's agree with the baseline, which is the same."""
-    budgets = [_budget(own) for own in recipes]
-    return budgets[0]
 
 
 def _budget(recipes: Sequence[Recipe]) -> dict[str, Any]:
