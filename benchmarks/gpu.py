@@ -12,7 +12,6 @@ left of them in a new one after a crash or a part that takes too long. Exit code
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -23,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from gpu_results import FAILED, SKIPPED, Line, Results  # noqa: E402
+from gpu_results import FAILED, SKIPPED, Line, Results
 
 TITLES = {
     1: "Every recipe, 20 steps in mixed precision",
@@ -89,7 +88,9 @@ def start(options: Any, parts: list[int], left: float) -> subprocess.Popen[bytes
     root = Path(__file__).resolve().parents[1]
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     cache = str((options.out / "cache").resolve())
+    threads = {"OMP_NUM_THREADS": "1"} if options.device == "cpu" else {}
     environment = {
+        **threads,
         **os.environ,
         **ENVIRONMENT,
         "PYTHONPATH": os.pathsep.join(paths),
@@ -103,13 +104,16 @@ def start(options: Any, parts: list[int], left: float) -> subprocess.Popen[bytes
 
 def watch(worker: subprocess.Popen[bytes], out: Path, parts: list[int]) -> list[int]:
     """Wait for a worker, end it if a part takes too long, and return the parts that it has not come to."""
-    while worker.poll() is None:
-        time.sleep(0.5)
-        part, since = Results(out).running
-        if part is not None and time.time() - since > LIMITS[part]:
+    try:
+        while worker.poll() is None:
+            time.sleep(0.5)
+            part, since = Results(out).running
+            if part is not None and time.time() - since > LIMITS[part]:
+                return lost(out, parts, f"took more than {LIMITS[part]} s")
+    finally:
+        if worker.poll() is None:  # with all that it has started
             os.killpg(worker.pid, signal.SIGKILL)
             worker.wait()
-            return lost(out, parts, f"took more than {LIMITS[part]} s")
     return [] if worker.returncode == 0 else lost(out, parts, f"its process ended with code {worker.returncode}")
 
 

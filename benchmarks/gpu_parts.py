@@ -8,7 +8,7 @@ import platform
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,19 @@ from gpu_steps import Prepared, first_values, flat, prepare, relative, train_ste
 from gpu_waits import KNOWN, waits
 
 from yolokd.bench.measure import bench
-from yolokd.bench.models import Models, Setting, make_pair, open_models
+from yolokd.bench.models import Models, Setting, open_models
 from yolokd.bench.timer import Timer, in_turn
 from yolokd.errors import PairError, UserError
-from yolokd.loaders.batch import TrainingBatch
 from yolokd.losses.base import LEVELS
 from yolokd.recipe.load import list_recipes
 from yolokd.teachers.detector import DTYPES, DetectorTeacher, require_compiler
 from yolokd.training.run import resolve_recipe
 from yolokd.training.run_files import versions
 
-VALUE, GRADIENT = 1e-3, 2e-2  # GPU against CPU: relative error of a value, relative L2 norm of the gradients' difference
+VALUE, GRADIENT = (
+    1e-3,
+    2e-2,
+)  # GPU against CPU: relative error of a value, relative L2 norm of the gradients' difference
 ATTACKED = 2e-2  # of values after an attack, whose signs of gradients near 0 differ
 HALF = {"fp16": 2e-2, "bf16": 1e-1}  # teacher in half precision against float32: relative error of a term
 COMPILED = {"fp32": 1e-3, "fp16": 2e-2}  # compiled teacher: relative L2 norm of the outputs' difference
@@ -102,7 +104,10 @@ class Context:
 
 
 def conditions(context: Context) -> dict[str, Any]:
-    found: dict[str, Any] = {**versions(), "cpu": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"}
+    found: dict[str, Any] = {
+        **versions(),
+        "cpu": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+    }
     if context.device.type != "cuda":
         return found
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -206,9 +211,7 @@ def against_the_cpu(context: Context) -> None:
 
 def differences(expected: Any, found: Any, *, attacked: bool) -> dict[str, Any]:
     """Return the largest differences; raise if one is beyond its tolerance."""
-    values = {
-        key: abs(found.values[key] - value) / max(abs(value), 1e-6) for key, value in expected.values.items()
-    }
+    values = {key: abs(found.values[key] - value) / max(abs(value), 1e-6) for key, value in expected.values.items()}
     gradients = {key: relative(found.gradients[key], value) for key, value in expected.gradients.items()}
     limit = ATTACKED if attacked else VALUE
     wrong = [f"{key} differs by {error:.2g}" for key, error in values.items() if not error <= limit]
@@ -259,7 +262,9 @@ def compiled(context: Context) -> None:
                 found = pair[1](images, levels=LEVELS)
             error = relative(flat(found), flat(pair[0](images, levels=LEVELS)))
             names = ("plain", "compiled")
-            arms = [arm(name, lambda one=one: one(images, levels=LEVELS)) for name, one in zip(names, pair, strict=True)]
+            arms = [
+                arm(name, lambda one=one: one(images, levels=LEVELS)) for name, one in zip(names, pair, strict=True)
+            ]
             times = in_turn(arms, setting.device, rounds=10, warm_up=3).times
             figures.update({"difference": error, "first s": timer.times["first"][0].wall / 1e3})
             figures.update({f"{name} ms": sorted(t.wall for t in times[name])[5] for name in names})

@@ -88,7 +88,9 @@ class Results:
         conditions = self.facts.get("conditions", {})
         lines = ["# GPU acceptance", "", ", ".join(f"{number} {state}" for state, number in count.items()) + ".", ""]
         lines += [f"- {key}: {value}" for key, value in conditions.items()]
-        lines += [f"- seconds of part {part}: {value}" for part, value in self.facts.get("seconds_of_parts", {}).items()]
+        lines += [
+            f"- seconds of part {part}: {value}" for part, value in self.facts.get("seconds_of_parts", {}).items()
+        ]
         lines += ["", "| part | what | | s | |", "|---|---|---|---|---|"]
         for line in self.lines:
             note = " ".join(line.note.replace("|", "\\|").split())[:400]

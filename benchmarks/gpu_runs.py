@@ -44,7 +44,9 @@ def whole_runs(context: Context) -> None:
         figures.update(killed_and_resumed(context, folder, common))
     with context.results.check(7, "--batch -1") as figures:
         context.need_gpu()
-        text = command(folder, ["train", *common, "--recipe", "bckd", "--epochs", "1", "--batch", "-1", "--name", "auto"])
+        text = command(
+            folder, ["train", *common, "--recipe", "bckd", "--epochs", "1", "--batch", "-1", "--name", "auto"]
+        )
         found = re.search(r"Using batch-size (\d+)", text)
         if found is None:
             raise AssertionError(f"AutoBatch says nothing: {text[-400:]}")
