@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import re
 import signal
 import subprocess
@@ -19,7 +20,6 @@ from torch import distributed, multiprocessing
 
 from yolokd.bench.models import Models, Setting, open_models
 from yolokd.data.streets import build
-from yolokd.loaders.batch import ANSWERS
 from yolokd.training.run import resolve_recipe
 
 if TYPE_CHECKING:
@@ -125,8 +125,6 @@ def command(folder: Path, arguments: list[str]) -> str:
 
 
 def verbose() -> dict[str, str]:
-    import os
-
     return {**os.environ, "YOLO_VERBOSE": "true"}
 
 
@@ -201,5 +199,5 @@ def own_half(batch: dict[str, Any], rank: int, images: int) -> dict[str, Any]:
         "img": batch["img"][first : first + images],
         "im_file": batch["im_file"][first : first + images],
         "batch_idx": batch["batch_idx"][mine] - first,
-        **{key: batch[key][mine] for key in batch if key in {"cls", "bboxes"} - {ANSWERS}},
+        **{key: batch[key][mine] for key in ("cls", "bboxes")},
     }

@@ -37,10 +37,6 @@ class Prepared:
         if isinstance(self.model, TeacherStudent):
             self.model._run().begin(epoch, batch, batches, epochs)
 
-    @property
-    def student(self) -> Any:
-        return getattr(self.model, "student_model", self.model)
-
 
 def prepare(models: Models, setting: Setting, recipe: Recipe) -> Prepared:
     """Return a recipe's student and teacher, with first weights, stored answers and unlabeled images as it says."""

@@ -89,8 +89,9 @@ def test_answered__only_the_common_classes_and_the_mass_of_the_run() -> None:
 def test_padded_answers__the_same_without_a_wait_where_the_most_is_known() -> None:
     raw, _, grid = raw_and_criterion()
     head = as_head(raw, grid, None)
+    known = replace(labels_as_answers(), most=2)
     with Waits() as waits:
-        found = padded_answers(replace(labels_as_answers(), most=2), head)
+        found = padded_answers(known, head)
     assert not waits.seen
     expected = padded_answers(labels_as_answers(), head)
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))

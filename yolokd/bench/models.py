@@ -161,7 +161,7 @@ def make_batch(models: Models, setting: Setting, *, seed: int = 0) -> dict[str, 
     placed = {key: value.to(setting.device) for key, value in batch.items()}
     chances = torch.nn.functional.one_hot(classes.flatten(), len(models.student.names)).to(setting.device) * 0.8
     # as if the teacher saw every object
-    answers = Answers(placed["batch_idx"].long(), placed["bboxes"], chances, OBJECTS)
+    answers = Answers(placed["batch_idx"].long(), placed["bboxes"], chances, most=OBJECTS)
     return {**placed, "im_file": [""] * size, ANSWERS: answers, COUNTS: (OBJECTS,) * size}
 
 

@@ -109,7 +109,8 @@ def inside(boxes: Tensor, grid: Grid) -> Tensor:
     points, _ = grid.centers(boxes.device)
     corners = box_convert(boxes, "cxcywh", "xyxy") * image_size(grid, boxes)
     left_top, right_bottom = corners[:, None].chunk(2, -1)
-    return ((points > left_top) & (points < right_bottom)).all(-1).float()
+    found: Tensor = ((points > left_top) & (points < right_bottom)).all(-1)
+    return found.float()
 
 
 @torch.no_grad()

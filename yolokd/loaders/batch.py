@@ -33,7 +33,8 @@ class Answers:
 
     def to(self, device: torch.device) -> Answers:
         """Return them on a device, without a wait where that is a GPU."""
-        return Answers(*moved((self.images, self.boxes, self.probabilities), device), self.most)
+        images, boxes, probabilities = moved((self.images, self.boxes, self.probabilities), device)
+        return Answers(images, boxes, probabilities, self.most)
 
 
 @dataclass(frozen=True)
