@@ -34,7 +34,7 @@ from yolokd.files import cache_folder
 from yolokd.initialization.class_transfer import transfer_class_rows
 from yolokd.initialization.reconstruction import calibration
 from yolokd.loaders.augmentation import augment_loader
-from yolokd.loaders.batch import ANSWERS, FILES, UNLABELED, with_larger
+from yolokd.loaders.batch import ANSWERS, FILES, PSEUDO, UNLABELED, with_counts, with_larger
 from yolokd.loaders.sampling import sample_deterministically
 from yolokd.loaders.unlabeled_loader import UnlabeledStream, stream_beside
 from yolokd.locks import locked
@@ -236,13 +236,15 @@ class DistillTrainer(DetectionTrainer):
         own, boxes = None, None
         if self.answers is not None:
             batch, own = self.answers.part(batch)
+        if self.recipe.distills:
+            batch = with_counts(batch)
         batch = super().preprocess_batch(batch)
         if self.unlabeled is not None:
             batch[UNLABELED], batch[FILES], boxes = self.unlabeled.images(batch["img"])
         if self.scale != 1:
             batch = with_larger(batch, self.scale)
         if self.answers is not None:
-            batch[ANSWERS] = self.answers.join(own, boxes, batch["img"])
+            batch[ANSWERS], batch[PSEUDO] = self.answers.join(own, boxes, batch["img"])
         return batch
 
     def _close_dataloader_mosaic(self) -> None:
