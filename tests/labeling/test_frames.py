@@ -77,9 +77,14 @@ def test_split_scenes__both_splits_get_something(count: int, share: float) -> No
     assert len(splits) == count
 
 
-def test_split_scenes__stays_when_clips_are_added() -> None:
-    few, more = split_scenes(frames(8, 64), 0.3), split_scenes(frames(12, 64), 0.3)
-    assert all(more.get(file, split) == split for file, split in few.items())
+def test_split_scenes__depends_neither_on_order_nor_on_place() -> None:
+    places = frames(8, 64)
+    found = split_scenes(places, 0.3)
+    turned = dict(reversed(places.items()))
+    assert split_scenes(turned, 0.3) == found
+    moved = split_scenes({f"/elsewhere{file}": place for file, place in places.items()}, 0.3)
+    assert moved == {f"/elsewhere{file}": split for file, split in found.items()}
+    assert 0.3 - 0.05 < sum(split == "val" for split in found.values()) / len(places) < 0.3 + SCENE / len(places)
 
 
 def test_unique_names__equal_stems_are_told_apart() -> None:

@@ -16,7 +16,7 @@ Words = Callable[[str], str]
 Thing = TypeVar("Thing")
 
 KEY = "labeled_by"  # of a data YAML
-NOTE = "The labels of these data are a teacher's: a score on them is agreement with that teacher, whatever is there."
+NOTE = "The labels of these data are a teacher's: a score on them is agreement with that teacher, not accuracy."
 WORD = re.compile(r"\bm?AP(50|75|s|m|l)?\b")
 
 

@@ -2,8 +2,8 @@
 
 Frames of a camera resemble their neighbors, so whole scenes go to one split: a scene is a run of consecutive frames of
 one clip. Frames belong to one clip if their names differ only in a number at the end, as `yolokd data frames` writes
-them and as cameras do. Which scenes are for validation follows from a hash of clip and place, so that it stays as it is
-when frames of further clips are added.
+them and as cameras do. Which scenes are for validation follows from a hash of clip and place: it depends neither on
+chance nor on where the images are.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def find_frames(source: Path, share: float) -> Frames:
 def check_share(share: float) -> None:
     """Raise `UserError` unless a share of the scenes can be for validation."""
     if not 0 < share < 1:
-        raise UserError(f"--val is the share of the scenes that are for validation, between 0 and 1, got {share:g}.")
+        raise UserError(f"--val is the share of the images that are for validation, between 0 and 1, got {share:g}.")
 
 
 def clip_of(place: str) -> tuple[str, float]:
@@ -103,7 +103,7 @@ def split_scenes(places: Mapping[str, str], share: float) -> dict[str, str]:
 
     Args:
         places: Image → path from the folder of all; two at least.
-        share: Of the scenes that are for validation, as it comes out by their hashes; one at least, never all.
+        share: Of the images whose scenes are for validation, those of the smallest hashes; one at least, never all.
     """
     clips: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
     for file, place in places.items():
@@ -115,10 +115,10 @@ def split_scenes(places: Mapping[str, str], share: float) -> dict[str, str]:
         ordered = [file for *_, file in sorted(members)]
         for start in range(0, len(ordered), length):
             scenes[clip, start // length] = ordered[start : start + length]
-    lots = {scene: int(sha256_of(f"{scene[0]}\0{scene[1]}")[:8], 16) / 2**32 for scene in scenes}
-    ranked = sorted(scenes, key=lambda scene: (lots[scene], scene))
-    count = sum(lots[scene] < share for scene in ranked)
-    judged = set(ranked[: min(max(count, 1), len(ranked) - 1)])
+    ranked = sorted(scenes, key=lambda scene: sha256_of(f"{scene[0]}\0{scene[1]}"))
+    judged, wanted = set[tuple[str, int]](), share * len(places)
+    while ranked[1:] and (not judged or sum(len(scenes[scene]) for scene in judged) < wanted):
+        judged.add(ranked.pop(0))
     found: dict[str, str] = {}
     for (clip, number), scene in scenes.items():
         if (clip, number) not in judged:
