@@ -68,6 +68,7 @@ TRIALS = {
     "auto, by 68 labeled images": replace(SHORT, labels=Labels(conf="auto")),
     "with images of other cameras": replace(SHORT, labels=Labels(streets=True), epochs=4),
     "20 epochs": Row(),
+    "20 epochs, rate 1e-3": Row(values=tuple(FINETUNE)),
 }
 
 

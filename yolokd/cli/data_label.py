@@ -42,7 +42,7 @@ def label(
         typer.Option(min=32, max=16384, help="Longer side in pixels for the teacher, 1280; best twice the student's."),
     ] = None,
     flip: Annotated[bool, typer.Option(help="Ask about the mirrored image as well, which takes twice as long.")] = True,
-    val: Annotated[float, typer.Option(metavar="SHARE", help="Share of the images for validation, in whole scenes.")] = 0.1,
+    val: Annotated[float, typer.Option(metavar="SHARE", help="Share of the images to validate on, by scenes.")] = 0.1,
     page: Annotated[bool, typer.Option("--page", help="Write OUT/page.html, a sample to look through.")] = False,
     device: Device = None,
 ) -> None:

@@ -77,7 +77,7 @@ def label(
         like: A labeled data set whose classes the new one gets; `auto` chooses thresholds on its training images.
         imgsz: Longer side in pixels at which the teachers see the images; rounded up to a multiple of 32.
         flip: Ask about the mirrored image as well, and average.
-        val: Share of the scenes that are for validation.
+        val: Share of the images that are for validation, in whole scenes.
         device: As Ultralytics takes it: "cpu", "0"; None picks one.
         progress: Called with what is done and how many images are done and in all.
 
