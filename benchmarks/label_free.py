@@ -51,11 +51,11 @@ class Row:
 TABLE = {
     "one teacher": Row(),
     "two teachers": Row(Labels((V8, V11))),
-    "scratch, one teacher": Row(student="", epochs=60, values=tuple(STUDENT)),
+    "one teacher from scratch": Row(student="", epochs=60, values=tuple(STUDENT)),
 }
 SHORT = Row(epochs=7)
 TRIALS = {
-    "YOLO11n at 384 px, flips, 0.3": SHORT,
+    "YOLO11n at 384 px with flips from 0.3": SHORT,
     "YOLOv8n": replace(SHORT, labels=Labels((V8,))),
     "YOLO26n": replace(SHORT, labels=Labels((V26,))),
     "YOLOv8n and YOLO11n": replace(SHORT, labels=Labels((V8, V11))),
@@ -65,10 +65,10 @@ TRIALS = {
     "no flips": replace(SHORT, labels=Labels(flip=False)),
     "from 0.2": replace(SHORT, labels=Labels(conf="0.2")),
     "from 0.5": replace(SHORT, labels=Labels(conf="0.5")),
-    "auto, by 68 labeled images": replace(SHORT, labels=Labels(conf="auto")),
+    "auto by 68 labeled images": replace(SHORT, labels=Labels(conf="auto")),
     "with images of other cameras": replace(SHORT, labels=Labels(streets=True), epochs=4),
     "20 epochs": Row(),
-    "20 epochs, rate 1e-3": Row(values=tuple(FINETUNE)),
+    "20 epochs at 1e-3": Row(values=tuple(FINETUNE)),
 }
 
 
