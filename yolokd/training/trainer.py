@@ -43,6 +43,7 @@ from yolokd.teachers.several import match_teachers
 from yolokd.teachers.table import panel_of
 from yolokd.training import run_files as records
 from yolokd.training.answers import RunAnswers, ask_before
+from yolokd.training.auto_batch import whole_steps
 from yolokd.training.events import RATIO_LIMIT, Event, write_event
 from yolokd.training.first_weights import class_rows_of, select_first_weights
 from yolokd.training.settings import KEY, RunSettings
@@ -218,6 +219,17 @@ class DistillTrainer(DetectionTrainer):
                 self.answers = ask_before(self, loader, current_epoch)
                 self.panel = None  # whose memory is free again
         return loader
+
+    def auto_batch(self) -> int:
+        """Return the batch size that fits the memory, sought with whole steps where there is a teacher in them."""
+        if not isinstance(self.model, TeacherStudent):
+            return int(super().auto_batch())
+        pair = self.model
+        with whole_steps(pair, self.recipe) as self.model:
+            try:
+                return int(super().auto_batch())
+            finally:
+                self.model = pair
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
         """Build a data set as Ultralytics does; that of the training images at the teacher's size."""
