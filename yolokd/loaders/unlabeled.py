@@ -18,7 +18,7 @@ from yolokd.data.layout import fingerprint, images_of
 from yolokd.errors import DataError, UserError, printable
 from yolokd.images.reader import check_images, left_out
 from yolokd.recipe import Recipe
-from yolokd.recipe.arguments import SHARE, argument
+from yolokd.recipe.arguments import SHARE
 
 SHOWN = 5  # files that a message names
 
@@ -108,13 +108,7 @@ def check_unlabeled(found: Unlabeled, recipe: Recipe, splits: Mapping[str, Seque
             )
     if recipe.train.get("rect"):
         raise UserError("Unlabeled images are not sorted by shape: leave train.rect or train.unlabeled out.")
-    notes = []
-    if found.damaged:
-        notes.append(found.damaged)
-    batch = argument(recipe.train, "batch")
-    if not (isinstance(batch, int) and batch > 0):
-        notes.append("the batch size is sought for labeled images alone; unlabeled ones come on top of it")
-    return notes
+    return [found.damaged] if found.damaged else []
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
