@@ -17,7 +17,7 @@ from yolokd.distillation.model import PREFIX, TeacherStudent
 from yolokd.distillation.pair import Parts, build_pair
 from yolokd.distillation.pseudo_labels import PseudoLabels
 from yolokd.loaders.answers import joined
-from yolokd.loaders.batch import ANSWERS, FILES, UNLABELED, Answers, TrainingBatch
+from yolokd.loaders.batch import ANSWERS, FILES, PSEUDO, UNLABELED, Answers, TrainingBatch
 from yolokd.losses import mgd, samkd
 from yolokd.recipe import Recipe
 from yolokd.training.first_weights import select_first_weights
@@ -67,8 +67,9 @@ def with_pseudo_labels(models: Models, setting: Setting, recipe: Recipe, batch: 
     match = match_classes(models.student.names, models.teacher.names, recipe.teacher.classes)
     student, teacher = make_student(models, setting), deepcopy(models.teacher)
     pair = build_pair(Parts(recipe, student, teacher, match, setting.device, half=bool(setting.amp)))
-    pair._run().pseudo = PseudoLabels(torch.full((len(models.student.names),), 0.5))
-    batch = {**batch, UNLABELED: other["img"], FILES: [""] * setting.batch, ANSWERS: answers}
+    labels = pair._run().pseudo = PseudoLabels(torch.full((len(models.student.names),), 0.5))
+    chosen = labels.choose(answers, setting.batch)  # before the step, as the trainer does
+    batch = {**batch, UNLABELED: other["img"], FILES: [""] * setting.batch, ANSWERS: answers, PSEUDO: chosen}
     return Prepared(setting.place(pair).train(), batch, recipe)
 
 

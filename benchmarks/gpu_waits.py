@@ -39,7 +39,7 @@ def waits(prepared: Prepared, setting: Setting) -> Waits:
     stacks: list[traceback.StackSummary] = []
 
     def keep(message: Any, *_: Any, **__: Any) -> None:
-        if "synchroniz" in str(message):
+        if "called a synchronizing" in str(message):
             stacks.append(traceback.extract_stack())
 
     model.zero_grad(set_to_none=True)

@@ -34,6 +34,10 @@ def gpu(out: Path, *options: str) -> tuple[int, dict[str, Any], str]:
     return done.returncode, json.loads((out / "gpu.json").read_text()), (out / "gpu.md").read_text()
 
 
+def fail(error: Exception) -> None:
+    raise error
+
+
 def states(found: dict[str, Any], part: int) -> dict[str, str]:
     return {line["name"]: line["state"] for line in found["lines"] if line["part"] == part}
 
@@ -91,10 +95,12 @@ def test_check__writes_every_line_and_goes_on(tmp_path: Path, modules: Any) -> N
     results = modules("gpu_results").Results(tmp_path)
     with results.check(1, "first") as figures:
         figures["error"] = 0.25
-    with results.check(1, "second"):
-        raise RuntimeError("CUDA error: an illegal | access")
-    with results.check(2, "third"):
-        raise modules("gpu_results").Skip("no GPU")
+    for part, name, error in (
+        (1, "second", RuntimeError("CUDA error: an illegal | access")),
+        (2, "third", modules("gpu_results").Skip("no GPU")),
+    ):
+        with results.check(part, name):
+            fail(error)
     again = modules("gpu_results").Results(tmp_path)
     assert [line.state for line in again.lines] == ["ok", "failed", "skipped"]
     table = (tmp_path / "gpu.md").read_text()
@@ -150,11 +156,11 @@ def test_differences__beyond_a_tolerance_are_named(modules: Any) -> None:
 def test_masks_of_the_cpu__are_put_back(modules: Any) -> None:
     from yolokd.losses import mgd, samkd
 
-    before = (mgd.own_random_mask, samkd.own_random_mask, mgd.MaskStream.go_to)
+    before = (mgd.own_random_mask, vars(samkd)["own_random_mask"], mgd.MaskStream.go_to)
     with modules("gpu_steps").masks_of_the_cpu():
         assert mgd.own_random_mask is not before[0]
         numbers = mgd.MaskStream(3).go_to(2, torch.device("cpu"))
         drawn = mgd.own_random_mask((2, 4, 4), 0.5, generator=numbers)
-    assert (mgd.own_random_mask, samkd.own_random_mask, mgd.MaskStream.go_to) == before
+    assert (mgd.own_random_mask, vars(samkd)["own_random_mask"], mgd.MaskStream.go_to) == before
     numbers = mgd.MaskStream(3).go_to(2, torch.device("cpu"))
     assert torch.equal(drawn, mgd.own_random_mask((2, 4, 4), 0.5, generator=numbers))
