@@ -25,7 +25,7 @@ from tests.helpers.matching import matches_of
 from tests.helpers.models import CONFIGS, detector, save
 from tests.helpers.unlabeled import make_images
 from yolokd.backend.checkpoints import load
-from yolokd.cli.compare import show_results
+from yolokd.cli.compare_table import show_results
 from yolokd.comparison.executors.table import EXECUTORS
 from yolokd.comparison.results import MATCHES, results
 from yolokd.comparison.spec import read

@@ -4,9 +4,9 @@
 
 `measure` starts that process on a copy of the comparison in a temporary folder, reads what it writes there and removes
 the folder. The process trains each run as a worker would, with its loader, its optimizer and its teacher, until it has
-seen enough steps or a whole epoch; one that takes too long is killed, and the next goes on with the other runs. Validation that it has not seen is taken to cost a third of a training step per
-image, since a step costs about three forward passes. Recipes with stored answers are not measured: they would ask the
-teacher about all images first.
+seen enough steps or a whole epoch; one that takes too long is killed, and the next goes on with the other runs.
+Validation that it has not seen is taken to cost a third of a training step per image, since a step costs about three
+forward passes. Recipes with stored answers are not measured: they would ask the teacher about all images first.
 """
 
 from __future__ import annotations

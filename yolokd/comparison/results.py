@@ -134,9 +134,7 @@ def _epoch_seconds(folder: Path) -> list[float]:
     return [after - before if after > before else after for before, after in itertools.pairwise(times)]
 
 
-def _arm(
-    runs: list[Run], baseline: _Scored, teacher: Mapping[str, Any], quantile: Callable[[int], float]
-) -> ArmResult:
+def _arm(runs: list[Run], baseline: _Scored, teacher: Mapping[str, Any], quantile: Callable[[int], float]) -> ArmResult:
     control = runs[0].recipe == BASELINE
     own = baseline if control else _scored(runs)
     scores = own.scores

@@ -14,8 +14,8 @@ intervals hardly narrow any more.
 The variance is estimated from the same few differences, so c(n) is exact for sequential t statistics (Jennison and
 Turnbull, "Exact calculations for sequential t, χ² and F tests", Biometrika 78, 1991) and not the normal boundary. For
 differences that are normal with mean 0, Uₙ = Σxᵢ / √Σxᵢ² is a Markov chain, since the direction of the first n
-differences is independent of their length: Uₙ₊₁ = (Uₙ + tan θ) cos θ, where tan θ · √n has Student's distribution with n
-degrees of freedom; and t = √(n−1) tan φ for Uₙ = √n sin φ. The chain is computed on a grid of φ.
+differences is independent of their length: Uₙ₊₁ = (Uₙ + tan θ) cos θ, where tan θ · √n has Student's distribution with
+n degrees of freedom; and t = √(n−1) tan φ for Uₙ = √n sin φ. The chain is computed on a grid of φ.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _quantiles(most: int) -> tuple[float, ...]:
 
 
 def _chain_step(places: Array, masses: Array, pairs: int) -> Callable[[Array], Array]:
-    """Return the function b → probability that no bound was crossed up to n pairs and |Uₙ₊₁| ≤ b, for an array of b ≥ 0.
+    """Return the function b → probability that no bound was crossed up to n pairs and |Uₙ₊₁| ≤ b, for an array of b.
 
     Uₙ₊₁ = ρ sin(θ + ψ) with ρ = (1 + u²)^½ and ψ = atan u; so it is at most b where θ + ψ is below asin(b / ρ) or above
     π less that.

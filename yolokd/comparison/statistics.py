@@ -21,8 +21,8 @@ Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946) is narrower, bu
 own part is the largest it covers 93 times in 100, of two seeds 88; this one covers 95 to 98 times of 100 for three
 seeds and up to 99 for two. Therefore it is never narrower than the interval over the seeds.
 
-Both hold for a number of seeds that is fixed beforehand; `yolokd.comparison.sequential` has the intervals for seeds that
-are added until something is decided.
+Both hold for a number of seeds that is fixed beforehand; `yolokd.comparison.sequential` has the intervals for seeds
+that are added until something is decided.
 
 Each interval speaks of one recipe by itself: of twenty recipes that do nothing, one is expected to seem a gain or a
 loss.
