@@ -119,3 +119,43 @@ def test_execute__success_without_a_score_is_a_failure(plan: Comparison) -> None
     with opened(replace(plan, teacher=None, seeds=(0,))) as comparison:
         failures = execute(comparison, Forgetful())
     assert failures == {"student/baseline-0": "exit code 0", "student/bckd-0": "exit code 0"}
+
+
+class Closing:
+    """Implements `Limit`: leaves out one job, and is over once another is at work."""
+
+    def __init__(self, without: str, last: str) -> None:
+        self.without, self.last = without, last
+        self.notes: list[str] = []
+
+    def starts(self, name: str) -> bool:
+        self.notes.append(f"asked {name}")
+        return name != self.without
+
+    def finished(self, name: str) -> None:
+        self.notes.append(f"finished {name}")
+
+    def is_over(self) -> bool:
+        return self.notes[-1] == f"asked {self.last}"
+
+    def canceled(self, name: str) -> None:
+        self.notes.append(f"canceled {name}")
+
+
+def test_execute__leaves_out_and_cancels_as_its_limit_says(plan: Comparison) -> None:
+    executor, events = FakeExecutor(epochs=2), list[Event]()
+    limit = Closing("student/bckd-0", "student/bckd-1")
+    with opened(replace(plan, teacher=None)) as comparison:
+        assert execute(comparison, executor, limit=limit, report=events.append) == {}
+    assert executor.submitted == ["student/baseline-0", "student/baseline-1", "student/bckd-1"]
+    assert executor.canceled == ["student/bckd-1"]
+    assert limit.notes == [
+        "asked student/baseline-0",
+        "finished student/baseline-0",
+        "asked student/bckd-0",
+        "asked student/baseline-1",
+        "finished student/baseline-1",
+        "asked student/bckd-1",
+        "canceled student/bckd-1",
+    ]
+    assert events[-1] == Event("student/bckd-1", "canceled")

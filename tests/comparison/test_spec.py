@@ -18,7 +18,7 @@ from tests.helpers.models import detector, save
 from yolokd.comparison import worker as comparison_worker
 from yolokd.comparison.checks import load_recipes, plan_comparison
 from yolokd.comparison.results import results, run_score, seconds_per_epoch
-from yolokd.comparison.spec import Comparison, opened, read
+from yolokd.comparison.spec import Comparison, opened, read, stored_alike
 from yolokd.data.layout import fingerprint
 from yolokd.errors import UserError, WeightsError
 from yolokd.recipe import Recipe
@@ -237,6 +237,28 @@ def test_opened__changed_recipes_and_students_are_named(plan: Comparison) -> Non
         opened(replace(plan, students={"student": student})),
     ):
         pass
+
+
+def test_opened__stays_sequential_once_it_was(plan: Comparison) -> None:
+    with opened(plan) as comparison:
+        assert not comparison.sequential
+    with opened(replace(plan, sequential=True)):
+        pass
+    with opened(plan) as comparison:
+        assert comparison.sequential
+    assert read(plan.folder).sequential
+
+
+def test_stored_alike__writes_nothing(plan: Comparison) -> None:
+    assert stored_alike(plan) is None
+    assert not plan.folder.exists()
+    with opened(plan):
+        pass
+    before = files(plan.folder)
+    assert stored_alike(plan) == plan
+    with pytest.raises(UserError, match="another budget"):
+        stored_alike(replace(plan, budget={**plan.budget, "epochs": 9}))
+    assert files(plan.folder) == before
 
 
 def test_opened__other_versions_are_told(plan: Comparison) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 from tests.helpers.matching import leave_matches
 from yolokd.comparison.executors.protocol import Exit, Job
+from yolokd.comparison.measuring import Measured
 from yolokd.comparison.results import PEAK, SCORE, TEACHER
-from yolokd.comparison.spec import read
+from yolokd.comparison.spec import Comparison, Run, read
 from yolokd.files import sha256
 
 BUDGET: dict[str, Any] = {"epochs": 3, "imgsz": 64, "batch": 8}
@@ -88,6 +89,11 @@ class FakeExecutor:
     def cancel(self, job: Job) -> None:
         del self.running[job.name]
         self.canceled.append(job.name)
+
+
+def an_hour_each(comparison: Comparison, runs: Sequence[Run], device: str | None) -> dict[Run, Measured]:
+    """Stands for `measure`: every run takes an hour, at 1.5 times the operations of plain training."""
+    return {run: Measured(3600.0, "12 steps", 1.5, 2**20) for run in runs}
 
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:

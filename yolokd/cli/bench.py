@@ -14,8 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from yolokd.cli.compare import split_list
-from yolokd.cli.options import Device, JsonFile, Overrides, TrustCheckpoint, one_teacher, write_json
+from yolokd.cli.options import Device, JsonFile, Overrides, TrustCheckpoint, one_teacher, split_list, write_json
 from yolokd.errors import UserError
 from yolokd.outputs import check_file, write_file
 

@@ -4,43 +4,61 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-from rich.table import Table
 from rich.text import Text
 
-from yolokd.cli.options import AllowPartial, Data, JsonFile, Teachers, TrustCheckpoint, write_json
+from yolokd.cli.compare_plan import (
+    Budget,
+    DryRun,
+    Precision,
+    Seeds,
+    Stopping,
+    UntilDecided,
+    parse_seeds,
+    parse_stopping,
+    show_outlook,
+    stop_notes,
+)
+from yolokd.cli.compare_table import WIDE, show_results
+from yolokd.cli.options import AllowPartial, Data, JsonFile, Teachers, TrustCheckpoint, split_list, write_json
 from yolokd.cli.progress import image_bar
 from yolokd.comparison.executors.table import EXECUTORS
 from yolokd.errors import RunError, UserError
 from yolokd.outputs import check_file
-from yolokd.recipe.arguments import LARGEST_SEED
 
 if TYPE_CHECKING:
     from yolokd.comparison.execution import Event
     from yolokd.comparison.executors.protocol import Executor
-    from yolokd.comparison.results import ArmResult, Results
+    from yolokd.comparison.planning import Outlook, TimeBudget
     from yolokd.comparison.spec import Comparison
-    from yolokd.comparison.statistics import Difference, Interval
 
-NOTHING = "–"
-COLUMNS = (
-    "recipe", "seeds", "AP", "AP50", "Δ AP", "95 % interval,\nseeds", "95 % interval,\nimages\nand seeds", "",
-    "gap\nclosed", "s/epoch", "memory\nMiB",
-)  # fmt: skip
-WIDE = 120  # characters of a line that take all columns, in a file or a pipe too
-LEFT_OUT = ("AP50", "s/epoch", "memory\nMiB")  # of narrow lines
+ExecutorName = Annotated[
+    str, typer.Option(help=f"Where runs are executed: {', '.join(EXECUTORS)}.", hidden=len(EXECUTORS) == 1)
+]
+Continue = Annotated[
+    bool,
+    typer.Option(
+        "--continue",
+        help="Continue interrupted runs from their last epoch instead of starting them again; quicker, but such a run "
+        "is no longer exactly paired.",
+    ),
+]
 
 
 def compare(
     student: Annotated[list[str], typer.Option(help="Model to train, as for 'yolokd train'; repeatable.")],
     recipes: Annotated[str, typer.Option(help="Names or files, with commas between; baseline is added if missing.")],
     teacher: Teachers = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, with commas between; each is a pair with the baseline.")] = "0,1,2",
+    seeds: Seeds = None,
+    budget: Budget = None,
+    until_decided: UntilDecided = False,
+    precision: Precision = None,
     data: Data = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images, for every run.")] = None,
     imgsz: Annotated[int | None, typer.Option(help="Side of the input image in pixels, for every run.")] = None,
@@ -48,10 +66,7 @@ def compare(
     device: Annotated[
         str | None, typer.Option(help="cpu, mps or a GPU (0); with several (0,1) a run on each at once.")
     ] = None,
-    executor: Annotated[
-        str,
-        typer.Option(help=f"Where runs are executed: {', '.join(EXECUTORS)}.", hidden=len(EXECUTORS) == 1),
-    ] = "local",
+    executor: ExecutorName = "local",
     unlabeled: Annotated[
         str | None, typer.Option(metavar="DIR", help="Images without labels, for every recipe that has losses.")
     ] = None,
@@ -61,15 +76,9 @@ def compare(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the folder below runs/; default: compare-DATA.")] = None,
     json_file: JsonFile = None,
-    keep_epochs: Annotated[
-        bool,
-        typer.Option(
-            "--continue",
-            help="Continue interrupted runs from their last epoch instead of starting them again; quicker, but such a "
-            "run is no longer exactly paired.",
-        ),
-    ] = False,
+    keep_epochs: Continue = False,
     allow_partial: AllowPartial = False,
+    dry_run: DryRun = False,
     trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
     """Train recipes over several seeds, paired, and show what each gains over plain training.
@@ -78,8 +87,12 @@ def compare(
     added to it later.
     """
     os.environ.setdefault("YOLO_VERBOSE", "false")
-    names, numbers = split_list(recipes, "--recipes"), _seeds(seeds)
+    begun = time.monotonic()
+    names, numbers = split_list(recipes, "--recipes"), parse_seeds(seeds, until_decided=until_decided)
+    stopping = parse_stopping(budget, precision, until_decided=until_decided)
     check_file(json_file, "--json")
+    if dry_run and json_file is not None:
+        raise UserError("--json writes results, and --dry-run has none; leave one of them out.")
     if executor not in EXECUTORS:
         raise UserError(f"--executor expects one of {', '.join(EXECUTORS)}, got '{executor}'.")
     devices: list[str | None] = [*split_list(device, "--device")] if device is not None else [None]
@@ -92,57 +105,82 @@ def compare(
     more: dict[str, Any] = {"devices": devices, "name": name, "allow_partial": allow_partial}
     with image_bar() as progress:
         asked = plan_comparison(first, student, loaded, numbers, progress=progress, **more)
-    chosen = EXECUTORS[executor](devices)
-    _execute(asked, chosen, added=len(loaded) > len(names), keep_epochs=keep_epochs, json_file=json_file)
+    asked = replace(asked, sequential=until_decided)
+    chosen, console = EXECUTORS[executor](devices), Console() if dry_run else Console(stderr=True)
+    found = _outlook(console, asked, chosen, stopping, device=devices[0], added=len(loaded) > len(names))
+    if not dry_run:
+        limit = _limit(asked, found, stopping, begun)
+        _execute(asked, chosen, stopping, limit, keep_epochs=keep_epochs, json_file=json_file)
 
 
-def _execute(asked: Comparison, executor: Executor, *, added: bool, keep_epochs: bool, json_file: str | None) -> None:
+def _outlook(
+    console: Console, asked: Comparison, executor: Executor, stopping: Stopping, *, device: str | None, added: bool
+) -> Outlook:
+    """Show what is to be done and what it takes, and return it."""
+    from yolokd.comparison.planning import outlook
+    from yolokd.comparison.spec import BASELINE, stored_alike
+
+    notes = [f"'{BASELINE}' was added, since every difference is taken to it"] if added else []
+    stored_alike(asked)
+    for note in (*notes, *asked.notes):
+        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+    with console.status("Measuring some steps of each recipe, where no run has finished"):
+        found = outlook(asked, executor.slots, device)
+    show_outlook(console, asked, found, executor.slots, until_decided=stopping.until_decided)
+    return found
+
+
+def _limit(asked: Comparison, found: Outlook, stopping: Stopping, begun: float) -> TimeBudget | None:
+    """Return the time budget, of which the checks and measurements since `begun` have taken their part."""
+    from yolokd.comparison.planning import TimeBudget
+
+    if stopping.seconds is None:
+        return None
+    return TimeBudget(asked, found.estimates, stopping.seconds - (time.monotonic() - begun))
+
+
+def _execute(
+    asked: Comparison,
+    executor: Executor,
+    stopping: Stopping,
+    limit: TimeBudget | None,
+    *,
+    keep_epochs: bool,
+    json_file: str | None,
+) -> None:
     """Carry the comparison out and show what it found.
 
     Args:
-        asked: From `plan_comparison`.
+        asked: From `plan_comparison`, with all seeds that may be used.
         executor: Where runs take place.
-        added: Whether the baseline was added to the recipes.
+        stopping: When to end.
+        limit: Which runs are started; None: all.
         keep_epochs: Continue interrupted runs.
         json_file: Where the results go as JSON; - is stdout, None nowhere.
     """
     from yolokd.comparison.execution import execute
     from yolokd.comparison.results import results
-    from yolokd.comparison.spec import BASELINE, opened
+    from yolokd.comparison.spec import opened
+    from yolokd.comparison.stopping import looks, undecided
 
     notified = Console(stderr=True)
-    if added:
-        notified.print(Text(f"note: '{BASELINE}' was added, since every difference is taken to it", style="yellow"))
-    with opened(asked) as comparison:
-        for note in comparison.notes:
-            notified.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
-        with _Progress(comparison, notified) as bars:
-            failures = execute(comparison, executor, keep_epochs=keep_epochs, report=bars.on_event)
-        found = results(comparison)
-        if json_file != "-":
-            console = Console()
-            show_results(console if console.is_terminal else Console(width=max(console.width, WIDE)), comparison, found)
-        if json_file is not None:
-            write_json(json_file, found.to_dict(comparison))
+    with _Progress(asked, notified) as bars:
+        for look in looks(asked) if stopping.until_decided else [asked]:
+            with opened(look) as comparison:
+                bars.show_notes([note for note in comparison.notes if note not in asked.notes])
+                failures = execute(comparison, executor, keep_epochs=keep_epochs, limit=limit, report=bars.on_event)
+                found = results(comparison)
+            held = limit is not None and limit.held
+            if failures or held or not undecided(found, stopping.precision):
+                break
+    if json_file != "-":
+        console = Console()
+        wide = console if console.is_terminal else Console(width=max(console.width, WIDE))
+        show_results(wide, comparison, found, stop_notes(comparison, found, stopping, most=len(asked.seeds), held=held))
+    if json_file is not None:
+        write_json(json_file, found.to_dict(comparison))
     if failures:
         raise RunError(_failed(failures, comparison))
-
-
-def split_list(text: str, option: str) -> list[str]:
-    """Return the words of an option that takes several, with commas between; `UserError` if one is empty."""
-    words = [word.strip() for word in text.split(",")]
-    if not all(words):
-        raise UserError(f"{option} expects words with commas between, got '{text}'.")
-    return words
-
-
-def _seeds(text: str) -> list[int]:
-    words = split_list(text, "--seeds")
-    if wrong := [word for word in words if not (word.isascii() and word.isdigit() and len(word) < 20)]:
-        raise UserError(f"--seeds expects whole numbers from 0 with commas between, such as 0,1,2, got '{wrong[0]}'.")
-    if large := [word for word in words if int(word) > LARGEST_SEED]:
-        raise UserError(f"--seeds expects numbers from 0 to {LARGEST_SEED}, got {large[0]}.")
-    return [int(word) for word in words]
 
 
 class _Progress:
@@ -164,6 +202,7 @@ class _Progress:
         self.words = words_for(comparison.data)
         self.total, self.done = len(jobs(comparison)), 0
         self.tasks: dict[str, tuple[TaskID, float]] = {}
+        self.shown: set[str] = set()  # runs and notes that have a line already
 
     def __enter__(self) -> _Progress:
         self.bars.start()
@@ -172,8 +211,17 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self.bars.stop()
 
+    def show_notes(self, notes: Sequence[str]) -> None:
+        """Show notes that were not shown before."""
+        for note in notes:
+            if note not in self.shown:
+                self.shown.add(note)
+                self.bars.console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+
     def on_event(self, event: Event) -> None:
-        """Show an event."""
+        """Show an event; a run that is met again, when a seed is added, has its line already."""
+        if event.kind == "kept" and event.name in self.shown:
+            return
         if event.kind == "started":
             self.tasks[event.name] = self.bars.add_task(event.name, total=self.epochs), time.monotonic()
             return
@@ -181,108 +229,17 @@ class _Progress:
             self.bars.update(self.tasks[event.name][0], completed=event.epoch)
             return
         self.done += 1
+        self.shown.add(event.name)
         how = "finished before"
         if event.kind != "kept":
             task, since = self.tasks.pop(event.name)
             self.bars.remove_task(task)
             minutes, seconds = divmod(round(time.monotonic() - since), 60)
             how = f"{minutes}:{seconds:02d} min"
-        what = "failed" if event.kind == "failed" else self.words(f"AP {100 * (event.AP or 0):.1f}")
+        ended = event.kind in {"failed", "canceled"}
+        what = event.kind if ended else self.words(f"AP {100 * (event.AP or 0):.1f}")
         line = f"[{self.done}/{self.total}] {event.name}: {what}, {how}"
         self.bars.console.print(Text(line, style="red" if event.kind == "failed" else ""), soft_wrap=True)
-
-
-def show_results(console: Console, comparison: Comparison, found: Results) -> None:
-    """Print a table per student, and what the words in it mean."""
-    from yolokd.evaluation.wording import NOTE, words_for
-
-    budget = comparison.budget
-    epochs = "1 epoch" if budget["epochs"] == 1 else f"{budget['epochs']} epochs"
-    shape = f"{epochs}, {budget['imgsz']} px, batch {budget['batch']}"
-    columns = [column for column in COLUMNS if console.width >= WIDE or column not in LEFT_OUT]
-    words = words_for(comparison.data)
-    for student in comparison.students:
-        title = f"{student} on {comparison.data}: {shape}; last.pt on val"
-        table = Table(title=Text(title), title_justify="left", box=None, header_style="bold", padding=(0, 1, 0, 0))
-        for column in columns:
-            number = column not in {"recipe", ""}
-            table.add_column(
-                words(column), justify="right" if number else "left", overflow="ellipsis" if number else "fold"
-            )
-        if found.teacher:
-            points = {metric: f"{100 * found.teacher[metric]:.1f}" for metric in ("AP", "AP50")}
-            row: dict[str, str] = {"recipe": "teacher", "seeds": NOTHING, **points}
-            table.add_row(*(row.get(column, "") for column in columns))
-        for arm in found.arms:
-            if arm.student == student:
-                row = _row(arm, len(comparison.seeds))
-                table.add_row(*(Text(row[column]) for column in columns))
-        console.print(table)
-    for note in _notes(found):
-        console.print(Text(note, style="yellow"), soft_wrap=True)
-    if words is not str:
-        console.print(Text(NOTE, style="yellow"), soft_wrap=True)
-    if len(columns) < len(COLUMNS):
-        console.print(
-            Text(f"{words('AP50')}, time and memory: in --json, and here with {WIDE} columns."), soft_wrap=True
-        )
-
-
-def _row(arm: ArmResult, seeds: int) -> dict[str, str]:
-    """Column → cell."""
-    count = len(arm.scores["AP"])
-    row = {"recipe": arm.recipe, "seeds": str(count) if count == seeds else f"{count} of {seeds}"}
-    for metric in ("AP", "AP50"):
-        spread = arm.spread.get(metric)
-        std = "" if spread is None or spread.std is None else f" ± {100 * spread.std:.1f}"
-        row[metric] = NOTHING if spread is None else f"{100 * spread.mean:.1f}{std}"
-    gap, pace, memory = arm.gap_closed.get("AP"), arm.seconds_per_epoch, arm.peak_memory_bytes
-    rest = (
-        NOTHING if gap is None else f"{gap:.0%}",
-        NOTHING if pace is None else f"{pace:.1f}",
-        NOTHING if memory is None else f"{memory / 2**20:.0f}",
-    )
-    return row | dict(zip(COLUMNS[4:], (*_cells(arm.difference.get("AP")), *rest), strict=True))
-
-
-def _cells(difference: Difference | None) -> list[str]:
-    """Mean, both intervals and verdict; with one seed the second interval is that of the images alone."""
-    if difference is None:
-        return [NOTHING, NOTHING, NOTHING, ""]
-    second = _interval(difference.images_and_seeds)
-    if difference.seeds is None and difference.images is not None:
-        second = f"images {_interval(difference.images)}"
-    return [f"{100 * difference.mean:+.1f}", _interval(difference.seeds), second, difference.verdict]
-
-
-def _interval(interval: Interval | None) -> str:
-    return NOTHING if interval is None else f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
-
-
-def _notes(found: Results) -> list[str]:
-    differences = [(arm.recipe, arm.difference["AP"]) for arm in found.arms if "AP" in arm.difference]
-    verdicts = {difference.verdict for _, difference in differences}
-    notes = []
-    if "one seed" in verdicts:
-        notes.append(
-            "One seed proves nothing: its interval covers other images, but no other seeds. Give at least three, such "
-            "as --seeds 0,1,2."
-        )
-    if "undecided" in verdicts:
-        notes.append("undecided: an interval holds 0, so neither a gain nor a loss was shown.")
-    if "seeds only" in verdicts:
-        notes.append("seeds only: the interval over the seeds excludes 0; of new images nothing is known.")
-    if unknown := [recipe for recipe, difference in differences if difference.images is None]:
-        notes.append(
-            f"No interval for new images of {', '.join(dict.fromkeys(unknown))}: some of the runs have no "
-            f"matches.npz, since an earlier version scored them, or there is one image. Remove score.json of such runs "
-            f"and start the same command again to score them anew; nothing is trained again."
-        )
-    if found.teacher and any(arm.difference and "AP" not in arm.gap_closed for arm in found.arms):
-        notes.append("The teacher scores no higher than the baseline: there is no gap to close.")
-    if continued := [f"{arm.recipe} {seed}" for arm in found.arms for seed in arm.continued]:
-        notes.append(f"Continued after an interruption, so not exactly paired: {', '.join(continued)}.")
-    return notes
 
 
 def _failed(failures: Mapping[str, str], comparison: Comparison) -> str:

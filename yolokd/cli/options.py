@@ -36,6 +36,14 @@ TrustCheckpoint = Annotated[
 ]
 
 
+def split_list(text: str, option: str) -> list[str]:
+    """Return the words of an option that takes several, with commas between; `UserError` if one is empty."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise UserError(f"{option} expects words with commas between, got '{text}'.")
+    return words
+
+
 def one_teacher(teachers: Sequence[str] | None, command: str) -> str | None:
     """Return the teacher of a command that takes one; `UserError` if several are given."""
     if teachers and len(teachers) > 1:

@@ -90,23 +90,22 @@ def plan_comparison(
     Raises:
         UserError: Names that clash, budgets that differ, and whatever `make_plan` refuses: before the first step.
     """
-    _distinct("seeds", [str(seed) for seed in seeds])
-    _distinct("students", [Path(student).stem for student in students])
+    _check_parts(students, recipes[0], seeds)
     trained, notes = _trained(recipes, students)
     each = [recipe for own in trained.values() for recipe in own]
     budgets, classes = [_budget(own) for own in trained.values()], _classes(each)  # each agrees with the baseline's
     options = {"allow_partial": allow_partial, "runs": runs / "compare", "progress": progress}
     plans = _plans(teacher, {who: [_on(one, devices) for one in own] for who, own in trained.items()}, **options)
     plan = plans[0]
-    used = find(teacher) if teacher is not None and any(recipe.needs_teacher for recipe in each) else None
-    folder = runs.absolute() / (f"compare-{plan.data.yaml_path.stem}" if name is None else name)
+    used = _used(teacher, each)
+    name = f"compare-{plan.data.yaml_path.stem}" if name is None else name
+    folder = runs.absolute() / name
     stored = read(folder) if (folder / FILE).is_file() else None  # perhaps with fingerprints of an earlier version
     comparison = Comparison(
         folder=folder,
         data=str(plan.data.yaml_path.absolute()),
         data_fingerprint=fingerprint(plan.data.splits, like=None if stored is None else stored.data_fingerprint),
-        teacher=None if used is None else str(used.absolute()),
-        teacher_sha256=None if used is None else sha256(used),
+        **_identity(used),
         budget=budgets[0] | {"imgsz": plan.imgsz, "device": select_device(devices[0] or "", verbose=False).type},
         recipes={recipe.name: recipe.to_dict() for recipe in recipes},
         students={Path(student).stem: Student(_absolute(student), _digest(student)) for student in students},
@@ -118,8 +117,27 @@ def plan_comparison(
         models={str(one.path.absolute()): sha256(one.path) for plan in plans for one in plan.further},
         notes=tuple(dict.fromkeys([*notes, *(note for plan in plans for note in plan.notes)])),
     )
-    _check_places(comparison, folder.name if name is None else name)
+    _check_places(comparison, name)
     return comparison
+
+
+def _check_parts(students: Sequence[Spec], baseline: Recipe, seeds: Sequence[int]) -> None:
+    _distinct("seeds", [str(seed) for seed in seeds])
+    _distinct("students", [Path(student).stem for student in students])
+    if baseline.name != BASELINE or baseline.needs_teacher or baseline.regimes:
+        raise UserError(f"The recipe '{BASELINE}' of a comparison must have no losses, and random first weights.")
+
+
+def _used(teacher: Spec | None, recipes: Sequence[Recipe]) -> Path | None:
+    """Return the teacher's file if any of the recipes needs it."""
+    return find(teacher) if teacher is not None and any(recipe.needs_teacher for recipe in recipes) else None
+
+
+def _identity(teacher: Path | None) -> dict[str, Any]:
+    """Return path and digest of the teacher, under the names of a comparison's fields."""
+    if teacher is None:
+        return {"teacher": None, "teacher_sha256": None}
+    return {"teacher": str(teacher.absolute()), "teacher_sha256": sha256(teacher)}
 
 
 def _check_places(comparison: Comparison, name: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from yolokd.comparison.statistics import Difference, ImageDraws, paired_difference
+from yolokd.comparison.statistics import Difference, ImageDraws, paired_difference, seed_quantile
 from yolokd.evaluation.bootstrap import draw_images, weighted_ap
 from yolokd.evaluation.matches import Floats, Matches
 
@@ -44,6 +44,8 @@ def differences(
     baseline: Mapping[str, Mapping[int, float]],
     drawn_arm: Mapping[int, DrawnScores],
     drawn_baseline: Mapping[int, DrawnScores],
+    *,
+    quantile: Callable[[int], float] = seed_quantile,
 ) -> dict[str, Difference]:
     """Return the paired difference of each metric, without those that have no common seed.
 
@@ -54,6 +56,7 @@ def differences(
         baseline: Likewise.
         drawn_arm: Seed → scores on the draws, for the seeds whose matches are known.
         drawn_baseline: Likewise.
+        quantile: As for `paired_difference`.
     """
     found = {}
     for metric in METRICS:
@@ -63,7 +66,7 @@ def differences(
         if pairs and len(pairs) == len(seeds) and _are_alike(pairs):
             each = [one.scores[metric] - other.scores[metric] for one, other in pairs]
             draws = ImageDraws(pairs[0][0].matches.images, np.stack(each))
-        difference = paired_difference(arm[metric], baseline[metric], draws)
+        difference = paired_difference(arm[metric], baseline[metric], draws, quantile=quantile)
         if difference is not None:
             found[metric] = difference
     return found

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import itertools
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from yolokd.comparison.resampling import METRICS, DrawnScores, differences, draw_scores
+from yolokd.comparison.sequential import sequence_quantile
 from yolokd.comparison.spec import BASELINE, Comparison, Run
-from yolokd.comparison.statistics import Difference, Spread, gap_closed, spread
+from yolokd.comparison.statistics import Difference, Spread, gap_closed, seed_quantile, spread
 from yolokd.evaluation.matches import read_matches
 from yolokd.files import sha256
 from yolokd.inputs import misfits, read_json, refuse_special
@@ -66,13 +67,15 @@ class Results:
             "data": comparison.data,
             "budget": dict(comparison.budget),
             "seeds": list(comparison.seeds),
+            "sequential": comparison.sequential,
             "teacher": None if comparison.teacher is None else {"path": comparison.teacher, **self.teacher},
             "arms": arms,
         }
 
 
 def results(comparison: Comparison) -> Results:
-    """Sum up the finished runs."""
+    """Sum up the finished runs; with the intervals of `sequential` if seeds were added until something was decided."""
+    quantile = sequence_quantile if comparison.sequential else seed_quantile
     teacher = teacher_score(comparison) or {}
     arms = []
     for student in comparison.students:
@@ -84,7 +87,7 @@ def results(comparison: Comparison) -> Results:
                 plain = comparison.recipe_for(student, recipe).to_dict()
             section = plain.get("teacher")
             seen = teacher if not isinstance(section, Mapping) or sees_the_same(section) else {}
-            arms.append(_arm([run for run in own if run.recipe == recipe], baseline, seen))
+            arms.append(_arm([run for run in own if run.recipe == recipe], baseline, seen, quantile))
     return Results(tuple(arms), {metric: teacher[metric] for metric in METRICS if metric in teacher})
 
 
@@ -110,21 +113,32 @@ def teacher_score(comparison: Comparison) -> dict[str, Any] | None:
 
 def seconds_per_epoch(folder: Path) -> float | None:
     """Return the median time of an epoch from `results.csv`, whose clock starts anew where a run was continued."""
+    steps = _epoch_seconds(folder)
+    return statistics.median(steps) if steps else None
+
+
+def training_seconds(folder: Path) -> float | None:
+    """Return how long all epochs in `results.csv` took; without the start of the run and the scoring after it."""
+    steps = _epoch_seconds(folder)
+    return sum(steps) if steps else None
+
+
+def _epoch_seconds(folder: Path) -> list[float]:
+    """Return the time of each epoch; nothing where `results.csv` cannot be read."""
     try:
         refuse_special(folder / "results.csv")
         with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
             times = [0.0, *(float(row["time"]) for row in csv.DictReader(file))]
     except (OSError, KeyError, ValueError, TypeError, csv.Error):
-        return None
-    steps = [after - before if after > before else after for before, after in itertools.pairwise(times)]
-    return statistics.median(steps) if steps else None
+        return []
+    return [after - before if after > before else after for before, after in itertools.pairwise(times)]
 
 
-def _arm(runs: list[Run], baseline: _Scored, teacher: Mapping[str, Any]) -> ArmResult:
+def _arm(runs: list[Run], baseline: _Scored, teacher: Mapping[str, Any], quantile: Callable[[int], float]) -> ArmResult:
     control = runs[0].recipe == BASELINE
     own = baseline if control else _scored(runs)
     scores = own.scores
-    found = {} if control else differences(scores, baseline.scores, own.drawn, baseline.drawn)
+    found = {} if control else differences(scores, baseline.scores, own.drawn, baseline.drawn, quantile=quantile)
     gaps = {m: gap_closed(scores[m], baseline.scores[m], teacher[m]) for m in found if m in teacher}
     times = [time for run in runs if (time := seconds_per_epoch(run.folder)) is not None]
     memory = {run.seed: _plain(run.folder / PEAK) for run in runs}

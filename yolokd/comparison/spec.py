@@ -30,6 +30,7 @@ TEXT_OR_NONE = (str, type(None))
 KINDS: Kinds = {
     "data": str, "data_fingerprint": str, "teacher": TEXT_OR_NONE, "teacher_sha256": TEXT_OR_NONE, "budget": dict,
     "recipes": dict, "classes": (dict, str), "allow_partial": bool, "versions": dict, "unlabeled": dict, "models": dict,
+    "sequential": bool,
 }  # fmt: skip
 
 
@@ -74,6 +75,7 @@ class Comparison:
     versions: Mapping[str, str]
     unlabeled: Mapping[str, str] = field(default_factory=dict)  # sources of unlabeled images → digest
     models: Mapping[str, str] = field(default_factory=dict)  # teachers beside the first → SHA-256
+    sequential: bool = False  # seeds are added until something is decided, which the intervals allow for
     notes: tuple[str, ...] = field(default=(), compare=False)  # told to the user, not stored
 
     @property
@@ -161,20 +163,15 @@ def opened(asked: Comparison) -> Iterator[Comparison]:
             students, or one that another process is running.
     """
     folder = asked.folder
-    if folder.exists() and not (folder / FILE).exists() and any(map(_is_foreign, folder.iterdir())):
-        raise UserError(f"'{folder}' exists and is no comparison. Give another --name.")
+    stored_alike(asked)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        if not (folder / FILE).exists():
+        stored = stored_alike(asked)
+        if stored is None:
             asked.save()
             yield asked
             return
-        stored = read(folder)
-        if differences := _differences(asked, stored):
-            raise UserError(
-                f"The comparison in '{folder}' was started with {'; '.join(differences)}. Only recipes, seeds and "
-                f"students can be added to it; give another --name for a new one."
-            )
+        sequential = asked.sequential or stored.sequential
         replace(
             asked,
             teacher=asked.teacher or stored.teacher,
@@ -186,12 +183,35 @@ def opened(asked: Comparison) -> Iterator[Comparison]:
             unlabeled={**stored.unlabeled, **asked.unlabeled},
             models={**stored.models, **asked.models},
             versions=stored.versions,
+            sequential=sequential,
         ).save()
-        changed = [
-            f"{key} {stored.versions[key]}" for key in stored.versions if stored.versions[key] != asked.versions[key]
-        ]
-        note = f"earlier runs of this comparison were made with {', '.join(changed)}"
-        yield replace(asked, notes=(*asked.notes, note)) if changed else asked
+        yield replace(asked, sequential=sequential, notes=(*asked.notes, *_version_notes(asked, stored)))
+
+
+def stored_alike(asked: Comparison) -> Comparison | None:
+    """Return what the comparison's folder holds, which agrees with what is asked for; None if nothing was started.
+
+    Raises:
+        UserError: The folder holds something else, or a comparison that differs by more than added recipes, seeds or
+            students.
+    """
+    folder = asked.folder
+    if not (folder / FILE).exists():
+        if folder.exists() and any(map(_is_foreign, folder.iterdir())):
+            raise UserError(f"'{folder}' exists and is no comparison. Give another --name.")
+        return None
+    stored = read(folder)
+    if differences := _differences(asked, stored):
+        raise UserError(
+            f"The comparison in '{folder}' was started with {'; '.join(differences)}. Only recipes, seeds and "
+            f"students can be added to it; give another --name for a new one."
+        )
+    return stored
+
+
+def _version_notes(asked: Comparison, stored: Comparison) -> list[str]:
+    changed = [f"{key} {own}" for key, own in stored.versions.items() if own != asked.versions[key]]
+    return [f"earlier runs of this comparison were made with {', '.join(changed)}"] if changed else []
 
 
 def _is_foreign(path: Path) -> bool:

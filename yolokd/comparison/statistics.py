@@ -21,6 +21,9 @@ Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946) is narrower, bu
 own part is the largest it covers 93 times in 100, of two seeds 88; this one covers 95 to 98 times of 100 for three
 seeds and up to 99 for two. Therefore it is never narrower than the interval over the seeds.
 
+Both hold for a number of seeds that is fixed beforehand; `yolokd.comparison.sequential` has the intervals for seeds
+that are added until something is decided.
+
 Each interval speaks of one recipe by itself: of twenty recipes that do nothing, one is expected to seem a gain or a
 loss.
 """
@@ -29,7 +32,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -155,8 +158,17 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
+def seed_quantile(pairs: int) -> float:
+    """Return the t of the interval over a number of seeds, at least 2, that is fixed beforehand."""
+    return t_quantile(pairs - 1)
+
+
 def paired_difference(
-    arm: Mapping[int, float], baseline: Mapping[int, float], draws: ImageDraws | None = None
+    arm: Mapping[int, float],
+    baseline: Mapping[int, float],
+    draws: ImageDraws | None = None,
+    *,
+    quantile: Callable[[int], float] = seed_quantile,
 ) -> Difference | None:
     """Return the mean difference with its 95 % intervals, paired by seed; None without a seed that both have.
 
@@ -164,6 +176,7 @@ def paired_difference(
         arm: Seed → score.
         baseline: Seed → score of the same training without distillation.
         draws: Of the seeds that both have; None leaves out the intervals for new images.
+        quantile: Number of seeds → by which the standard error over the seeds is multiplied.
 
     Raises:
         ValueError: `draws` are of another number of seeds, or of fewer than two images.
@@ -181,7 +194,7 @@ def paired_difference(
     images = None if draws is None else _around(found.mean, t * math.sqrt(own))
     if found.std is None:
         return Difference(found.mean, None, None, 1, images)
-    half = t_quantile(pairs - 1) * found.std / math.sqrt(pairs)
+    half = quantile(pairs) * found.std / math.sqrt(pairs)
     over_seeds = _around(found.mean, half)
     both = None if draws is None else _around(found.mean, math.hypot(half, t * math.sqrt(shared)))
     return Difference(found.mean, over_seeds.low, over_seeds.high, pairs, images, both)

@@ -38,7 +38,7 @@ from yolokd.training.task import chosen_classes
 def main(folder: str, name: str, device: str, interrupted: str, *, end_with_stdin: bool = False) -> None:
     """Do one job; what fails is said in the last line of stderr, and the exit code is 1."""
     if end_with_stdin:
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
+        watch_stdin()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text that can be printed
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -151,6 +151,11 @@ def _gpus() -> range:
 def _same_teacher(comparison: Comparison, teacher: str | None) -> None:
     if teacher is not None and sha256(Path(teacher)) != comparison.teacher_sha256:
         raise UserError(f"The teacher '{teacher}' has changed since the comparison was started.")
+
+
+def watch_stdin() -> None:
+    """End this process as soon as its stdin ends."""
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
 
 
 def _end_with_stdin() -> None:

@@ -217,11 +217,17 @@ def _origin(run: RunFolder, finding: Finding | None) -> str:
 
 def method(study: Study, arms: Arms, images: ScoredImages | None) -> Section:
     """How the numbers came about."""
+    added = study.comparison is not None and study.comparison.sequential
+    kind = (
+        "which holds at every number of seeds at once, since seeds were added until it decided"
+        if added
+        else "Student's"
+    )
     points = [
         "AP is COCO's, the mean over IoU 0.50 to 0.95 and over the classes, in percent; AP50 at IoU 0.50.",
         "Every run is scored by last.pt, since best.pt is chosen on the images that are scored here.",
         "A difference is taken seed by seed to plain training of the same student with the same budget. The first 95 % "
-        "interval, Student's, covers other seeds on the same images; the second one covers other seeds and other "
+        f"interval, {kind}, covers other seeds on the same images; the second one covers other seeds and other "
         "images like these, which are drawn anew for it. A gain or a loss is called so only if both exclude 0.",
     ]
     taken = [arm for arm in arms.arms if "AP" in arm.result.difference and not arm.control]

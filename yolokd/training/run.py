@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -84,12 +84,15 @@ def resolve_recipe(recipe: str | Path, overrides: Sequence[str] = (), **options:
     return load_recipe(recipe, [*overrides, *given])
 
 
-def start(plan: Plan, *, paired: bool = False) -> Path:
+def start(
+    plan: Plan, *, paired: bool = False, callbacks: Mapping[str, Callable[[DistillTrainer], None]] | None = None
+) -> Path:
     """Train as planned and return the run's folder.
 
     Args:
         plan: What to do, checked.
         paired: Show the images that every paired run with this seed shows; see `yolokd.loaders.sampling`.
+        callbacks: Ultralytics' event → called with the trainer, after all others; only for a run in this one process.
 
     Raises:
         UserError: A paired run with `multi_scale`, whose sizes are not paired.
@@ -123,6 +126,8 @@ def start(plan: Plan, *, paired: bool = False) -> Path:
     def build() -> DistillTrainer:
         trainer = DistillTrainer(overrides=overrides)
         trainer.detectors = plan.detectors
+        for event, callback in (callbacks or {}).items():
+            trainer.add_callback(event, callback)
         return trainer
 
     return _run(build)
