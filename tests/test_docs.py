@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from functools import reduce
 from pathlib import Path
@@ -18,6 +19,12 @@ QUOTED = re.findall(r"`((?:losses|weighting|augment)\.[a-z_.]+)`\s+(\d+(?:\.\d+)
 EVERYTHING = Recipe.from_dict(
     {"losses": {name: {} for name in Losses.model_fields}, "weighting": {"aid": {}}, "augment": {"ikd": {}}}
 )
+
+NO_GAIN = [
+    [cell.strip() for cell in line.strip("| ").split("|")]
+    for line in (ROOT / "docs" / "no-gain.md").read_text(encoding="utf-8").splitlines()
+    if re.match(r"\| \d+ \|.*--plan", line)
+]
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 
@@ -93,3 +100,41 @@ def test_pages__relative_links_lead_somewhere(page: Path) -> None:
 def test_pages__hold_no_machine_paths(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert re.findall(r"(?<![\w.~])(?:/(?:work|tmp|root|home|Users|mnt|data)/\S*|[A-Z]:\\\S*)", text) == []
+
+
+def measured_arm(row: list[str]) -> tuple[str, str]:
+    """Return the stem of the result file and the arm that the command of a row of `no-gain.md` names."""
+    command = re.search(r"--plan (\w+)(?: --seeds (\d))? --arms (?:init,)?(\w+)", row[-1])
+    assert command is not None, row
+    plan, seeds, arm = command.groups()
+    return f"study-{plan}" + (f"-{seeds}-seeds" if seeds else ""), arm
+
+
+def shown_and_measured(row: list[str]) -> tuple[list[float], list[float]]:
+    """Return the AP values of a row of `no-gain.md` and those of its result file, both rounded to one decimal."""
+    stem, name = measured_arm(row)
+    path = ROOT / "benchmarks" / "results" / f"{stem}.json"
+    arms = {arm["recipe"]: arm for arm in json.loads(path.read_text(encoding="utf-8"))["arms"]}
+    arm, plain = arms[name], arms["baseline"]
+    difference = arm["difference"]["AP"]
+    interval = [] if difference["low"] is None else [difference["low"], difference["high"]]
+    values = [arm["spread"]["AP"]["mean"], plain["spread"]["AP"]["mean"], difference["mean"], *interval]
+    values += [score - plain["scores"]["AP"][seed] for seed, score in arm["scores"]["AP"].items()]
+    shown = re.findall(r"[-+]?\d+\.\d", " ".join(row[4:8]).replace("−", "-"))
+    return [float(number) for number in shown], [float(f"{100 * value:.1f}") for value in values]
+
+
+@pytest.mark.parametrize("row", NO_GAIN, ids=lambda row: row[-1].strip("` "))
+def test_no_gain__rows_show_the_numbers_of_the_result_files(row: list[str]) -> None:
+    shown, measured = shown_and_measured(row)
+    assert shown == measured
+
+
+def test_no_gain__has_a_row_of_every_measured_setting() -> None:
+    arms = sorted(
+        (path.stem, arm["recipe"])
+        for path in (ROOT / "benchmarks" / "results").glob("study-*.json")
+        for arm in json.loads(path.read_text(encoding="utf-8"))["arms"]
+        if re.search(r"ssim|ikd|aid", arm["recipe"])
+    )
+    assert sorted(measured_arm(row) for row in NO_GAIN) == arms
