@@ -43,8 +43,8 @@ def explain(path: Path, error: Exception) -> WeightsError:
         known = [name for name in refused if name not in lacking]
         return WeightsError(_unsafe(path, known) if known else _not_here(path, lacking))
     missing = _missing(error)
-    if missing in PACKAGES:
-        return WeightsError(f"'{path}' was trained in 8 bits, and reading it needs {PACKAGES[missing]}: {INSTALL}")
+    if missing and (package := PACKAGES.get(missing.partition(".")[0])):
+        return WeightsError(f"'{path}' was trained in 8 bits, and reading it needs {package}: {INSTALL}")
     if missing:
         return WeightsError(_not_here(path, [missing]))
     reason = str(error).replace("\n", " ").replace("ERROR ❌️ ", "").split(" Recommended fixes")[0].strip()

@@ -77,7 +77,15 @@ def remove_quantizers(model: nn.Module) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """Keep ModelOpt, which announces itself where quantizers are inserted or restored, off stdout and warnings."""
+    """Keep ModelOpt off stdout and warnings; it announces itself where quantizers are inserted or restored."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """Drop ModelOpt's own warnings, in a run that goes on printing: on models of transformers, on devices."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="modelopt")
         yield

@@ -77,6 +77,8 @@ def open_pair(
         _check_color(("teacher", detector), ("student", student_model))
         offer = offer_of(recipe, read_head(detector, "The teacher"))
         check_pair(losses, read_head(student_model, "The student"), offer, notes)
+        if recipe.quantizes:
+            notes.append("the student is shown in full precision, without the 8 bits that the recipe trains in")
         size = _side(imgsz or (argument(recipe.train, "imgsz") if scratch else student_model.args["imgsz"]), notes)
         student_model.args = get_cfg()
         vars(student_model).pop("criterion", None)  # checkpoints may carry that of their training
