@@ -1,4 +1,4 @@
-"""Quantizers come, go and come back without a change of the network; checkpoints with them need no class of ModelOpt."""
+"""Quantizers come, go and come back without a change of the network; checkpoints need no class of ModelOpt."""
 
 from __future__ import annotations
 

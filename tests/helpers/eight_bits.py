@@ -37,6 +37,6 @@ def quantizers(model: nn.Module) -> list[str]:
 
 
 def save_quantized(path: Path, model: Any) -> Path:
-    """Write a checkpoint as Ultralytics writes that of a finished training in 8 bits; the model loses its quantizers."""
+    """Write a checkpoint as Ultralytics writes that of a training in 8 bits; the model loses its quantizers."""
     state = remove_quantizers(model)
     return save(model, path, **{STATE: state})

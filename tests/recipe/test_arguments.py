@@ -93,7 +93,8 @@ def test_train__compile_is_refused_with_losses_only() -> None:
 
 @pytest.mark.parametrize(("value", "expected"), [(8, True), ("int8", True), (16, False), (None, False)])
 def test_train__quantize_is_taken_with_losses_and_without(value: Any, expected: bool) -> None:
-    for losses in ({}, {"ssim": {}}):
+    without: dict[str, Any] = {}
+    for losses in (without, {"ssim": without}):
         assert Recipe.from_dict({"losses": losses, "train": {"quantize": value}}).quantizes is expected
 
 

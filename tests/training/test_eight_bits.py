@@ -20,11 +20,13 @@ from ultralytics.nn.tasks import DetectionModel
 from tests.helpers.calling import call
 from tests.helpers.eight_bits import images, needs_modelopt, quantizers
 from tests.helpers.fixtures import Pair
-from tests.helpers.models import detector, save
+from tests.helpers.lively import lively
+from tests.helpers.models import save
 from tests.helpers.runs import rows
 from yolokd.backend.checkpoints import is_quantized, load, load_detector, plain_copy
 from yolokd.backend.quantization import STATE
 from yolokd.deploy.export import export
+from yolokd.deploy.report import ExportReport
 from yolokd.errors import UserError
 from yolokd.teachers.base import TeacherOutput
 from yolokd.teachers.detector import DetectorTeacher
@@ -36,6 +38,7 @@ from yolokd.training.trainer import DistillTrainer
 pytestmark = [pytest.mark.slow, needs_modelopt]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+EARLY = 6  # convolutions, after which values on the edge of two steps of 8 bits may fall to either side
 QUICK = ["train.workers=0", "losses.bckd.cls=1", "losses.bckd.box=1"]
 
 
@@ -52,13 +55,11 @@ class Finished:
 
 @pytest.fixture(scope="module")
 def student_pt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(detector("v8", seed=4), tmp_path_factory.mktemp("student") / "student.pt")
+    return save(lively(seed=4), tmp_path_factory.mktemp("student") / "student.pt")
 
 
 @pytest.fixture(scope="module")
-def finished(
-    student_pt: Path, teacher_pt: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Finished:
+def finished(student_pt: Path, teacher_pt: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     seen: dict[str, Any] = {}
     pair = Pair(teacher_pt, student_pt, tiny_data, tmp_path_factory.mktemp("qad") / "runs")
 
@@ -74,6 +75,13 @@ def finished(
         patch.setattr(DistillTrainer, "progress_string", peek)
         run = start(pair.plan("qad", QUICK, epochs=1), paired=True)
     return Finished(run, pair, seen["student"], seen["others"], seen["taught"])
+
+
+@pytest.fixture(scope="module")
+def exported(finished: Finished) -> ExportReport:
+    for package in ("onnx", "onnxruntime", "onnxslim"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    return export(finished.run / "weights" / "best.pt")
 
 
 def flat(output: TeacherOutput) -> list[Tensor]:
@@ -94,6 +102,22 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def output(model: nn.Module) -> Tensor:
     with torch.no_grad():
         return torch.as_tensor(model.eval()(images())[0])
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    return one.numel() == other.numel() and torch.allclose(one.flatten(), other.flatten(), rtol=1e-5)
+
+
+def convolved(model: Any, x: Tensor) -> list[Tensor]:
+    """Outputs of the first folded convolutions."""
+    found: list[Tensor] = []
+    folded = model.fuse(verbose=False).eval()
+    for module in folded.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda module, inputs, output: found.append(output.clone()))
+    with torch.no_grad():
+        folded(x)
+    return found[:EARLY]
 
 
 def test_start__the_student_alone_has_quantizers(finished: Finished) -> None:
@@ -126,23 +150,38 @@ def test_start__a_run_without_losses_begins_with_the_same_ranges(finished: Finis
     assert equal(ranges(finished.run / "weights" / "last.pt"), ranges(baseline / "weights" / "last.pt"))
 
 
-def test_export__is_written_with_the_ranges_of_the_training(finished: Finished) -> None:
-    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
-    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+def test_export__is_written_with_the_ranges_of_the_training(finished: Finished, exported: ExportReport) -> None:
+    import onnx
+
     checkpoint = finished.run / "weights" / "best.pt"
-    report = export(checkpoint)
-    assert report.precision == "int8"
-    assert any("ranges of its training" in note for note in report.notes)
-    nodes = [node.op_type for node in onnx.load(report.path).graph.node]
-    assert nodes.count("QuantizeLinear") > 100
-    session = runtime.InferenceSession(report.path, providers=["CPUExecutionProvider"])
-    for image in images(4, seed=9).split(1):
-        (exported, *_) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
-        with torch.no_grad():
-            expected = load(checkpoint)[0](image)[0]
-            plain = load_detector(checkpoint).eval()(image)[0]
-        difference, rounding = (torch.from_numpy(exported) - expected).abs(), (plain - expected).abs()
-        assert difference.mean() < 0.1 * rounding.mean()  # what is left are values on the edge of two steps
+    assert exported.precision == "int8"
+    assert any("ranges of its training" in note for note in exported.notes)
+    graph = onnx.load(exported.path).graph
+    values = {value.name: torch.tensor(onnx.numpy_helper.to_array(value)) for value in graph.initializer}
+    written = [values[node.input[1]] for node in graph.node if node.op_type == "QuantizeLinear"]
+    network: Any = load(checkpoint)[0]
+    folded = network.fuse(verbose=False)
+    trained = [m.amax.flatten() / 127 for n, m in folded.named_modules() if n in finished.student and m.is_enabled]
+    assert len(trained) > 100
+    assert all(any(close(scale, other) for other in written) for scale in trained)
+    assert all(any(close(scale, other) for other in trained) for scale in written)
+
+
+def test_export__computes_what_the_checkpoint_computes(finished: Finished, exported: ExportReport) -> None:
+    import onnx
+    import onnxruntime as runtime
+
+    checkpoint = finished.run / "weights" / "best.pt"
+    network = onnx.load(exported.path)
+    layers = [node.output[0] for node in network.graph.node if node.op_type == "Conv"][:EARLY]
+    network.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in layers)
+    session = runtime.InferenceSession(network.SerializeToString(), providers=["CPUExecutionProvider"])
+    outputs = [torch.tensor(value) for value in session.run(layers, {"images": images(1, seed=9).numpy()})]
+    quantized = convolved(load(checkpoint)[0], images(1, seed=9))
+    plain = convolved(load_detector(checkpoint), images(1, seed=9))
+    for own, expected, unrounded in zip(outputs, quantized, plain, strict=True):
+        torch.testing.assert_close(own, expected, rtol=0, atol=1e-4)
+        assert (unrounded - expected).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize(
@@ -175,7 +214,7 @@ def test_resume__after_sigkill_goes_on_with_the_same_ranges(
 ) -> None:
     command = [
         sys.executable, "-m", "yolokd", "train", "--teacher", str(teacher_pt), "--student", str(student_pt),
-        "--recipe", "qad", "--data", str(tiny_data), "--epochs", "6", "--imgsz", "64", "--batch", "8",
+        "--recipe", "qad", "--data", str(tiny_data), "--epochs", "4", "--imgsz", "64", "--batch", "8",
         "--device", "cpu", "--set", "train.plots=false", "--name", "killed",
     ]  # fmt: skip
     run = tmp_path / "runs" / "killed"
@@ -193,7 +232,7 @@ def test_resume__after_sigkill_goes_on_with_the_same_ranges(
     assert is_quantized(last)
     assert quantizers(load(plain_copy(last, tmp_path))[0])
     assert resume(str(run)) == run
-    assert [row["epoch"] for row in rows(run)] == [str(epoch) for epoch in range(1, 7)]
+    assert [row["epoch"] for row in rows(run)] == [str(epoch) for epoch in range(1, 5)]
     model, checkpoint = load(run / "weights" / "last.pt")
     assert type(model) is DetectionModel
     assert checkpoint["epoch"] == -1

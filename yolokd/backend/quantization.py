@@ -1,9 +1,9 @@
 """Quantizers in a network that is trained for 8 bits: NVIDIA ModelOpt's, inserted and saved as Ultralytics does it.
 
-Ultralytics (`prepare_qat`, 8.4.190) rounds input and weight of every convolution to 8 bits in the forward pass, measures
-all ranges once and then keeps them, and leaves the output layers of the head in full precision. A checkpoint holds the
-plain network. The state of its quantizers lies beside it under the key `modelopt`: dicts, scalars, dtypes and tensors,
-which the restricted unpickler reads without any class of ModelOpt.
+Ultralytics (`prepare_qat`, 8.4.190) rounds input and weight of every convolution to 8 bits in the forward pass,
+measures all ranges once and then keeps them, and leaves the output layers of the head in full precision. A checkpoint
+holds the plain network. The state of its quantizers lies beside it under the key `modelopt`: dicts, scalars, dtypes and
+tensors, which the restricted unpickler reads without any class of ModelOpt.
 """
 
 from __future__ import annotations
