@@ -77,8 +77,6 @@ def open_pair(
         _check_color(("teacher", detector), ("student", student_model))
         offer = offer_of(recipe, read_head(detector, "The teacher"))
         check_pair(losses, read_head(student_model, "The student"), offer, notes)
-        if recipe.quantizes:
-            notes.append("the student is shown in full precision, without the 8 bits that the recipe trains in")
         size = _side(imgsz or (argument(recipe.train, "imgsz") if scratch else student_model.args["imgsz"]), notes)
         student_model.args = get_cfg()
         vars(student_model).pop("criterion", None)  # checkpoints may carry that of their training
@@ -90,7 +88,9 @@ def open_pair(
 
 
 def in_full_precision(recipe: Recipe, notes: list[str]) -> Recipe:
-    """Return the recipe with a teacher in single precision and not compiled; a note if that is a change."""
+    """Return the recipe with a teacher in single precision and not compiled; a note if that or 8 bits is a change."""
+    if recipe.quantizes:
+        notes.append("the student is shown in full precision, without the 8 bits that the recipe trains in")
     plain = recipe.teacher.model_copy(update={"precision": "fp32", "compile": False})
     if recipe.teacher.compile or recipe.teacher.precision not in {"auto", "fp32"}:
         notes.append("the teacher runs in single precision and is not compiled, whatever the recipe says")
