@@ -72,7 +72,7 @@ def main() -> None:
     )
     arms = {name: plan.arms[name] for name in names}
     unlabeled = {"streets": shared / "data" / "unlabeled", "rest": data["tune"].parent / "images" / "rest"}
-    recipes = [write_recipe(name, arm, unlabeled, out) for name, arm in arms.items()]
+    recipes = [write_recipe(name, arm, unlabeled, weights, out) for name, arm in arms.items()]
     seeds = plan.seeds[: options.seeds or None]
     compare(options.plan, plan, seeds, data[plan.half], teacher, student, recipes, options.device, out)
 
@@ -148,11 +148,11 @@ def train(
     return last
 
 
-def write_recipe(name: str, arm: Arm, unlabeled: Mapping[str, Path], out: Path) -> Path:
+def write_recipe(name: str, arm: Arm, unlabeled: Mapping[str, Path], weights: Path, out: Path) -> Path:
     """Write the arm as a recipe file of its own."""
     from yolokd import load_recipe
 
-    changes = list(arm.changes)
+    changes = [change.replace("{weights}", str(weights)) for change in arm.changes]
     if arm.unlabeled is not None:
         changes.append(f"train.unlabeled={json.dumps(str(unlabeled[arm.unlabeled]))}")
     path = out / "recipes" / f"{name}.yaml"
@@ -200,8 +200,9 @@ def write_table(name: str, plan: Plan, seeds: Sequence[int], found: dict[str, An
     """Write `results/study-NAME.json` and `.md`; NAME says so if not all seeds of the plan were asked for."""
     stem = f"study-{name}" + (f"-{len(seeds)}-seeds" if len(seeds) < len(plan.seeds) else "")
     found = {**found, "data": Path(found["data"]).name, "half": plan.half, "labels": plan.labels}
-    teacher = dict(found["teacher"])
-    teacher["path"] = Path(teacher["path"]).name if not plan.teacher_epochs else relative(teacher["path"], out)
+    teacher = dict(found["teacher"] or {})  # a comparison of plain training with itself has none
+    if teacher:
+        teacher["path"] = Path(teacher["path"]).name if not plan.teacher_epochs else relative(teacher["path"], out)
     found["teacher"] = teacher
     ran = {arm["recipe"] for arm in found["arms"]}
     found["recipes"] = {arm: [a.recipe, *a.changes] for arm, a in plan.arms.items() if arm in ran}
@@ -213,8 +214,8 @@ def write_table(name: str, plan: Plan, seeds: Sequence[int], found: dict[str, An
     start = f"from {plan.student}" if plan.student else start
     rows = [
         f"Highway with {plan.labels:.0%} of the labels, {budget['imgsz']} px, batch {budget['batch']}, "
-        f"{budget['epochs']} epochs {start}; last.pt on the {plan.half}ing images; COCO AP in percent; "
-        f"teacher {100 * teacher['AP']:.1f}.",
+        f"{budget['epochs']} epochs {start}; last.pt on the {plan.half}ing images; COCO AP in percent"
+        + (f"; teacher {100 * teacher['AP']:.1f}." if teacher else "."),
         "",
         f"    python benchmarks/study.py --plan {name} --seeds {len(seeds)} --out RUNS",
         "",

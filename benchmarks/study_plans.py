@@ -60,6 +60,9 @@ def pseudo(unlabeled: str, *more: str) -> Arm:
     return Arm("pseudo", [*ANSWERS, *more], unlabeled=unlabeled)
 
 
+DOUBLE = bckd(8, 32, "teacher.scale=2", "teacher.classes={motorcycle: motorbike}")  # live, at 256 px
+THREE = "teacher.models=[{weights}/yolov8n-coco.pt, {weights}/yolo26n-coco.pt]"  # beside the plan's own teacher
+
 METHODS = {
     "ultralytics": Arm("ultralytics"),
     "bckd_2_8": bckd(2, 8),
@@ -144,17 +147,31 @@ FOOTAGE = replace(
         "pseudo": pseudo("rest"),
         "pseudo_streets": pseudo("streets"),
         "pseudo_soft": pseudo("rest", "losses={soft: {}}"),
+        "pseudo_three": pseudo("rest", THREE),
+        "bckd_2x": DOUBLE,
     },
     epochs=60,  # of 5 steps: 300
     teacher="yolo11n-coco",
     teacher_epochs=0,
     settings=[*FINETUNE, "lr0=3e-4"],  # of 1e-4, 3e-4 and 1e-3 the best for pseudo-labels on the tuning images
 )
+ALL = replace(
+    FOOTAGE,
+    arms={"baseline": Arm("baseline"), "pseudo_streets": pseudo("streets"), "bckd_2x": DOUBLE},
+    labels=1.0,
+    epochs=20,
+)  # of 43 steps: 860
 LOW = [*FINETUNE, "lr0=1e-4"]  # the best for plain training there
 PLANS = {
     "footage_10": FOOTAGE,
     "footage_10_long": replace(FOOTAGE, epochs=144),  # 720 steps
     "footage_10_low": replace(FOOTAGE, settings=LOW),
+    "footage_05": replace(FOOTAGE, labels=0.05, epochs=100),  # of 3 steps: 300
+    "footage_05_low": replace(FOOTAGE, labels=0.05, epochs=100, settings=LOW),
+    "footage_100": ALL,
+    "footage_100_high": replace(ALL, settings=FINETUNE),
+    "footage_100_screening": replace(ALL, half="tune", seeds=[9]),
+    "footage_100_high_screening": replace(ALL, half="tune", seeds=[9], settings=FINETUNE),
     "footage_25_low": replace(FOOTAGE, labels=0.25, epochs=27, settings=LOW),
     "footage_25": replace(FOOTAGE, labels=0.25, epochs=27),  # of 11 steps: 297
     "pretrained_10": PRETRAINED,

@@ -52,6 +52,19 @@ def refuses(result: Result, *words: str) -> None:
 
 
 @pytest.mark.slow
+def test_bench__says_which_regime_of_a_recipe_was_timed(run: Run, files: Path) -> None:
+    note = "best for a student from scratch: BCKD, and first weights from the teacher"
+    code, out, error = run("--recipe", "best")
+    assert code == 0, error
+    assert note in out
+    assert "bckd forward" in out
+    code, out, error = run("--recipe", "best", "--student", str(files / "teacher.pt"))
+    assert code == 0, error
+    assert note not in out
+    assert "there it has no losses, so these are its losses for a student from scratch" in out
+
+
+@pytest.mark.slow
 def test_bench__table_json_and_image(run: Run) -> None:
     code, out, error = run("--recipe", "bckd,ssim", "--json", "cost.json", "--plot", "cost.png")
     assert code == 0, error

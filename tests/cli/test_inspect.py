@@ -72,6 +72,14 @@ def test_inspect__one_figure_per_image_and_the_values(run: Run, images: Path, tm
         assert len(np.unique(image.reshape(-1, 3).astype(int) @ [1 << 16, 1 << 8, 1])) > 100
 
 
+def test_inspect__best_shows_the_losses_that_made_a_checkpoint_from_scratch(run: Run, images: Path) -> None:
+    code, out, error = run(str(images / "000.png"), "--recipe", "best")
+    assert code == 0, error
+    assert "best for a student that starts from trained weights, with all images labeled: plain training" in out
+    assert "there it has no losses, so these are its losses for a student from scratch" in out
+    assert "000.png: kd_bckd_cls " in out
+
+
 def test_inspect__everything_with_frequencies(run: Run, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     inspect = Inspector.inspect

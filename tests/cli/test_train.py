@@ -13,7 +13,7 @@ import yaml
 from ultralytics.nn.tasks import DetectionModel, SegmentationModel
 
 from tests.helpers.attack import Attack
-from tests.helpers.calling import Result, Run, call, fails, filled
+from tests.helpers.calling import Result, Run, call, fails, filled, flat
 from tests.helpers.fixtures import make_data
 from tests.helpers.models import CONFIGS, detector, save
 from tests.helpers.unlabeled import make_images, state_of
@@ -88,6 +88,79 @@ def test_recipe__left_out_is_best_and_needs_a_teacher(run: Run) -> None:
     assert "Plan: best" in out
     assert "of its parameters taken from the teacher" in " ".join(out.split())
     refuses(run(without=("--recipe", "--teacher")), "--teacher yolov8l", "--recipe baseline")
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> str:
+    return str(save(detector("v8"), tmp_path / "trained.pt"))
+
+
+def test_best__from_scratch_distills_with_and_without_images_without_labels(run: Run, tmp_path: Path) -> None:
+    free = ("--unlabeled", str(make_images(tmp_path / "free", 3)))
+    for more in ((), free):
+        code, out, _ = run("--recipe", "best", *more)
+        assert code == 0
+        words = flat(out)
+        assert "kd_bckd_cls 8" in words
+        assert "kd_bckd_box 32" in words
+        assert "of its parameters taken from the teacher" in words
+        assert "note best for a student from scratch: BCKD, and first weights from the teacher" in words
+        assert (f"unlabeled {free[1]}" in words) == bool(more)
+
+
+def test_best__trained_weights_and_images_without_labels_take_pseudo_labels(
+    run: Run, pretrained: str, tmp_path: Path
+) -> None:
+    given = ("--recipe", "best", "--student", pretrained, "--unlabeled", str(make_images(tmp_path / "free", 3)))
+    code, out, _ = run(*given)
+    assert code == 0
+    words = flat(out)
+    assert "Plan: best" in words
+    assert "trained weights, with images without labels: pseudo-labels" in words
+    assert "kd_" not in words
+    assert "the student has trained weights and keeps them" not in words
+    refuses(run(*given, without=("--teacher",)), "takes a teacher's pseudo-labels", "needs --teacher")
+
+
+def test_best__trained_weights_and_all_images_labeled_train_plainly(run: Run, pretrained: str) -> None:
+    code, out, _ = run("--recipe", "best", "--student", pretrained)
+    assert code == 0
+    words = flat(out)
+    assert "trained weights, with all images labeled: plain training" in words
+    assert "--unlabeled" in words
+    assert "--recipe bckd" in words
+    assert "yolokd compare" in words
+    assert "the teacher is not used" in words
+    assert "about 1.00 × plain training" in words
+    code, out, _ = run("--student", pretrained, without=("--teacher", "--recipe"))
+    assert code == 0
+    assert "Plan: best" in out
+    assert "the teacher is not used" not in flat(out)
+
+
+def test_best__set_wins_over_the_regime(run: Run, pretrained: str) -> None:
+    given = ("--recipe", "best", "--student", pretrained, "--set", "losses.bckd.cls=4")
+    code, out, _ = run(*given)
+    assert code == 0
+    words = flat(out)
+    assert "kd_bckd_cls 4" in words
+    assert "changed by --set losses.bckd.cls=4" in words
+    assert "the teacher is not used" not in words
+    refuses(run(*given, without=("--teacher",)), "compares with a teacher", "needs --teacher")
+    aid = ("--recipe", "best", "--set", "weighting.aid.alpha=0.1")
+    assert run(*aid)[0] == 0
+    refuses(run(*aid, "--student", pretrained), "regimes[2].weighting.aid: has nothing to weigh")
+
+
+def test_regimes__of_a_recipe_of_ones_own(run: Run, tmp_path: Path) -> None:
+    text = "losses: {}\nregimes: [{when: {student: scratch}, note: try this, losses: {pkd: {gain: 3}}}]\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    code, out, _ = run("--recipe", "mine.yaml")
+    assert code == 0
+    assert "kd_pkd 3" in flat(out)
+    assert "mine for a student from scratch: try this" in flat(out)
+    (tmp_path / "mine.yaml").write_text(text.replace("gain: 3", "gain: -3").replace("scratch", "scratsh"))
+    refuses(run("--recipe", "mine.yaml"), "regimes[0].when.student", "scratch", "regimes[0].losses.pkd.gain")
 
 
 def test_options__go_through_the_recipe_and_all_problems_come_at_once(run: Run) -> None:

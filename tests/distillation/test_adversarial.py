@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel
 
 from tests.helpers.models import DUAL, FAMILIES, batch, class_names, detector
+from tests.helpers.waits import Waits
 from yolokd.augment.ikd import adversarial
 from yolokd.backend.checkpoints import load_detector
 from yolokd.backend.classes import match_classes
@@ -31,6 +32,7 @@ from yolokd.distillation.adversarial import (
 )
 from yolokd.distillation.assignment import branch_criteria
 from yolokd.errors import PairError, ShapeError
+from yolokd.loaders.batch import COUNTS, with_counts
 from yolokd.losses.base import LEVELS, Grid, Step
 from yolokd.losses.ikd import IKD, feature_gap
 from yolokd.teachers.detector import DetectorTeacher
@@ -173,6 +175,13 @@ def test_quarters__every_image_keeps_its_labels(size: int) -> None:
             assert torch.equal(part["bboxes"][own], data["bboxes"][whole])
             place += 1
     assert place == size
+    with_numbers = with_counts(data)
+    with Waits() as waits:
+        counted = quarters(with_numbers)
+    assert not waits.seen
+    for part, other in zip(parts, counted, strict=True):
+        assert all(torch.equal(part[key], other[key]) for key in part)
+        assert other[COUNTS] == (2,) * len(part["img"])
 
 
 def test_make__an_example_does_not_depend_on_its_neighbors() -> None:

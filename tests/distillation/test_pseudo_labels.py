@@ -9,6 +9,7 @@ from tests.helpers.models import batch, detector
 from tests.helpers.panels import seeing
 from tests.helpers.teacher_student import pair_of
 from tests.helpers.unlabeled import joined
+from tests.helpers.waits import Waits
 from yolokd.backend.heads import grid_of, neck_features
 from yolokd.distillation.model import TeacherStudent
 from yolokd.distillation.pseudo_labels import DOUBT, SILENT, PseudoLabels, live_answers
@@ -27,7 +28,12 @@ def answers(*rows: tuple[int, list[float], list[float]]) -> Answers:
 
 
 def apply(found: Answers) -> Any:
-    return PseudoLabels(torch.tensor([0.5, 0.5, 0.25])).apply(TrainingBatch.of(joined(batch(), 2)), found, GRID)
+    labels, data = PseudoLabels(torch.tensor([0.5, 0.5, 0.25])), TrainingBatch.of(joined(batch(), 2))
+    chosen = labels.choose(found, len(data))
+    with Waits() as waits:
+        applied = labels.apply(data, chosen, GRID)
+    assert not waits.seen  # what waits for a GPU is in `choose`
+    return applied
 
 
 def test_apply__confident_boxes_of_unlabeled_images_become_labels() -> None:
@@ -94,9 +100,9 @@ def test_without_doubt__no_loss_and_no_gradient_there(family: str) -> None:
     data = joined(batch(), 2)
     raw = model(TrainingBatch.of(data).images)
     whole = [0.5, 0.5, 1.0, 1.0]
-    found = PseudoLabels(torch.full((3,), 0.5)).apply(
-        TrainingBatch.of(data), answers((2, whole, [0.3, 0.3, 0.3])), grid_of(neck_features(raw))
-    )
+    labels = PseudoLabels(torch.full((3,), 0.5))
+    chosen = labels.choose(answers((2, whole, [0.3, 0.3, 0.3])), 2)
+    found = labels.apply(TrainingBatch.of(data), chosen, grid_of(neck_features(raw)))
     quiet = found.without_doubt(raw)
     for name, branch in quiet.items() if "one2many" in quiet else [("one2many", quiet)]:
         scores = branch["scores"]
@@ -146,6 +152,20 @@ def test_loss__pseudo_labels_alone_reach_the_student() -> None:
     assert not torch.equal(loss, own)
     loss.sum().backward()
     assert all(p.grad is not None for p in one.student_model.parameters() if p.requires_grad)
+
+
+def test_loss__the_same_whether_chosen_before_the_step_or_in_it() -> None:
+    data = joined(batch(), 2)
+    data["answers"] = answers((2, [0.5, 0.5, 0.5, 0.5], [SURE, 0.0, 0.0]), (3, [0.4, 0.5, 0.5, 0.5], [0.0, 0.2, 0.3]))
+    first, second = model(stored=True), model(stored=True)
+    run = second.distillation
+    assert run is not None
+    assert run.pseudo is not None
+    chosen = run.pseudo.choose(data["answers"], 2)
+    assert (len(chosen.images), len(chosen.doubtful_images)) == (1, 2)
+    expected, _ = first(data)
+    found, _ = second({**data, "pseudo": chosen})
+    assert torch.equal(found, expected)
 
 
 def test_loss__is_that_of_a_labeled_batch_times_the_share() -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from tests.helpers.models import batch, detector
+from tests.helpers.waits import Waits
 from yolokd.backend.heads import as_head, grid_of, neck_features, split_branches
 from yolokd.distillation.assignment import branch_criteria
 from yolokd.distillation.positives import PositiveCounts
-from yolokd.distillation.step_inputs import answered, assigned_answers
+from yolokd.distillation.step_inputs import answered, assigned_answers, padded_answers
 from yolokd.loaders.batch import Answers
 
 
@@ -82,6 +84,17 @@ def test_answered__only_the_common_classes_and_the_mass_of_the_run() -> None:
     )
     assert not empty.targets.any()
     assert float(empty.mass) == 1
+
+
+def test_padded_answers__the_same_without_a_wait_where_the_most_is_known() -> None:
+    raw, _, grid = raw_and_criterion()
+    head = as_head(raw, grid, None)
+    known = replace(labels_as_answers(), most=2)
+    with Waits() as waits:
+        found = padded_answers(known, head)
+    assert not waits.seen
+    expected = padded_answers(labels_as_answers(), head)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_boxes_at__are_those_of_all_anchors_with_their_gradient() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tests.helpers.boxes import ciou
 from tests.helpers.taught import GRID, SIZE, crowded, labeled, only, stock, taught
+from tests.helpers.waits import Waits
 from yolokd.backend.heads import as_head
 from yolokd.distillation.teacher_loss import (
     Objects,
@@ -23,6 +24,7 @@ from yolokd.distillation.teacher_loss import (
     pad_objects,
     teacher_loss,
 )
+from yolokd.loaders.batch import with_counts
 
 
 def judge(raw: dict[str, Any], batch: dict[str, Any], classes: int = 3) -> tuple[TeacherLoss, Objects]:
@@ -83,6 +85,19 @@ def test_pad_objects__any_order_and_the_smaller_first() -> None:
         assert objects.labels.tolist() == [[0, 2], [0, 0], [1, 0]]
         torch.testing.assert_close(objects.boxes[0], torch.tensor([[8.0, 8, 16, 16], [0, 0, 32, 32]]))
         torch.testing.assert_close(objects.boxes[2, 0], torch.tensor([4.0, 4, 40, 60]))
+
+
+def test_pad_objects__with_counts_the_same_without_a_wait() -> None:
+    batch = crowded()
+    head = as_head(taught(batch), GRID, None)
+    counted = with_counts(batch)
+    with Waits() as waits:
+        found = pad_objects(counted, torch.arange(3), head)
+    assert not waits.seen
+    with Waits() as waits:
+        expected = pad_objects(batch, torch.arange(3), head)
+    assert waits.seen
+    assert all(torch.equal(getattr(found, key), value) for key, value in vars(expected).items())
 
 
 def test_pad_objects__unknown_classes_are_present_and_not_known() -> None:

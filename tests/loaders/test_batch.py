@@ -4,7 +4,8 @@ import torch
 
 from tests.helpers.models import batch
 from tests.helpers.unlabeled import joined
-from yolokd.loaders.batch import TrainingBatch, first_rows, with_larger
+from tests.helpers.waits import Waits
+from yolokd.loaders.batch import COUNTS, TrainingBatch, counts_of, first_rows, with_counts, with_larger
 
 
 def test_training_batch__labeled_images_come_first() -> None:
@@ -53,3 +54,21 @@ def test_first_rows__of_every_tensor_inside() -> None:
     found = first_rows({"a": rows, "b": [rows, (rows,)], "c": "word"}, 2)
     assert [found["a"].tolist(), found["b"][0].tolist(), found["b"][1][0].tolist()] == [[0, 1]] * 3
     assert found["c"] == "word"
+
+
+def test_counts__of_each_image_and_0_for_those_without_labels() -> None:
+    data = {**batch(4), "batch_idx": torch.tensor([0.0, 0, 2, 2, 2, 3])}
+    found = with_counts(data)
+    assert found[COUNTS] == (2, 0, 3, 1)
+    with Waits() as waits:
+        assert counts_of(found, 6) == [2, 0, 3, 1, 0, 0]
+    assert not waits.seen
+    with Waits() as waits:
+        assert counts_of(data, 6) == [2, 0, 3, 1, 0, 0]
+    assert waits.seen
+
+
+def test_counts__labels_in_another_order_carry_none() -> None:
+    data = {**batch(2), "batch_idx": torch.tensor([1.0, 0, 1, 0])}
+    assert COUNTS not in with_counts(data)
+    assert counts_of(data, 2) == [2, 2]

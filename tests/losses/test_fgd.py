@@ -21,7 +21,7 @@ from tests.helpers.pairs import (
 )
 from tests.helpers.steps import GRID, TEACHER_CHANNELS, make_step
 from yolokd.errors import RunError, ShapeError
-from yolokd.losses.fgd import FGD, box_masks, context_block, focal_map, with_context
+from yolokd.losses.fgd import FGD, batch_masks, box_masks, context_block, focal_map, with_context
 from yolokd.losses.samkd import channel_attention, spatial_attention
 
 
@@ -71,6 +71,16 @@ def test_box_masks__the_smaller_box_wins_an_overlap() -> None:
         assert foreground[1, 1].item() == pytest.approx(1 / 4)
         assert foreground[7, 11].item() == pytest.approx(1 / 117)
         assert background.eq(0).all()  # nothing is left
+
+
+def test_batch_masks__are_those_of_each_image() -> None:
+    images = [torch.rand(count, 4) * 40 + torch.tensor([0.0, 0, 40, 20]) for count in (3, 0, 1, 5)]
+    size: dict[str, Any] = {"image_size": (64, 96), "grid": (8, 12)}
+    for found, *alone in zip(batch_masks(images, **size), *(box_masks(one, **size) for one in images), strict=True):
+        assert torch.equal(found, torch.stack(alone))
+    nothing, everywhere = batch_masks([torch.zeros(0, 4)] * 2, **size)
+    assert not nothing.any()
+    assert torch.equal(everywhere, torch.full((2, 8, 12), 1 / 96))
 
 
 def test_box_masks__without_objects_all_is_background() -> None:

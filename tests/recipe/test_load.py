@@ -270,7 +270,7 @@ def test_overrides__bad_assignments_and_bad_values_are_reported_together() -> No
         "  --set 'x': must be path=value, such as losses.ssim.gain=4",
         "  losses.ssim.gain: must be a number >= 0 or auto, got -1",
         "  epochs: unknown key; did you mean train.epochs? "
-        "(known: summary, losses, weighting, augment, schedule, balance, teacher, student, train)",
+        "(known: summary, losses, weighting, augment, schedule, balance, teacher, student, train, regimes)",
     ]
 
 

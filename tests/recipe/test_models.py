@@ -21,6 +21,7 @@ from yolokd.recipe._yaml import parse
 PLACES = [
     *("", "losses", "losses.ssim", "losses.samkd.gain", "losses.samkd.scales", "losses.mgd.schedule", "weighting.aid"),
     *("augment.ikd", "augment.ikd.adversarial", "schedule", "balance", "teacher.classes", "train", "train.batch"),
+    "regimes",
 ]
 VALIDATOR = jsonschema.Draft202012Validator(schema())
 
@@ -188,7 +189,7 @@ def test_from_dict__reports_every_problem_at_once() -> None:
         "  train.epoch: unknown key; did you mean epochs?",
         "  train: keys must be text, got 7",
         "  epochs: unknown key; did you mean train.epochs? "
-        "(known: summary, losses, weighting, augment, schedule, balance, teacher, student, train)",
+        "(known: summary, losses, weighting, augment, schedule, balance, teacher, student, train, regimes)",
         "  top level: keys must be text, got 7",
     ]
 

@@ -62,6 +62,21 @@ def test_detections__one_box_per_object_with_all_its_probabilities() -> None:
     torch.testing.assert_close(told, chances[0, [0, 2]])
 
 
+def test_detections__six_candidates_are_not_taken_for_chosen_boxes() -> None:
+    corners = torch.tensor([[0.0, 0, 10, 10]]) + 20 * torch.arange(6)[:, None]
+    chances = torch.linspace(0.9, 0.4, 6)[:, None] * torch.tensor([0.5, 1.0])
+    ((found, told),) = detections(chances[None], corners[None])
+    torch.testing.assert_close(found, corners)
+    torch.testing.assert_close(told, chances)
+
+
+def test_answers__are_the_detections_at_the_anchors() -> None:
+    asked, batch = panel(flip=True), torch.rand(2, 3, 64, 96)
+    for found, expected in zip(asked.answers(batch), detections(*asked.look(batch)), strict=True):
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])
+
+
 def images(folder: Path, *sizes: tuple[int, int]) -> list[str]:
     rng = np.random.default_rng(0)
     files = []

@@ -75,6 +75,9 @@ def test_run__soft_and_pseudo_labels_from_stored_answers(
     folder = start(plan, paired=paired)
     assert state_of(free) == before
     assert all(float(row["train/kd_soft_cls"]) > 0 for row in rows(folder))
+    assert all(len(b["pseudo"].images) for b in batches)
+    assert all(b["answers"].most == int(b["answers"].images.bincount().max()) for b in batches)
+    assert all(len(b["cls"]) == sum(b["objects_per_image"]) for b in batches)
     labeled = {int(image) < len(b["img"]) for b in batches for image in b["answers"].images}
     assert labeled == {True, False}
     assert all(float(b["cls"].max()) < 3 for b in batches if len(b["cls"]))

@@ -21,7 +21,7 @@ from yolokd.backend.quantization import insert_quantizers
 from yolokd.distillation.model import TeacherStudent
 from yolokd.distillation.pair import Parts, build_pair, check_pair
 from yolokd.errors import PairError, UserError
-from yolokd.loaders.batch import ANSWERS, Answers
+from yolokd.loaders.batch import ANSWERS, COUNTS, Answers
 from yolokd.losses.base import requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
@@ -161,8 +161,9 @@ def make_batch(models: Models, setting: Setting, *, seed: int = 0) -> dict[str, 
     }
     placed = {key: value.to(setting.device) for key, value in batch.items()}
     chances = torch.nn.functional.one_hot(classes.flatten(), len(models.student.names)).to(setting.device) * 0.8
-    answers = Answers(placed["batch_idx"].long(), placed["bboxes"], chances)  # as if the teacher saw every object
-    return {**placed, "im_file": [""] * size, ANSWERS: answers}
+    # as if the teacher saw every object
+    answers = Answers(placed["batch_idx"].long(), placed["bboxes"], chances, most=OBJECTS)
+    return {**placed, "im_file": [""] * size, ANSWERS: answers, COUNTS: (OBJECTS,) * size}
 
 
 def make_student(models: Models, setting: Setting) -> DetectionModel:

@@ -62,14 +62,22 @@ def bench(
     os.environ.setdefault("YOLO_VERBOSE", "false")
     from yolokd.bench.measure import bench as run
     from yolokd.bench.models import open_models, read_setting
+    from yolokd.training.regime import with_losses
 
-    recipes = load_recipes(str(recipe), set_ or [], imgsz=imgsz, batch=batch, device=device)
+    chosen = [
+        with_losses(one, str(student))
+        for one in load_recipes(str(recipe), set_ or [], imgsz=imgsz, batch=batch, device=device)
+    ]
+    recipes = [one for one, _ in chosen]
     setting = read_setting(recipes)
     models = open_models(str(teacher), str(student))
     with _Progress() as progress:
         report = run(models, setting, recipes, rounds=rounds, report=progress.on_event)
+    console = Console(stderr=json_file == "-")
     if json_file != "-":
-        show(Console(), report)
+        show(console, report)
+    for note in (note for _, notes in chosen for note in notes):
+        console.print(Text(note, style="yellow"), soft_wrap=True)
     if json_file is not None:
         write_json(json_file, report.to_dict())
     if plot is not None:

@@ -150,6 +150,7 @@ class _Progress:
 
     def __init__(self, comparison: Comparison, console: Console) -> None:
         from yolokd.comparison.execution import jobs
+        from yolokd.evaluation.wording import words_for
 
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),
@@ -160,6 +161,7 @@ class _Progress:
             transient=True,
         )
         self.epochs: int = comparison.budget["epochs"]
+        self.words = words_for(comparison.data)
         self.total, self.done = len(jobs(comparison)), 0
         self.tasks: dict[str, tuple[TaskID, float]] = {}
 
@@ -185,23 +187,28 @@ class _Progress:
             self.bars.remove_task(task)
             minutes, seconds = divmod(round(time.monotonic() - since), 60)
             how = f"{minutes}:{seconds:02d} min"
-        what = "failed" if event.kind == "failed" else f"AP {100 * (event.AP or 0):.1f}"
+        what = "failed" if event.kind == "failed" else self.words(f"AP {100 * (event.AP or 0):.1f}")
         line = f"[{self.done}/{self.total}] {event.name}: {what}, {how}"
         self.bars.console.print(Text(line, style="red" if event.kind == "failed" else ""), soft_wrap=True)
 
 
 def show_results(console: Console, comparison: Comparison, found: Results) -> None:
     """Print a table per student, and what the words in it mean."""
+    from yolokd.evaluation.wording import NOTE, words_for
+
     budget = comparison.budget
     epochs = "1 epoch" if budget["epochs"] == 1 else f"{budget['epochs']} epochs"
     shape = f"{epochs}, {budget['imgsz']} px, batch {budget['batch']}"
     columns = [column for column in COLUMNS if console.width >= WIDE or column not in LEFT_OUT]
+    words = words_for(comparison.data)
     for student in comparison.students:
         title = f"{student} on {comparison.data}: {shape}; last.pt on val"
         table = Table(title=Text(title), title_justify="left", box=None, header_style="bold", padding=(0, 1, 0, 0))
         for column in columns:
             number = column not in {"recipe", ""}
-            table.add_column(column, justify="right" if number else "left", overflow="ellipsis" if number else "fold")
+            table.add_column(
+                words(column), justify="right" if number else "left", overflow="ellipsis" if number else "fold"
+            )
         if found.teacher:
             points = {metric: f"{100 * found.teacher[metric]:.1f}" for metric in ("AP", "AP50")}
             row: dict[str, str] = {"recipe": "teacher", "seeds": NOTHING, **points}
@@ -213,8 +220,12 @@ def show_results(console: Console, comparison: Comparison, found: Results) -> No
         console.print(table)
     for note in _notes(found):
         console.print(Text(note, style="yellow"), soft_wrap=True)
+    if words is not str:
+        console.print(Text(NOTE, style="yellow"), soft_wrap=True)
     if len(columns) < len(COLUMNS):
-        console.print(Text(f"AP50, time and memory: in --json, and here with {WIDE} columns."), soft_wrap=True)
+        console.print(
+            Text(f"{words('AP50')}, time and memory: in --json, and here with {WIDE} columns."), soft_wrap=True
+        )
 
 
 def _row(arm: ArmResult, seeds: int) -> dict[str, str]:

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from yolokd.cli.data_frames import frames
+from yolokd.cli.data_label import label
+from yolokd.cli.data_table import report_table
+
 if TYPE_CHECKING:
     from rich.progress import Progress
-    from rich.table import Table
 
-    from yolokd.data.check import DataReport
-
-app = typer.Typer(help="Prepare data sets, draw the built-in one, check labels.", no_args_is_help=True)
+app = typer.Typer(help="Images out of video, labels by a teacher, prepared data sets, checks.", no_args_is_help=True)
+app.command()(frames)
+app.command()(label)
 
 NOTES_SHOWN = 10
 
@@ -82,7 +85,7 @@ def kitti(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     console = Console()
-    console.print(_table(found.report))
+    console.print(report_table(found.report))
     left_out = ", ".join(f"{count} {word}" for word, count in found.left_out.most_common())
     notes = (f"Left out of the labels, kept in label_2: {left_out}.",) if left_out else ()
     for note in (*notes, *found.notes):
@@ -112,7 +115,7 @@ def coco_traffic(
             src, out, progress=lambda what, share: bar.update(task, description=what, completed=int(100 * share))
         )
     console = Console()
-    console.print(_table(found.report))
+    console.print(report_table(found.report))
     for note in found.notes:
         console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
     state = "Prepared" if found.is_new else "This very set was there already"
@@ -143,7 +146,7 @@ def check(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     console = Console()
-    console.print(_table(report))
+    console.print(report_table(report))
     for note in report.notes[:NOTES_SHOWN]:
         console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
     if len(report.notes) > NOTES_SHOWN:
@@ -160,32 +163,3 @@ def _progress() -> Progress:
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True)
-
-
-def _table(report: DataReport) -> Table:
-    """Counts of images and objects, one column per split."""
-    from rich.markup import escape
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("")
-    for name in report.splits:
-        table.add_column(escape(name), justify="right")
-    splits = report.splits.values()
-    rows = {
-        "images": [split.images for split in splits],
-        **({"left out": [split.left_out for split in splits]} if any(split.left_out for split in splits) else {}),
-        "with objects": [split.labeled for split in splits],
-        "background": [split.background for split in splits],
-        "objects": [split.objects.total() for split in splits],
-    }
-    rows |= {f"  {name}": [split.objects[index] for split in splits] for index, name in report.names.items()}
-    if any(split.sizes for split in splits):
-        for size, limit in SIZE_TEXTS.items():
-            rows[f"{size} objects ({limit})"] = [split.sizes[size] for split in splits]
-    for name, counts in rows.items():
-        table.add_row(Text(name), *(f"{count}" for count in counts))
-    return table
-
-
-SIZE_TEXTS = {"small": "below 32² pixels", "medium": "to 96²", "large": "above"}  # COCO's classes

@@ -19,6 +19,7 @@ from yolokd.errors import UserError
 from yolokd.outputs import check_file
 
 if TYPE_CHECKING:
+    from yolokd.evaluation.wording import Words
     from yolokd.report.evidence import Examination
 
 
@@ -42,6 +43,7 @@ def diagnose(
         raise UserError("Give --student, a run or a checkpoint, and --data, the data that it was trained on.")
     os.environ.setdefault("YOLO_VERBOSE", "false")
     check_file(json_file, "--json")
+    from yolokd.evaluation.wording import words_for
     from yolokd.report.evidence import diagnose_student
 
     with share_bar("reading labels") as progress:
@@ -56,7 +58,7 @@ def diagnose(
             progress=progress,
         )
     if json_file != "-":
-        show(Console(), found)
+        show(Console(), found, words_for(data))
     if json_file is not None:
         write_json(json_file, to_plain(found))
 
@@ -73,11 +75,11 @@ def to_plain(found: Examination) -> dict[str, Any]:
     }
 
 
-def show(console: Console, found: Examination) -> None:
+def show(console: Console, found: Examination, words: Words = str) -> None:
     """Print the evidence, the verdict and what follows."""
     from yolokd.report.diagnosis import describe_curve, describe_labels
 
-    console.print(_table(found))
+    console.print(_table(found, words))
     evidence = found.evidence
     lines = [
         f"labels: {describe_labels(evidence.labeled, evidence.unlabeled)}",
@@ -86,19 +88,23 @@ def show(console: Console, found: Examination) -> None:
         *(f"- {line}" for line in found.diagnosis.advice),
     ]
     for line in lines:
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(words(line)), soft_wrap=True)
     notes = [*found.notes, *_score_notes(found.scores)]
     for note in notes:
         console.print(Text(note, style="yellow"), soft_wrap=True)
+    if words is not str:
+        from yolokd.evaluation.wording import NOTE
+
+        console.print(Text(NOTE, style="yellow"), soft_wrap=True)
 
 
-def _table(found: Examination) -> Table:
+def _table(found: Examination, words: Words) -> Table:
     from yolokd.report.formatting import percent, signed
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("AP in percent", overflow="fold")
-    for split, words in (("train", "training"), ("val", "validation")):
-        table.add_column(f"{found.images[split]} {words} images", justify="right")
+    table.add_column(words("AP in percent"), overflow="fold")
+    for split, what in (("train", "training"), ("val", "validation")):
+        table.add_column(f"{found.images[split]} {what} images", justify="right")
     table.add_column("gap", justify="right")
     table.add_column("imgsz", justify="right")
     for role, scores in found.scores.items():

@@ -19,6 +19,7 @@ from yolokd.outputs import check_file
 
 if TYPE_CHECKING:
     from yolokd.evaluation.models import ModelScore
+    from yolokd.evaluation.wording import Words
     from yolokd.recipe.classes import ClassMap
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -49,6 +50,7 @@ def evaluate(
     os.environ.setdefault("YOLO_VERBOSE", "false")
     check_file(json_file, "--json")
     from yolokd.evaluation.models import evaluate as run
+    from yolokd.evaluation.wording import words_for
 
     with share_bar("reading labels") as progress:
         scores = run(
@@ -64,7 +66,10 @@ def evaluate(
             progress=progress,
         )
     if json_file != "-":
-        (show_scores if protocol == "coco" else show_kitti)(Console(), scores)
+        if protocol == "coco":
+            show_scores(Console(), scores, words_for(data))
+        else:
+            show_kitti(Console(), scores)
     if json_file is not None:
         write_json(json_file, [asdict(score) for score in scores])
 
@@ -104,16 +109,20 @@ def class_map(words: Sequence[str]) -> ClassMap:
     return {left.strip(): right.strip() for left, _, right in split}
 
 
-def show_scores(console: Console, scores: Sequence[ModelScore]) -> None:
-    """Print one row per model, and what is worth knowing about it."""
+def show_scores(console: Console, scores: Sequence[ModelScore], words: Words = str) -> None:
+    """Print one row per model, and what is worth knowing about it; `words` from `yolokd.evaluation.wording`."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", overflow="fold")
     for column in (*METRICS, *COST):
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(words(column), justify="right", no_wrap=True)
     for score in scores:
         aps = ["–" if (value := getattr(score, metric)) < 0 else f"{100 * value:.1f}" for metric in METRICS]
         table.add_row(*map(Text, (score.name, *aps, *_cost(score))))
     console.print(table)
+    if words is not str:
+        from yolokd.evaluation.wording import NOTE
+
+        console.print(Text(NOTE, style="yellow"), soft_wrap=True)
     _show_notes(console, scores)
 
 

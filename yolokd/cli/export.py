@@ -19,6 +19,7 @@ from yolokd.outputs import check_file
 if TYPE_CHECKING:
     from yolokd.backend.formats import Precision
     from yolokd.deploy.report import ExportReport, Side
+    from yolokd.evaluation.wording import Words
 
 
 def export(
@@ -48,8 +49,10 @@ def export(
     precision: Precision = "float16" if half else "int8" if int8 else "float32"
     from yolokd.backend.checkpoints import find, load_detector
     from yolokd.deploy.export import export as run
+    from yolokd.evaluation.wording import words_for
 
     console = Console(quiet=json_file == "-")
+    words = words_for(check or "")
     paths = list(dict.fromkeys(find(spec) for spec in weights))
     for path in paths:  # all of them before minutes go into the first
         load_detector(path)
@@ -67,8 +70,8 @@ def export(
             )
             reports.append(report)
             for line in describe(report):
-                console.print(Text(line), soft_wrap=True)
-    show_reports(console, reports)
+                console.print(Text(words(line)), soft_wrap=True)
+    show_reports(console, reports, words)
     if json_file is not None:
         write_json(json_file, [report.to_dict() for report in reports])
     if failed := [f"'{r.path}': {', '.join(r.failures)}" for r in reports if r.passed is False]:
@@ -99,7 +102,7 @@ def describe(report: ExportReport) -> list[str]:
     return lines
 
 
-def show_reports(console: Console, reports: Sequence[ExportReport]) -> None:
+def show_reports(console: Console, reports: Sequence[ExportReport], words: Words = str) -> None:
     """Print a row for each checkpoint and one for its export: AP, size on disk, time of a forward pass."""
     from yolokd.backend.opening import short_names
 
@@ -107,7 +110,7 @@ def show_reports(console: Console, reports: Sequence[ExportReport]) -> None:
     table.add_column("model", overflow="fold")
     table.add_column("as")
     for column in ("AP", "change", "AP50", "MB", "ms"):
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(words(column), justify="right", no_wrap=True)
     for name, report in zip(short_names([Path(r.source) for r in reports]), reports, strict=True):
         change = "–" if report.ap_change is None else _change(report.ap_change)
         table.add_row(*map(Text, (name, "checkpoint", *_cells(report.before, ""))))

@@ -57,17 +57,18 @@ def inspect(
     from yolokd.inspection.images import find_images, read_labeled_image
     from yolokd.inspection.setup import open_pair
     from yolokd.outputs import open_folder
+    from yolokd.training.regime import with_losses
     from yolokd.training.run import resolve_recipe
 
     console = Console()
     paths, notes = find_images(images)
-    resolved = resolve_recipe(str(recipe), set_ or [], imgsz=imgsz, device=device)
+    resolved, on_regime = with_losses(resolve_recipe(str(recipe), set_ or [], imgsz=imgsz, device=device), str(student))
     inspector = open_pair(str(teacher), str(student), resolved, data=data, imgsz=imgsz, allow_partial=allow_partial)
     keypoints = resolve(data).keypoints if data is not None else NO_KEYPOINTS
     size, classes, joined = inspector.imgsz, len(inspector.names), inspector.joined
     opened = [read_labeled_image(path, size, classes, keypoints, joined=joined) for path in paths]
     figures = open_folder(out.expanduser(), paths, what="figures")
-    for note in (*notes, *inspector.notes):
+    for note in (*notes, *on_regime, *inspector.notes):
         console.print(Text(note, style="yellow"), soft_wrap=True)
     names = short_names([Path(str(teacher)), Path(str(student))])
     heading = [f"recipe: {resolved.name}, input: {inspector.imgsz} px", f"teacher: {names[0]}, student: {names[1]}"]

@@ -25,9 +25,15 @@ def share_bar(first: str) -> Iterator[Callable[[str, float], None]]:
         first: What is done until the first call.
     """
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(first, total=1.0)
         yield lambda words, share: bar.update(task, description=words, completed=share)
+
+
+def images_told(show: Callable[[str, float], None]) -> Callable[[str, int, int], None]:
+    """Return what tells a bar of `share_bar` how many images are done, of how many, and with what."""
+    return lambda what, done, total: show(f"{what.capitalize()}: {done} of {total} images", done / max(total, 1))
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,9 +19,27 @@ from yolokd.errors import UserError
 from yolokd.recipe.arguments import argument
 
 if TYPE_CHECKING:
+    from yolokd.backend.checkpoints import Spec
+    from yolokd.labeling.label import Labeled
+    from yolokd.recipe import Recipe
+    from yolokd.training.label_free import FirstLabels
     from yolokd.training.plan import ModelPlan, Plan
 
 DEFAULT_RECIPE = "best"
+
+Unlabeled = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Images without labels, which take part in the distillation; without --data the teacher labels them.",
+    ),
+]
+LabelClasses = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME,...", help="With --unlabeled and no --data: classes to label, as `data label` takes them."
+    ),
+]
 
 
 def train(
@@ -39,9 +59,8 @@ def train(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, mps, a GPU (0) or several (0,1).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights and augmentation, 0 to 4294967295.")] = None,
-    unlabeled: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Images without labels, which take part in the distillation.")
-    ] = None,
+    unlabeled: Unlabeled = None,
+    classes: LabelClasses = None,
     set_: Overrides = None,
     name: Annotated[str | None, typer.Option(help="Name of the run's folder below runs/.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Continue an interrupted run.")] = None,
@@ -54,7 +73,7 @@ def train(
     With --resume, data and unlabeled images that were moved, the batch and the device may be given anew.
     """
     console = Console()
-    given = {
+    given: dict[str, Any] = {
         "data": data, "epochs": epochs, "imgsz": imgsz, "batch": whole(batch), "device": device, "seed": seed,
         "unlabeled": unlabeled,
     }  # fmt: skip
@@ -66,18 +85,57 @@ def train(
     if student is None:
         raise UserError("Give the model to train: --student yolov8n (pretrained) or --student yolov8n.yaml (scratch).")
     from yolokd.training.plan import make_plan
+    from yolokd.training.regime import in_its_regime
     from yolokd.training.run import resolve_recipe, split_teachers, start
 
     first, further = split_teachers(teacher)
-    if recipe is None and first is None:
+    overrides = [*(set_ or []), *further]
+    resolved = resolve_recipe(recipe or DEFAULT_RECIPE, overrides, **given, name=name)
+    if recipe is None and first is None and in_its_regime(resolved, student)[0].needs_teacher:
         raise UserError("Give the teacher: --teacher yolov8l, or train without one: --recipe baseline.")
-    resolved = resolve_recipe(recipe or DEFAULT_RECIPE, [*(set_ or []), *further], **given, name=name)
-    with image_bar() as progress:
+    with ExitStack() as stack:
+        if found := stack.enter_context(_labels(console, first, resolved, classes or [], dry_run=dry_run)):
+            resolved = resolve_recipe(recipe or DEFAULT_RECIPE, [*overrides, *found.changes], **given | found.options)
+        progress = stack.enter_context(image_bar())
         plan = make_plan(first, student, resolved, allow_partial=allow_partial, progress=progress)
     show_plan(console, plan)
     if not dry_run:
-        folder = start(plan)
-        _done(console, str(folder))
+        _done(console, start(plan), plan.data.yaml_path)
+
+
+@contextmanager
+def _labels(
+    console: Console, teacher: Spec | None, recipe: Recipe, classes: Sequence[str], *, dry_run: bool
+) -> Iterator[FirstLabels | None]:
+    """Label the images first, show the set, and yield what makes the recipe train on it; None for a run with data."""
+    from yolokd.cli.progress import images_told, share_bar
+    from yolokd.training.label_free import is_label_free, labels_first
+
+    if not is_label_free(recipe):
+        if classes:
+            raise UserError("--classes chooses what the teacher labels without --data; a data set has its own classes.")
+        yield None
+        return
+    if dry_run:
+        raise UserError(
+            "Without --data there is nothing to plan before the images are labeled: make the set with `yolokd data "
+            "label`, and plan with --data."
+        )
+    with ExitStack() as stack:
+        with share_bar("Looking at the images") as show:
+            told = images_told(show)
+            found = stack.enter_context(labels_first(teacher, recipe, classes=classes, progress=told))
+        _show_labels(console, found.made)
+        yield found
+
+
+def _show_labels(console: Console, made: Labeled) -> None:
+    from yolokd.cli.data_table import report_table
+
+    console.print(Text(f"Labeled by the teacher, in {made.path.parent}:"), soft_wrap=True)
+    console.print(report_table(made.report))
+    for note in made.notes:
+        console.print(Text(f"note      {note}", style="yellow"), soft_wrap=True)
 
 
 def whole(number: float | None) -> float | None:
@@ -111,10 +169,14 @@ def _resume(
     _done(console, str(resume(run, recipe=asked, teacher=teacher, named=named, changes=changes, tell=tell)))
 
 
-def _done(console: Console, folder: str) -> None:
+def _done(console: Console, folder: str | Path, data: Path | None = None) -> None:
+    from yolokd.evaluation.wording import NOTE, is_labeled_by_teacher
+
     console.print(
         Text(f"\nThe run is in {folder}: weights/best.pt is the plain student, results.csv holds losses and metrics.")
     )
+    if data is not None and is_labeled_by_teacher(data):
+        console.print(Text(NOTE, style="yellow"), soft_wrap=True)
 
 
 def show_plan(console: Console, plan: Plan) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from yolokd.backend.api import select_device, yaml_model_load
 from yolokd.backend.checkpoints import Spec, find, is_yaml
-from yolokd.comparison.spec import BASELINE, FILE, Comparison, Student, read
+from yolokd.comparison.spec import BASELINE, FILE, Comparison, Student, read, trained_as
 from yolokd.data.check import fingerprint
 from yolokd.errors import UserError
 from yolokd.files import sha256, sha256_of
@@ -57,7 +57,7 @@ def load_recipes(names: Sequence[str | Path], overrides: Sequence[str] = (), **o
     if all(recipe.name != BASELINE for recipe in recipes):
         plain = {"losses": {}, "train": recipes[0].train, "teacher": recipes[0].teacher.model_dump()}
         recipes.append(Recipe.from_dict(plain, name=BASELINE))
-    taught = {recipe.name for recipe in recipes if recipe.distills and recipe.name != BASELINE}
+    taught = {one.name for one in recipes if (one.distills or one.regimes) and one.name != BASELINE}
     recipes = [with_absolute_paths(recipe if recipe.name in taught else _labeled_only(recipe)) for recipe in recipes]
     return sorted(recipes, key=lambda recipe: recipe.name != BASELINE)  # stable: the others as given
 
@@ -92,13 +92,13 @@ def plan_comparison(
     """
     _distinct("seeds", [str(seed) for seed in seeds])
     _distinct("students", [Path(student).stem for student in students])
-    if recipes[0].name != BASELINE or recipes[0].needs_teacher:
-        raise UserError(f"The recipe '{BASELINE}' of a comparison must have no losses, and random first weights.")
-    budget, classes = _budget(recipes), _classes(recipes)
+    trained, notes = _trained(recipes, students)
+    each = [recipe for own in trained.values() for recipe in own]
+    budgets, classes = [_budget(own) for own in trained.values()], _classes(each)  # each agrees with the baseline's
     options = {"allow_partial": allow_partial, "runs": runs / "compare", "progress": progress}
-    plans = _plans(teacher, students, [_on(recipe, devices) for recipe in recipes], **options)
+    plans = _plans(teacher, {who: [_on(one, devices) for one in own] for who, own in trained.items()}, **options)
     plan = plans[0]
-    used = find(teacher) if teacher is not None and any(recipe.needs_teacher for recipe in recipes) else None
+    used = find(teacher) if teacher is not None and any(recipe.needs_teacher for recipe in each) else None
     folder = runs.absolute() / (f"compare-{plan.data.yaml_path.stem}" if name is None else name)
     stored = read(folder) if (folder / FILE).is_file() else None  # perhaps with fingerprints of an earlier version
     comparison = Comparison(
@@ -107,7 +107,7 @@ def plan_comparison(
         data_fingerprint=fingerprint(plan.data.splits, like=None if stored is None else stored.data_fingerprint),
         teacher=None if used is None else str(used.absolute()),
         teacher_sha256=None if used is None else sha256(used),
-        budget=budget | {"imgsz": plan.imgsz, "device": select_device(devices[0] or "", verbose=False).type},
+        budget=budgets[0] | {"imgsz": plan.imgsz, "device": select_device(devices[0] or "", verbose=False).type},
         recipes={recipe.name: recipe.to_dict() for recipe in recipes},
         students={Path(student).stem: Student(_absolute(student), _digest(student)) for student in students},
         seeds=tuple(seeds),
@@ -116,7 +116,7 @@ def plan_comparison(
         versions=records.versions(),
         unlabeled=_unlabeled(plans, stored),
         models={str(one.path.absolute()): sha256(one.path) for plan in plans for one in plan.further},
-        notes=tuple(dict.fromkeys(note for plan in plans for note in plan.notes)),
+        notes=tuple(dict.fromkeys([*notes, *(note for plan in plans for note in plan.notes)])),
     )
     _check_places(comparison, folder.name if name is None else name)
     return comparison
@@ -128,14 +128,32 @@ def _check_places(comparison: Comparison, name: str) -> None:
         check_place(run.folder)
 
 
-def _plans(teacher: Spec | None, students: Sequence[Spec], recipes: Sequence[Recipe], **options: Any) -> list[Plan]:
+def _plans(teacher: Spec | None, recipes: Mapping[Spec, Sequence[Recipe]], **options: Any) -> list[Plan]:
     """Check every combination as a run of its own; labels and the teacher are read once."""
     known = Known()
     return [
         make_plan(teacher if recipe.needs_teacher else None, student, recipe, known=known, **options)
-        for student in students
-        for recipe in recipes
+        for student, own in recipes.items()
+        for recipe in own
     ]
+
+
+def _trained(recipes: Sequence[Recipe], students: Sequence[Spec]) -> tuple[dict[Spec, list[Recipe]], list[str]]:
+    """Return the recipes as they train each student, and what to say about their regimes.
+
+    Raises:
+        UserError: The first is no plain training.
+    """
+    if recipes[0].name != BASELINE or recipes[0].needs_teacher or recipes[0].regimes:
+        raise UserError(f"The recipe '{BASELINE}' of a comparison must have no losses, and random first weights.")
+    trained: dict[Spec, list[Recipe]] = {}
+    told = []
+    for student in students:
+        pairs = [trained_as(recipe, student) for recipe in recipes]
+        trained[student] = [recipe for recipe, _ in pairs]
+        whose = "" if len(students) == 1 else f"{Path(student).stem}: "
+        told += [f"{whose}{note}" for _, notes in pairs for note in notes]
+    return trained, told
 
 
 def _unlabeled(plans: Sequence[Plan], stored: Comparison | None) -> dict[str, str]:

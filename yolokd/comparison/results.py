@@ -79,8 +79,11 @@ def results(comparison: Comparison) -> Results:
         own = [run for run in comparison.runs if run.student == student]
         baseline = _scored([run for run in own if run.recipe == BASELINE])
         for recipe in comparison.recipes:
-            plain = comparison.recipes[recipe].get("teacher")
-            seen = teacher if not isinstance(plain, Mapping) or sees_the_same(plain) else {}
+            plain = comparison.recipes[recipe]
+            if plain.get("regimes"):
+                plain = comparison.recipe_for(student, recipe).to_dict()
+            section = plain.get("teacher")
+            seen = teacher if not isinstance(section, Mapping) or sees_the_same(section) else {}
             arms.append(_arm([run for run in own if run.recipe == recipe], baseline, seen))
     return Results(tuple(arms), {metric: teacher[metric] for metric in METRICS if metric in teacher})
 

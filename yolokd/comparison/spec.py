@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from yolokd.backend.checkpoints import Spec
 from yolokd.errors import UserError
 from yolokd.files import PART, write_json
 from yolokd.inputs import Kinds, misfits, read_json
@@ -20,6 +21,7 @@ from yolokd.locks import locked
 from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import OWN, argument
 from yolokd.recipe.classes import ClassMap
+from yolokd.training.regime import in_its_regime
 
 FILE = "compare.json"
 LOCK = "lock"
@@ -84,9 +86,13 @@ class Comparison:
             for recipe in self.recipes
         ]
 
+    def recipe_for(self, student: str, name: str) -> Recipe:
+        """Return a recipe as it trains one of the students: in the regime that fits."""
+        return trained_as(Recipe.from_dict(self.recipes[name], name=name), self.students[student].spec)[0]
+
     def recipe_of(self, run: Run, device: str | None) -> Recipe:
         """Return the recipe of a run with its seed, name and device, early stopping off."""
-        recipe = Recipe.from_dict(self.recipes[run.recipe], name=run.recipe)
+        recipe = self.recipe_for(run.student, run.recipe)
         own: dict[str, Any] = {"data": self.data, "seed": run.seed, "name": run.folder.name, "patience": 0}
         if device is not None:
             own["device"] = device
@@ -97,6 +103,17 @@ class Comparison:
         plain = asdict(self)
         del plain["folder"], plain["notes"]
         write_json(self.folder / FILE, plain)
+
+
+def trained_as(recipe: Recipe, student: Spec) -> tuple[Recipe, list[str]]:
+    """Return a recipe as it trains a student, in the regime that fits, with notes on it.
+
+    Images without labels and pseudo-labels are for recipes that distill; one that does not trains without them.
+    """
+    chosen, notes = in_its_regime(recipe, student)
+    if chosen.distills and chosen.name != BASELINE:
+        return chosen, notes
+    return chosen.with_sections(train={key: value for key, value in chosen.train.items() if key not in OWN}), notes
 
 
 def read(folder: Path) -> Comparison:
@@ -207,16 +224,17 @@ def _differences(asked: Comparison, stored: Comparison) -> list[str]:
         if asked.students[name].digest != stored.students[name].digest:
             found.append(f"another student '{name}'")
     for name in [name for name in asked.recipes if name in stored.recipes]:
-        here, there = (_essence(side.recipes[name]) for side in (asked, stored))
-        if lines := here.differences(there):
-            found.append(f"another recipe '{name}' ({'; '.join(lines[:5])})")
+        students = {**stored.students, **asked.students}
+        sides = (replace(asked, students=students), replace(stored, students=students))
+        compared = [[_essence(side.recipe_for(student, name)) for side in sides] for student in students]
+        if lines := dict.fromkeys(line for here, there in compared for line in here.differences(there)):
+            found.append(f"another recipe '{name}' ({'; '.join([*lines][:5])})")
     return found
 
 
-def _essence(recipe: Mapping[str, Any]) -> Recipe:
+def _essence(recipe: Recipe) -> Recipe:
     """Return what makes a recipe what it is: without its summary, and the training arguments that all recipes share."""
-    own = {key: value for key, value in recipe["train"].items() if key in OWN}
-    return Recipe.from_dict(recipe).with_sections(train=own, summary="")
+    return recipe.with_sections(train={key: value for key, value in recipe.train.items() if key in OWN}, summary="")
 
 
 @contextmanager

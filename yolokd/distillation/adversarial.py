@@ -27,6 +27,7 @@ from yolokd.backend.classes import ClassMatch
 from yolokd.backend.heads import as_head, grid_of, neck_features, split_branches
 from yolokd.distillation.teacher_loss import assigner, pad_objects
 from yolokd.errors import PairError
+from yolokd.loaders.batch import COUNTS
 from yolokd.losses.base import LEVELS, Head, LevelMaps
 from yolokd.teachers.detector import DetectorTeacher
 
@@ -118,13 +119,14 @@ class Attack:
 
     def _head(self, teacher: DetectorTeacher, images: Tensor) -> Head:
         raw: Any = teacher.run(images, head=True).raw
-        picked = None if self._picked is None else self._picked.to(images.device)
-        return as_head(split_branches(raw)["one2many"], grid_of(neck_features(raw)), picked)
+        self._picked = None if self._picked is None else self._picked.to(images.device)  # it stays there
+        return as_head(split_branches(raw)["one2many"], grid_of(neck_features(raw)), self._picked)
 
     @torch.no_grad()
     def _targets(self, head: Head, batch: Mapping[str, Any]) -> Tensor:
         """Return the soft labels of the teacher's own assignment, (B, A, K)."""
-        objects = pad_objects(batch, self._labels.to(head.logits.device), head)
+        self._labels = self._labels.to(head.logits.device)  # it stays there: only the first attack waits for the copy
+        objects = pad_objects(batch, self._labels, head)
         points, _ = head.grid.centers(head.logits.device)
         labels, boxes, known = objects.labels[..., None], objects.boxes, objects.known[..., None]
         scores: Tensor = self._assign(head.logits.sigmoid(), head.boxes, points, labels, boxes, known)[2]
@@ -160,13 +162,20 @@ class Examples:
 
 def quarters(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return at most four parts of a batch with their labels, as the graph of a large teacher takes much memory."""
-    images, index = batch["img"], batch["batch_idx"].flatten()
+    images, index, counts = batch["img"], batch["batch_idx"].flatten(), batch.get(COUNTS)
     size = math.ceil(len(images) / 4)
-    parts = []
+    parts: list[dict[str, Any]] = []
     for start in range(0, len(images), size):
-        own = (index >= start) & (index < start + size)
+        own: Any
+        part: dict[str, Any] = {"img": images[start : start + size]}
+        if counts is None:
+            own = (index >= start) & (index < start + size)  # for its rows the host waits for the device
+        else:
+            part[COUNTS] = counts[start : start + size]
+            first = sum(counts[:start])
+            own = slice(first, first + sum(part[COUNTS]))
         labels = {"batch_idx": index[own] - start, "cls": batch["cls"][own], "bboxes": batch["bboxes"][own]}
-        parts.append({"img": images[start : start + size], **labels})
+        parts.append({**part, **labels})
     return parts
 
 

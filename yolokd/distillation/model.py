@@ -137,13 +137,15 @@ class TeacherStudent(SavedPair):
         run = self._run()
         if run.pseudo is None or batch.unlabeled is None:
             return self.student_model.loss(dict(batch.labeled), first_rows(raw, len(batch)))  # type: ignore[no-any-return]
-        answers = batch.answers
-        if answers is None:
-            if taught is None or taught.raw is None:
-                raise RuntimeError("pseudo-labels take the teacher's answers, stored or live")
-            classes = len(self.student_model.names)
-            answers = live_answers(taught.raw, grid, *run.common_classes(batch.images.device), classes)
-        pseudo = run.pseudo.apply(batch, answers, grid)
+        chosen, answers = batch.pseudo, batch.answers
+        if chosen is None:
+            if answers is None:
+                if taught is None or taught.raw is None:
+                    raise RuntimeError("pseudo-labels take the teacher's answers, stored or live")
+                classes = len(self.student_model.names)
+                answers = live_answers(taught.raw, grid, *run.common_classes(batch.images.device), classes)
+            chosen = run.pseudo.choose(answers, len(batch))
+        pseudo = run.pseudo.apply(batch, chosen, grid)
         detection, items = self.student_model.loss(pseudo.labels, pseudo.without_doubt(raw))
         return detection * (len(batch) / len(batch.images)), items
 

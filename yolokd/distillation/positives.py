@@ -40,7 +40,7 @@ class PositiveCounts:
         positives = assigned.positives
         found = positives.sum().float()
         mass = assigned.target_scores_sum.float() * (found > 0)  # the assignment's own is at least 1
-        step = torch.stack([found.new_tensor(float(len(positives))), found, mass])
+        step = torch.stack([found.new_full((), float(len(positives))), found, mass])
         old = self._sums.get(branch)
         if old is None:
             old = step.new_tensor(self._state.get(branch, [0.0, 0.0, 0.0]))

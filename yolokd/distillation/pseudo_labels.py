@@ -17,7 +17,7 @@ from torchvision.ops import box_convert
 
 from yolokd.backend.heads import as_head, split_branches
 from yolokd.distillation.teacher_loss import image_size
-from yolokd.loaders.batch import Answers, TrainingBatch
+from yolokd.loaders.batch import Answers, PseudoBoxes, TrainingBatch
 from yolokd.losses.base import Grid
 from yolokd.teachers.asking import detections
 
@@ -57,37 +57,60 @@ class PseudoLabels:
         self.thresholds = thresholds
 
     @torch.no_grad()
-    def apply(self, batch: TrainingBatch, answers: Answers, grid: Grid) -> PseudoLabeled:
-        """Return the batch with pseudo-labels on its unlabeled images.
+    def choose(self, answers: Answers, labeled: int) -> PseudoBoxes:
+        """Return the confident and the doubtful boxes of unlabeled images.
 
         Args:
-            batch: With unlabeled images.
-            answers: What the teacher saw in all of its images, or in the unlabeled ones.
-            grid: Where the student's anchors lie.
+            answers: What the teacher saw in all images of a step, or in the unlabeled ones. On a GPU the host waits for
+                the number of boxes; stored answers are on the CPU before a step.
+            labeled: B, the number of labeled images, which come first.
         """
-        later = answers.images >= len(batch)
+        later = answers.images >= labeled
         images, boxes, chances = answers.images[later], answers.boxes[later], answers.probabilities[later].float()
         self.thresholds = self.thresholds.to(chances.device)
         scores, classes = chances.amax(1), chances.argmax(1)
         sure = scores >= self.thresholds[classes]
-        labeled = batch.labeled
-        added = {"batch_idx": images[sure].float(), "cls": classes[sure, None].float(), "bboxes": boxes[sure]}
-        labels = {key: torch.cat((labeled[key], added[key].to(labeled[key].dtype))) for key in added}
-        doubtful = self._doubtful(len(batch.images), images, boxes, chances, sure, grid)
-        return PseudoLabeled({**labeled, **labels, "img": batch.images}, doubtful)
-
-    def _doubtful(self, count: int, images: Tensor, boxes: Tensor, chances: Tensor, sure: Tensor, grid: Grid) -> Tensor:
-        points, _ = grid.centers(boxes.device)
-        corners = box_convert(boxes, "cxcywh", "xyxy") * image_size(grid, boxes)
-        left_top, right_bottom = corners[:, None].chunk(2, -1)
-        inside = ((points > left_top) & (points < right_bottom)).all(-1).to(chances.dtype)  # (N, A)
-        covered = inside.new_zeros(count, len(points)).index_add_(0, images[sure], inside[sure]) > 0
         possible = (chances >= DOUBT) & ~sure[:, None]  # (N, K)
         box, kind = possible.nonzero(as_tuple=True)
-        flat = inside.new_zeros(count * chances.shape[1], len(points))
-        flat.index_add_(0, images[box] * chances.shape[1] + kind, inside[box])
-        found: Tensor = (flat.view(count, chances.shape[1], -1) > 0) & ~covered[:, None]
+        return PseudoBoxes(images[sure], boxes[sure], classes[sure], images[box], boxes[box], kind)
+
+    @torch.no_grad()
+    def apply(self, batch: TrainingBatch, chosen: PseudoBoxes, grid: Grid) -> PseudoLabeled:
+        """Return the batch with pseudo-labels on its unlabeled images; the host does not wait for a GPU.
+
+        Args:
+            batch: With unlabeled images.
+            chosen: From `choose`, where the images are.
+            grid: Where the student's anchors lie.
+        """
+        labeled = batch.labeled
+        added = {"batch_idx": chosen.images, "cls": chosen.classes[:, None], "bboxes": chosen.boxes}
+        labels = {key: torch.cat((labeled[key], added[key].to(labeled[key].dtype))) for key in added}
+        doubtful = self._doubtful(len(batch.images), chosen, grid)
+        return PseudoLabeled({**labeled, **labels, "img": batch.images}, doubtful)
+
+    def _doubtful(self, count: int, chosen: PseudoBoxes, grid: Grid) -> Tensor:
+        classes, places = len(self.thresholds), chosen.doubtful_images * len(self.thresholds)
+        sure, doubt = inside(chosen.boxes, grid), inside(chosen.doubtful_boxes, grid)
+        covered = sure.new_zeros(count, sure.shape[1]).index_add_(0, chosen.images, sure) > 0
+        flat = doubt.new_zeros(count * classes, doubt.shape[1])
+        flat.index_add_(0, places + chosen.doubtful_classes, doubt)
+        found: Tensor = (flat.view(count, classes, -1) > 0) & ~covered[:, None]
         return found
+
+
+def inside(boxes: Tensor, grid: Grid) -> Tensor:
+    """Return 1 for the anchors whose centers lie in a box, (N, A), 0 for others, float32.
+
+    Args:
+        boxes: (N, 4), shares of the sides, middle, width, height.
+        grid: Where the anchors lie.
+    """
+    points, _ = grid.centers(boxes.device)
+    corners = box_convert(boxes, "cxcywh", "xyxy") * image_size(grid, boxes)
+    left_top, right_bottom = corners[:, None].chunk(2, -1)
+    found: Tensor = ((points > left_top) & (points < right_bottom)).all(-1)
+    return found.float()
 
 
 @torch.no_grad()
@@ -109,10 +132,10 @@ def live_answers(
         scores = scores.new_zeros(*scores.shape[:2], classes).index_copy(2, own, scores)
     found = detections(scores, head.boxes)
     size = image_size(grid, scores)
-    counts = torch.tensor([len(boxes) for boxes, _ in found], device=scores.device)
+    images = [torch.full((len(boxes),), i, device=scores.device) for i, (boxes, _) in enumerate(found)]
     corners = torch.cat([boxes for boxes, _ in found]).clamp(min=0).minimum(size)
     return Answers(
-        images=torch.arange(len(found), device=scores.device).repeat_interleave(counts),
+        images=torch.cat(images),
         boxes=box_convert(corners / size, "xyxy", "cxcywh"),
         probabilities=torch.cat([chances for _, chances in found]),
     )

@@ -13,7 +13,7 @@ from yolokd.backend.heads import as_head, grid_of, neck_features, split_branches
 from yolokd.distillation.assignment import Assigned
 from yolokd.distillation.positives import PositiveCounts
 from yolokd.distillation.teacher_loss import image_size, slots
-from yolokd.loaders.batch import Answers
+from yolokd.loaders.batch import Answers, counts_of
 from yolokd.losses.base import Answered, Branch, Grid, Head, Loss, Step, requirements
 from yolokd.losses.soft import soft_targets
 from yolokd.losses.tensors import mean_over_ranks, widen
@@ -124,7 +124,7 @@ def padded_answers(answers: Answers, head: Head) -> tuple[Tensor, Tensor, Tensor
     """Return the answers in slots: boxes (B, M, 4) xyxy in pixels, probabilities (B, M, K), which slots are taken."""
     order = answers.images.argsort(stable=True)
     image = answers.images[order]
-    slot, present = slots(image, len(head.logits))
+    slot, present = slots(image, len(head.logits), answers.most)
     corners = xywh2xyxy(answers.boxes[order].to(head.logits.dtype)) * image_size(head.grid, head.logits)
     chances = answers.probabilities[order].to(head.logits.dtype)
     boxes = corners.new_zeros(*present.shape, 4).index_put((image, slot), corners)
@@ -182,5 +182,4 @@ def boxes_of(batch: Mapping[str, Any], images: int) -> tuple[Tensor, ...]:
     shares: Tensor = batch["bboxes"]
     boxes: Tensor = xywh2xyxy(shares) * torch.stack([shares.new_full((), side) for side in (width, height)] * 2)
     index: Tensor = batch["batch_idx"].long()
-    counts = index.bincount(minlength=images).tolist()  # one wait for the device, not one per image
-    return tuple(boxes[index.argsort(stable=True)].split_with_sizes(counts))
+    return tuple(boxes[index.argsort(stable=True)].split_with_sizes(counts_of(batch, images)))

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from yolokd.backend.api import DFLoss, TaskAlignedAssigner, bbox2dist, bbox_iou, xywh2xyxy
+from yolokd.loaders.batch import COUNTS
 from yolokd.losses.base import LEVEL_OF_STRIDE, Grid, Head
 from yolokd.losses.tensors import widen
 
@@ -67,7 +69,7 @@ def assigner(classes: int) -> TaskAlignedAssigner:
     return TaskAlignedAssigner(topk=10, num_classes=classes, alpha=0.5, beta=6.0, stride=list(LEVEL_OF_STRIDE))
 
 
-def pad_objects(batch: Mapping[str, Tensor], judged: Tensor, head: Head) -> Objects:
+def pad_objects(batch: Mapping[str, Any], judged: Tensor, head: Head) -> Objects:
     """Return the batch's ground truth in slots, in the precision of the head.
 
     Args:
@@ -81,22 +83,25 @@ def pad_objects(batch: Mapping[str, Tensor], judged: Tensor, head: Head) -> Obje
     order = order[image[order].argsort(stable=True)]  # by image, then from small to large
     image, boxes = image[order], boxes[order]
     labels = judged[batch["cls"].long().flatten()[order]]
-    slot, present = slots(image, len(head.logits))
+    most = None if (counts := batch.get(COUNTS)) is None else max(counts, default=0)
+    slot, present = slots(image, len(head.logits), most)
     padded = boxes.new_zeros(*present.shape, 4).index_put((image, slot), boxes)
     padded_labels = labels.new_full(present.shape, -1).index_put((image, slot), labels)
     return Objects(padded, padded_labels.clamp(min=0), present, padded_labels >= 0)
 
 
-def slots(image: Tensor, images: int) -> tuple[Tensor, Tensor]:
+def slots(image: Tensor, images: int, most: int | None = None) -> tuple[Tensor, Tensor]:
     """Return the slot of each of N boxes in its image, (N,), and which slots are taken, (B, G) bool, G at least 1.
 
     Args:
         image: The image of each box, (N,) long, in order.
         images: B.
+        most: Largest number of boxes of an image; None reads it from the device, which the host waits for.
     """
     counts = (image[:, None] == torch.arange(images, device=image.device)).sum(0)  # (B,)
     slot = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]
-    return slot, torch.arange(max(int(counts.max()), 1), device=image.device) < counts[:, None]
+    width = max(int(counts.max()) if most is None else most, 1)
+    return slot, torch.arange(width, device=image.device) < counts[:, None]
 
 
 def teacher_loss(head: Head, objects: Objects, assign: TaskAlignedAssigner) -> TeacherLoss:

@@ -59,13 +59,10 @@ class AnswerTable:
         """
         boxes, first, rows, start = {}, {}, [], 0
         for file, answer in answers.items():
-            own = np.zeros((len(answer.boxes), classes), np.float32)
-            for index, theirs in columns:
-                own[:, index] = answer.probabilities[:, list(theirs)].max(1, initial=0.0)
-            kept = own.max(1, initial=0.0) >= LOWEST  # a box of a class that the data do not have is none
-            boxes[file], first[file] = answer.boxes[kept], start
-            rows.append(own[kept])
-            start += int(kept.sum())
+            own = over_classes(answer, columns, classes)
+            boxes[file], first[file] = own.boxes, start
+            rows.append(own.probabilities)
+            start += len(own.boxes)
         if start + classes > LARGEST:
             raise DataError(f"There are {start} boxes in stored answers; a run takes {LARGEST - classes} at most.")
         joined = np.concatenate(rows) if rows else np.zeros((0, classes), np.float32)
@@ -75,6 +72,22 @@ class AnswerTable:
         """Return the boxes of one image, (N, 4), and their probabilities, (N, K)."""
         boxes = self.boxes[file]
         return boxes, self.probabilities[self.first[file] : self.first[file] + len(boxes)]
+
+
+def over_classes(answer: Answer, columns: Sequence[tuple[int, Sequence[int]]], classes: int) -> Answer:
+    """Return an answer over the data's classes; a box of a class that the data do not have is none.
+
+    Args:
+        answer: Over the teachers' classes.
+        columns: For each of the data's classes that the teachers know, its index and theirs, of which the largest
+            probability counts.
+        classes: Number of the data's classes.
+    """
+    own = np.zeros((len(answer.boxes), classes), np.float32)
+    for index, theirs in columns:
+        own[:, index] = answer.probabilities[:, list(theirs)].max(1, initial=0.0)
+    kept = own.max(1, initial=0.0) >= LOWEST
+    return Answer(answer.boxes[kept], own[kept])
 
 
 def with_answers(label: dict[str, Any], table: AnswerTable, classes: int) -> None:

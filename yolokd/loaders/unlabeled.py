@@ -34,7 +34,7 @@ class Unlabeled:
 
     def per_step(self, batch: int) -> int:
         """How many come on top of so many labeled images."""
-        return max(1, round(batch * self.share / (1 - self.share)))
+        return on_top(self.share, batch)
 
     def identity(self, *, like: str | None = None) -> dict[str, Any]:
         """Where they are, how many are used, and a digest of their names and sizes, of the version of `like`."""
@@ -43,6 +43,11 @@ class Unlabeled:
             "pictures": len(self.files),
             "fingerprint": fingerprint({"unlabeled": [self.source]}, like=like),
         }
+
+
+def on_top(share: float, batch: int) -> int:
+    """Return how many unlabeled images come on top of so many labeled ones, to be this share of all."""
+    return max(1, round(batch * share / (1 - share)))
 
 
 def find_unlabeled(recipe: Recipe) -> Unlabeled | None:

@@ -8,7 +8,7 @@ has no place and is a value per image.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +21,8 @@ from yolokd.losses.tensors import as_pair, widen, without_autocast
 
 if TYPE_CHECKING:
     from yolokd.recipe import FGDConfig
+
+NOWHERE = -1e6  # pixels, of the corners of a box that covers no cell
 
 
 def box_masks(boxes_xyxy_px: Tensor, *, image_size: tuple[int, int], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -54,19 +56,35 @@ def box_masks(boxes_xyxy_px: Tensor, *, image_size: tuple[int, int], grid: tuple
     """
     if boxes_xyxy_px.ndim != 2 or boxes_xyxy_px.shape[1] != 4:
         raise ShapeError(f"boxes_xyxy_px must have shape (N, 4), got {tuple(boxes_xyxy_px.shape)}")
-    boxes = widen(boxes_xyxy_px.detach())
+    foreground, background = _masks(boxes_xyxy_px[None], image_size, grid)
+    return foreground[0], background[0]
+
+
+def batch_masks(
+    boxes_xyxy_px: Sequence[Tensor], *, image_size: tuple[int, int], grid: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Return `box_masks` of several images at once, (B, H, W) each; arguments and result of each are those.
+
+    A GPU then starts as many operations for a batch as for one image.
+    """
+    padded = torch.nn.utils.rnn.pad_sequence(list(boxes_xyxy_px), batch_first=True, padding_value=NOWHERE)
+    return _masks(padded, image_size, grid)
+
+
+def _masks(boxes: Tensor, image_size: tuple[int, int], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    boxes = widen(boxes.detach())  # (B, N, 4)
     sides = []
     for axis, (pixels, cells) in enumerate(zip(reversed(image_size), reversed(grid), strict=True)):  # x, then y
-        first, last = (boxes[:, axis] / pixels * cells).floor(), (boxes[:, axis + 2] / pixels * cells).ceil()
+        first, last = (boxes[..., axis] / pixels * cells).floor(), (boxes[..., axis + 2] / pixels * cells).ceil()
         places = torch.arange(cells, device=boxes.device)
-        inside = (places >= first.unsqueeze(1)) & (places <= last.unsqueeze(1))  # (N, cells)
+        inside = (places >= first.unsqueeze(-1)) & (places <= last.unsqueeze(-1))  # (B, N, cells)
         sides.append((inside, (last - first + 1).clamp(min=1)))
     (in_columns, width), (in_rows, height) = sides
-    covered = in_rows.unsqueeze(2) & in_columns.unsqueeze(1)  # (N, H, W)
-    weights = covered / (height * width)[:, None, None]
-    foreground = torch.cat((weights, weights.new_zeros(1, *grid))).amax(0)  # (H, W)
+    covered = in_rows.unsqueeze(3) & in_columns.unsqueeze(2)  # (B, N, H, W)
+    weights = covered / (height * width)[..., None, None]
+    foreground = torch.cat((weights, weights.new_zeros(len(boxes), 1, *grid)), 1).amax(1)  # (B, H, W)
     background = (foreground == 0).to(foreground.dtype)
-    return foreground, background / background.sum().clamp(min=1)
+    return foreground, background / background.sum((1, 2), keepdim=True).clamp(min=1)
 
 
 @without_autocast
@@ -160,9 +178,6 @@ class FGD(FeatureLoss):
         if len(step.boxes_xyxy_px) != batch:
             raise RunError(f"the loss `fgd` needs the boxes of {batch} images, got those of {len(step.boxes_xyxy_px)}")
         (height, width), stride = step.grid.shapes[level], step.grid.strides[level]
-        weights = []
-        for boxes in step.boxes_xyxy_px:
-            size = (height * stride, width * stride)
-            foreground, background = box_masks(boxes, image_size=size, grid=(height, width))
-            weights.append(self.config.foreground * foreground + self.config.background * background)
-        return torch.stack(weights)
+        size = (height * stride, width * stride)
+        foreground, background = batch_masks(step.boxes_xyxy_px, image_size=size, grid=(height, width))
+        return self.config.foreground * foreground + self.config.background * background

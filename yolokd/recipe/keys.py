@@ -15,6 +15,7 @@ from yolokd.recipe.arguments import OWN, train_model
 from yolokd.recipe.losses import LossConfig
 from yolokd.recipe.models import Recipe
 from yolokd.recipe.problems import allowed, members
+from yolokd.recipe.regimes import SECTIONS
 
 START, END = (f"<!-- table of recipe keys: {place} -->\n" for place in ("start", "end"))
 
@@ -55,10 +56,21 @@ def _rows(node: Mapping[str, Any], path: tuple[str, ...], document: Mapping[str,
         here, section = (*path, key), bool(_properties(child, document))
         if not section or "anyOf" in child:  # a section that may be left out is a choice of its own
             yield _row(here, child, document)
+        if key == "regimes":
+            yield from _regime_rows(child["items"], document)
+            continue
         yield from _rows(child, here, document)
     if path == ("train",):  # the other arguments are Ultralytics' own
         arguments = train_model(distilling=False).model_json_schema()["properties"]
         yield from (_row((*path, key), arguments[key], document) for key in OWN)
+
+
+def _regime_rows(node: Mapping[str, Any], document: Mapping[str, Any]) -> Iterator[Row]:
+    """Yield the rows of a regime's own keys; its sections have those of the recipe."""
+    for key, child in _properties(node, document).items():
+        if key not in SECTIONS:
+            rows = [*_rows(child, ("regimes", "*", key), document)]
+            yield from rows or [_row(("regimes", "*", key), child, document)]
 
 
 def _row(path: tuple[str, ...], node: Mapping[str, Any], document: Mapping[str, Any]) -> Row:

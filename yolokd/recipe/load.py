@@ -13,6 +13,7 @@ from yolokd.inputs import refuse_special
 from yolokd.recipe._yaml import parse
 from yolokd.recipe.models import Recipe, checked
 from yolokd.recipe.problems import listing, shown
+from yolokd.recipe.regimes import give_way, written
 
 PACKAGE = Path(__file__).resolve().parent
 LARGEST = 256 * 1024  # bytes; no recipe comes near it
@@ -57,14 +58,15 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Args:
         recipe: Name of a shipped recipe, or path of a YAML file.
         overrides: Assignments `path=value` made before the check, such as `losses.ssim.gain=4`. The value is YAML;
-            mappings that are missing on the way are created; null takes a loss out.
+            mappings that are missing on the way are created; null takes a loss out. They hold in every regime.
 
     Raises:
         RecipeError: The recipe does not exist or cannot be read; or it holds mistakes, all of which are listed.
     """
     source = f"recipe {recipe}"
-    data, faults = _overridden(_mapping(recipe_text(recipe), source), overrides)
-    result, lines = checked(data, recipe_path(recipe).stem)
+    written_data = _mapping(recipe_text(recipe), source)
+    data, faults = _overridden(written_data, overrides)
+    result, lines = checked(data, recipe_path(recipe).stem, before=written_data)
     if result is None or faults:
         raise RecipeError(listing(source, faults + lines))
     return result
@@ -134,6 +136,8 @@ def _assign(data: dict[Any, Any], assignment: str) -> None:
     keys = left.strip().split(".")
     if not equals or not all(keys):
         raise RecipeError(f"{label}: must be path=value, {EXAMPLE}")
+    if keys[0].partition("[")[0] == "regimes":
+        raise RecipeError(f"{label}: regimes are written in a recipe's file; set the key itself, {EXAMPLE}")
     value = parse(right, label)
     if value is None and right.strip() not in ("null", "~"):
         raise RecipeError(f"{label}: has no value; write null to mean none")
@@ -147,3 +151,5 @@ def _assign(data: dict[Any, Any], assignment: str) -> None:
             remedy = f"give the whole list, {whole}=[...]" if isinstance(place, list) else "it has no keys"
             raise RecipeError(f"{label}: {whole} is {shown(place)}; {remedy}")
     place[keys[-1]] = value
+    for _, regime in written(data):
+        give_way(regime, keys, f"--set {assignment.strip()}")

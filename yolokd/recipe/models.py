@@ -21,6 +21,7 @@ from yolokd.recipe.augment import Augment
 from yolokd.recipe.classes import ClassMapName
 from yolokd.recipe.losses import Losses
 from yolokd.recipe.problems import dotted, listing, problem_lines, shown
+from yolokd.recipe.regimes import SECTIONS, Regime, merged, written
 from yolokd.recipe.schedule import Balance, Schedule
 
 
@@ -128,6 +129,12 @@ class Recipe(Config):
     train: Mapping[str, Any] = Field(
         default_factory=dict, description="Ultralytics training arguments; those left out keep Ultralytics' defaults."
     )
+    regimes: tuple[Regime, ...] = Field(
+        default=(),
+        strict=False,  # YAML has lists, not tuples
+        description="What differs by how the student starts and whether images without labels are given: keys of any "
+        "section, merged over the rest of the recipe; --set wins over both.",
+    )
     _name: str = PrivateAttr(default="recipe")
 
     @field_validator("weighting")
@@ -178,6 +185,23 @@ class Recipe(Config):
         """Whether a teacher takes part: in the steps, or in the first weights alone."""
         return self.distills or self.student.from_teacher
 
+    def regime_of(self, *, scratch: bool, unlabeled: bool) -> Regime | None:
+        """Return the first regime that fits a run; None if none does."""
+        return next((one for one in self.regimes if one.when.fits(scratch=scratch, unlabeled=unlabeled)), None)
+
+    def in_regime(self, regime: Regime | None) -> Recipe:
+        """Return the recipe as it is in one of its regimes, or in none of them: it has no regimes itself.
+
+        Raises:
+            RecipeError: An assignment (`--set`) does not go with this regime.
+        """
+        data = merged(self.to_dict(), {} if regime is None else regime.to_dict())
+        recipe, lines = checked(data, self.name)
+        if recipe is None:
+            where = "" if regime is None else f"regimes[{self.regimes.index(regime)}]."
+            raise RecipeError(listing(f"recipe {self.name}", [f"{where}{line}" for line in lines]))
+        return recipe
+
     def schedule_of(self, term: str) -> Schedule:
         """Return the schedule of a term: its loss's own or else the recipe's; `ikd` ends with its `until`, if first.
 
@@ -211,9 +235,11 @@ class Recipe(Config):
     def to_dict(self) -> dict[str, Any]:
         """Return the resolved recipe as plain data fit for YAML and JSON: every default, but no absent method."""
         follow = {name: {"schedule"} for name, config in self.losses.items() if config.schedule is None}
-        data = self.model_dump(mode="json", exclude={"losses": follow})
+        data = self.model_dump(mode="json", exclude={"losses": follow, "regimes": True})
         for section in ("losses", "weighting", "augment"):
             data[section] = {name: config for name, config in data[section].items() if config is not None}
+        if self.regimes:
+            data["regimes"] = [regime.to_dict() for regime in self.regimes]
         return data
 
     def to_yaml(self) -> str:
@@ -228,14 +254,38 @@ class Recipe(Config):
         return isinstance(other, Recipe) and self.to_dict() == other.to_dict()
 
 
-def checked(data: object, name: str) -> tuple[Recipe | None, list[str]]:
-    """Return the recipe that plain data describes, or None and a line per problem."""
-    try:
-        recipe = Recipe.model_validate(data)
-    except ValidationError as error:
-        return None, problem_lines(error, data, _document())
+def checked(data: object, name: str, *, before: object = None) -> tuple[Recipe | None, list[str]]:
+    """Return the recipe that plain data describes, or None and a line per problem.
+
+    Args:
+        data: Plain data.
+        name: Name of the recipe.
+        before: The data before assignments were made. Their regimes are checked in the place of those of `data`, since
+            an assignment need not go with a regime that is not taken.
+    """
+    recipe, lines = _validated(data)
+    lines += _regime_lines(data if before is None else before)
+    if recipe is None or lines:
+        return None, list(dict.fromkeys(lines))
     recipe._name = name
     return recipe, []
+
+
+def _validated(data: object) -> tuple[Recipe | None, list[str]]:
+    try:
+        return Recipe.model_validate(data), []
+    except ValidationError as error:
+        return None, problem_lines(error, data, _document())
+
+
+def _regime_lines(data: object) -> list[str]:
+    """Return a line per problem that a recipe has in one of its regimes and not without it."""
+    lines = []
+    for place, regime in written(data):
+        base: Any = data
+        without = _validated(merged(base, {}))[1]
+        lines += [f"regimes[{place}].{line}" for line in _validated(merged(base, regime))[1] if line not in without]
+    return lines
 
 
 def schema() -> dict[str, Any]:
@@ -248,6 +298,10 @@ def _document() -> dict[str, Any]:
     document = Recipe.model_json_schema()
     train = train_model(distilling=False).model_json_schema()
     document["properties"]["train"] |= {"properties": train["properties"], "additionalProperties": False}
+    regime = document["$defs"]["Regime"]["properties"]
+    for section in SECTIONS:  # for editors; a regime's sections are checked where they are merged
+        known = {key: value for key, value in document["properties"][section].items() if key != "description"}
+        regime[section] = {**known, "description": regime[section]["description"]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document}
 
 

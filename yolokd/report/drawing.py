@@ -49,7 +49,8 @@ def draw(image: LabeledImage, factor: float, boxes: Sequence[tuple[str, Box]]) -
     Args:
         image: From `read_labeled_image`.
         factor: From `read_labeled_image`.
-        boxes: What each is (a key of `MARKS`) and the box, in pixels of the original; the last lies on top.
+        boxes: What each is (a key of `MARKS`) and the box, in pixels of the original, with words in `text` if any; the
+            last lies on top.
     """
     height, width = image.shape[:2]
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
@@ -65,6 +66,8 @@ def draw(image: LabeledImage, factor: float, boxes: Sequence[tuple[str, Box]]) -
         axes.add_patch(
             Rectangle((x, y), w, h, fill=False, color=color, linewidth=2.4, linestyle=dashes, path_effects=effects)
         )
+        if "text" in box:
+            axes.text(x, max(y - 3, 8), box["text"], color=color, fontsize=7, path_effects=effects, clip_on=True)
     out = io.BytesIO()
     figure.savefig(out, format="jpg", pil_kwargs={"quality": QUALITY})
     return out.getvalue()

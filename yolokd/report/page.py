@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 from yolokd.errors import DataError
 from yolokd.evaluation.models import Progress
+from yolokd.evaluation.wording import NOTE, everywhere, words_for
 from yolokd.report import sections
 from yolokd.report.anomalies import find_anomalies
 from yolokd.report.arms import Arms, gather
@@ -59,7 +61,7 @@ def make_page(
     if images is not None:
         parts.append(examples(arms, scores, images))
     parts += [sections.method(study, arms, images), sections.each_run(study, arms, scores)]
-    return Page(
+    page = Page(
         title=_title(study, arms),
         facts=_facts(study, arms, images),
         tiles=_tiles(arms),
@@ -68,6 +70,10 @@ def make_page(
         sections=[part for part in parts if not part.empty],
         footer=f"Made by yolokd {__version__} on {date.today().isoformat()}.",
     )
+    words = words_for(data or study.data)
+    if words is str:
+        return page
+    return everywhere(replace(page, anomalies=[NOTE, *page.anomalies]), words)
 
 
 def _tiles(arms: Arms) -> list[Tile]:

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ import torch
 from yolokd.files import cache_folder, replacing, sha256, sha256_of
 from yolokd.loaders.answers import LOWEST, Answer
 from yolokd.locks import locked
-from yolokd.teachers.asking import MOST, OVERLAP, Panel, ask
+from yolokd.teachers.asking import MOST, OVERLAP, BoxModel, ask
 
 FOLDER = "answers"  # in yolokd's cache
 FORMAT = 1
 PER_FILE = 128  # images
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # of a file of answers
 
 Progress = Callable[[int, int], None]
 
@@ -64,11 +66,17 @@ class AnswerStore:
         self.folder = (folder or cache_folder(FOLDER)) / question.key
 
     def collect(
-        self, files: Sequence[str], panel: Panel, device: torch.device, progress: Progress | None = None
+        self, files: Sequence[str], panel: BoxModel, device: torch.device, progress: Progress | None = None
     ) -> dict[str, Answer]:
-        """Return the answers for image files; asks for those that are not kept, and keeps them.
+        """Return the answers for image files; arguments and errors as `each`."""
+        return dict(self.each(files, panel, device, progress))
 
-        Processes that ask the same at once take turns.
+    def each(
+        self, files: Sequence[str], panel: BoxModel, device: torch.device, progress: Progress | None = None
+    ) -> Iterator[tuple[str, Answer]]:
+        """Yield the answers for image files, in their order; ask for those that are not kept, and keep them.
+
+        A few files of answers are in memory at a time. Processes that ask the same at once take turns.
 
         Args:
             files: Color images.
@@ -83,32 +91,56 @@ class AnswerStore:
         names = dict(zip(files, map(sha256, map(Path, files)), strict=True))
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / "lock", wait=True):
-            known = self._read(len(panel.names))
-            missing = list({name: file for file, name in names.items() if name not in known}.values())
-            asked = ask(panel, missing, imgsz=self.question.imgsz, device=device)
-            fresh: dict[str, Answer] = {}
-            for done, (file, answer) in enumerate(asked, 1):
-                fresh[names[file]] = answer
-                if len(fresh) == PER_FILE or done == len(missing):
-                    self._write(fresh)
-                    known |= {name: rounded(one) for name, one in fresh.items()}
-                    fresh = {}
-                if progress is not None:
-                    progress(done, len(missing))
-        return {file: known[name] for file, name in names.items()}
+            classes = len(panel.names)
+            known = self._known(classes)
+            missing = set(names.values()) - known.keys()
+            total, done = len(missing), 0
 
-    def _read(self, classes: int) -> dict[str, Answer]:
-        found: dict[str, Answer] = {}
+            def asked(count: int) -> None:
+                if progress is not None:
+                    progress(done + count, total)
+
+            shelf = lru_cache(maxsize=2)(lambda path: self._read(path, classes))
+            ordered = list(names)
+            for start in range(0, len(ordered), PER_FILE):
+                part = ordered[start : start + PER_FILE]
+                fresh = {names[file]: file for file in reversed(part) if names[file] in missing}
+                if fresh:
+                    path = self._ask(fresh, panel, device, asked)
+                    known |= dict.fromkeys(fresh, path)
+                    missing -= fresh.keys()
+                    done += len(fresh)
+                for file in part:
+                    yield file, shelf(known[names[file]])[names[file]]
+
+    def _ask(
+        self, images: Mapping[str, str], panel: BoxModel, device: torch.device, progress: Callable[[int], None]
+    ) -> Path:
+        """Ask about images, digest → file, and return the file that keeps the answers."""
+        names = {file: name for name, file in sorted(images.items(), key=lambda pair: pair[1])}
+        answers = {}
+        for file, answer in ask(panel, list(names), imgsz=self.question.imgsz, device=device):
+            answers[names[file]] = answer
+            progress(len(answers))
+        return self._write(answers)
+
+    def _known(self, classes: int) -> dict[str, Path]:
+        """Where the answer for each image is that is kept, by its digest; damaged files are removed."""
+        found: dict[str, Path] = {}
         for path in sorted(self.folder.glob("*.npz")):
             try:
-                with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-                    arrays = {key: content[key] for key in ("images", "counts", "boxes", "probabilities")}
-                found |= _unpacked(arrays, classes)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-                path.unlink(missing_ok=True)  # damaged: its images are asked about again
+                found |= dict.fromkeys(self._read(path, classes), path)
+            except UNREADABLE:
+                path.unlink(missing_ok=True)  # its images are asked about again
         return found
 
-    def _write(self, answers: Mapping[str, Answer]) -> None:
+    @staticmethod
+    def _read(path: Path, classes: int) -> dict[str, Answer]:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+            arrays = {key: content[key] for key in ("images", "counts", "boxes", "probabilities")}
+        return unpacked(arrays, classes)
+
+    def _write(self, answers: Mapping[str, Answer]) -> Path:
         number = 1 + max((int(path.stem) for path in self.folder.glob("*.npz") if path.stem.isdigit()), default=-1)
         arrays: dict[str, Any] = {
             "images": np.array(list(answers)),
@@ -116,8 +148,10 @@ class AnswerStore:
             "boxes": np.concatenate([one.boxes for one in answers.values()]).astype(np.float32),
             "probabilities": np.concatenate([one.probabilities for one in answers.values()]).astype(np.float16),
         }
-        with replacing(self.folder / f"{number:06d}.npz") as part, part.open("wb") as stream:
+        path = self.folder / f"{number:06d}.npz"
+        with replacing(path) as part, part.open("wb") as stream:
             np.savez_compressed(stream, **arrays)
+        return path
 
 
 def rounded(answer: Answer) -> Answer:
@@ -125,7 +159,7 @@ def rounded(answer: Answer) -> Answer:
     return Answer(answer.boxes.astype(np.float32), answer.probabilities.astype(np.float16).astype(np.float32))
 
 
-def _unpacked(arrays: Mapping[str, np.ndarray], classes: int) -> dict[str, Answer]:
+def unpacked(arrays: Mapping[str, np.ndarray], classes: int) -> dict[str, Answer]:
     """Return answers by image; `ValueError` where the arrays do not fit each other."""
     images, counts, boxes, probabilities = (arrays[key] for key in ("images", "counts", "boxes", "probabilities"))
     if boxes.shape != (counts.sum(), 4) or probabilities.shape != (len(boxes), classes) or len(images) != len(counts):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from yolokd.backend.heads import as_head, grid_of, neck_features, split_branches
 from yolokd.images.reader import read_image
 from yolokd.loaders.answers import LOWEST, Answer
 from yolokd.losses.base import LEVEL_OF_STRIDE
-from yolokd.teachers.detector import DetectorTeacher
+from yolokd.teachers.base import TeacherOutput
 from yolokd.teachers.fusion import fuse, unite
 
 OVERLAP = 0.7  # IoU above which the weaker of two boxes goes, whatever their classes
@@ -23,21 +25,62 @@ MOST = 300  # boxes of an image
 BATCH = 16  # images of one pass
 
 
+class BoxModel(Protocol):
+    """A model, or several together, that can be asked what is in an image."""
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Class index → name."""
+        ...
+
+    def answers(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return boxes (N, 4), xyxy in pixels, and class probabilities (N, K) of each image.
+
+        They come strongest first, without duplicates, at most `MOST`, and down to a probability of `LOWEST`.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1], sides that are multiples of 32.
+        """
+        ...
+
+
+class Labeler(BoxModel, Protocol):
+    """One model that can be asked, with what identifies its answers."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the checkpoint; where class names were given as prompts, of that digest and the names."""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint."""
+        ...
+
+
 class Panel:
     """Detectors that are asked together.
 
     Args:
-        teachers: The detectors.
+        teachers: The detectors: from images (B, 3, H, W) to a head's raw outputs at the anchors of strides 8, 16, 32.
         names: The class names of each.
         flip: Ask about the mirrored image as well.
     """
 
     def __init__(
-        self, teachers: Sequence[DetectorTeacher], names: Sequence[dict[int, str]], *, flip: bool = False
+        self,
+        teachers: Sequence[Callable[[Tensor], TeacherOutput]],
+        names: Sequence[dict[int, str]],
+        *,
+        flip: bool = False,
     ) -> None:
         self.teachers, self.flip = teachers, flip
         self.united = unite(names)
         self.names = self.united.names
+
+    def answers(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return boxes and probabilities of each image; see `BoxModel`."""
+        return detections(*self.look(images))
 
     @torch.no_grad()
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,8 +91,8 @@ class Panel:
         """
         probabilities, boxes, know = [], [], []
         for teacher, places, mask in zip(self.teachers, self.united.places, self.united.know, strict=True):
-            for mirrored in (False, True) if self.flip else (False,):
-                scores, own = self._one(teacher, images, mirrored=mirrored)
+            for flipped in (False, True) if self.flip else (False,):
+                scores, own = self._one(teacher, images, flipped=flipped)
                 united = scores.new_zeros(*scores.shape[:2], len(self.names))
                 united[..., list(places)] = scores
                 probabilities.append(united)
@@ -58,16 +101,14 @@ class Panel:
         return fuse(probabilities, boxes, torch.stack(know))
 
     @staticmethod
-    def _one(teacher: DetectorTeacher, images: Tensor, *, mirrored: bool) -> tuple[Tensor, Tensor]:
-        raw = teacher(images.flip(3) if mirrored else images).raw or {}
+    def _one(teacher: Callable[[Tensor], TeacherOutput], images: Tensor, *, flipped: bool) -> tuple[Tensor, Tensor]:
+        raw = teacher(images.flip(3) if flipped else images).raw or {}
         grid = grid_of(neck_features(raw))
         head = as_head(split_branches(raw)["one2many"], grid, None)
         scores, boxes = head.logits.sigmoid(), head.boxes
-        if not mirrored:
+        if not flipped:
             return scores, boxes
-        width = images.shape[3]
-        left, top, right, bottom = boxes.unbind(-1)
-        boxes = torch.stack((width - right, top, width - left, bottom), -1)
+        boxes = mirrored(boxes, images.shape[3])
         order = torch.cat(
             [
                 torch.arange(h * w, device=images.device).view(h, w).flip(1).flatten() + grid.places(level).start
@@ -75,6 +116,17 @@ class Panel:
             ]
         )
         return scores[:, order], boxes[:, order]
+
+
+def mirrored(boxes: Tensor, width: int) -> Tensor:
+    """Return the boxes of a mirrored image, (..., 4), xyxy in pixels, for the image as it was.
+
+    Args:
+        boxes: (..., 4).
+        width: Of the image in pixels.
+    """
+    left, top, right, bottom = boxes.unbind(-1)
+    return torch.stack((width - right, top, width - left, bottom), -1)
 
 
 def detections(probabilities: Tensor, boxes: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -86,20 +138,22 @@ def detections(probabilities: Tensor, boxes: Tensor) -> list[tuple[Tensor, Tenso
     """
     classes = probabilities.shape[-1]
     rows = torch.cat((box_convert(boxes, "xyxy", "cxcywh"), probabilities, probabilities), -1).mT
+    if rows.shape[-1] == 6:  # which Ultralytics takes for boxes that were chosen already
+        rows = torch.nn.functional.pad(rows, (0, 1))
     kept = non_max_suppression(
         rows, conf_thres=LOWEST, iou_thres=OVERLAP, agnostic=True, max_det=MOST, nc=classes, max_time_img=60.0
     )
     return [(one[:, :4], one[:, 6:]) for one in kept]
 
 
-def ask(panel: Panel, files: Sequence[str], *, imgsz: int, device: torch.device) -> Iterator[tuple[str, Answer]]:
+def ask(panel: BoxModel, files: Sequence[str], *, imgsz: int, device: torch.device) -> Iterator[tuple[str, Answer]]:
     """Yield the answers for image files, in their order.
 
     Args:
-        panel: Who is asked.
+        panel: Who is asked: teachers, or a model from `yolokd.teachers.opening`.
         files: Color images.
         imgsz: Longer side of an image in pixels when it is asked about, a multiple of 32.
-        device: Where the detectors are.
+        device: Where they are.
 
     Raises:
         DataError: A file cannot be read as an image.
@@ -118,11 +172,11 @@ def ask(panel: Panel, files: Sequence[str], *, imgsz: int, device: torch.device)
 
 
 def _answers(
-    panel: Panel, images: Sequence[tuple[str, tuple[int, int], NDArray[np.uint8]]], device: torch.device
+    panel: BoxModel, images: Sequence[tuple[str, tuple[int, int], NDArray[np.uint8]]], device: torch.device
 ) -> Iterator[tuple[str, Answer]]:
     stacked = np.stack([pixels[..., ::-1].transpose(2, 0, 1) for _, _, pixels in images])  # BGR to RGB
     batch = torch.from_numpy(stacked).to(device).float() / 255
-    for (file, size, fitted), (boxes, probabilities) in zip(images, detections(*panel.look(batch)), strict=True):
+    for (file, size, fitted), (boxes, probabilities) in zip(images, panel.answers(batch), strict=True):
         corners = scale_boxes(fitted.shape[:2], boxes.clone(), size)
         shares = box_convert(corners / corners.new_tensor([size[1], size[0]] * 2), "xyxy", "cxcywh")
         solid = (shares[:, 2:] > 0).all(1)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,8 @@ class ScaledTeacher(Teacher):
     def __init__(self, inner: Teacher, classes: Sequence[int] | None = None) -> None:
         super().__init__()
         self.inner = inner
-        self.classes = None if classes is None else sorted(set(classes))
+        self.classes = None if classes is None else torch.tensor(sorted(set(classes)))
+        self._cells: dict[tuple[Any, ...], Tensor] = {}  # for one size of images at a time
         self.offer = scaled_offer(inner.offer)
         self.dtype = inner.dtype
 
@@ -57,7 +59,7 @@ class ScaledTeacher(Teacher):
             return TeacherOutput(features, None)
         fine = image_grid(images)
         grid = Grid({level: (h // SCALE, w // SCALE) for level, (h, w) in fine.shapes.items()}, fine.strides)
-        cells = candidates(fine).to(images.device)
+        cells = self._cells_of(fine, images.device)
         raw = {}
         for name, branch in split_branches(output.raw).items():
             answer = as_head(branch, fine, None)
@@ -65,6 +67,14 @@ class ScaledTeacher(Teacher):
             logits, boxes = choose(judged.amax(-1), answer.logits, answer.boxes, cells)
             raw[name] = raw_of(logits, boxes / SCALE, grid)
         return TeacherOutput(features, raw if len(raw) > 1 else raw["one2many"])
+
+    def _cells_of(self, fine: Grid, device: torch.device) -> Tensor:
+        """Return `candidates` on a device; the copy, which the host waits for, is made once for each size."""
+        key = (*fine.shapes.values(), device)
+        if key not in self._cells:
+            self._cells = {key: candidates(fine).to(device)}
+            self.classes = None if self.classes is None else self.classes.to(device)
+        return self._cells[key]
 
 
 def scaled_offer(inner: Offer) -> Offer:

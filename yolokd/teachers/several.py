@@ -31,6 +31,8 @@ class SeveralTeacher(Teacher):
         super().__init__()
         self.teachers = torch.nn.ModuleList(teachers)
         self.united = unite(names)
+        self._places = [torch.tensor(places) for places in self.united.places]
+        self._know = self.united.know
         self.offer = offer_of_several(teachers[0].offer)
         self.dtype = teachers[0].dtype
 
@@ -42,15 +44,17 @@ class SeveralTeacher(Teacher):
             return first
         grid = image_grid(images)
         probabilities, boxes = [], []
-        for number, (teacher, places) in enumerate(zip(self.teachers, self.united.places, strict=True)):
+        self._places = [places.to(images.device) for places in self._places]  # they stay there: copying is a wait
+        self._know = self._know.to(images.device)
+        for number, (teacher, places) in enumerate(zip(self.teachers, self._places, strict=True)):
             output: TeacherOutput = first if number == 0 else teacher(images)
             one = as_head(split_branches(output.raw or {})["one2many"], grid, None)
             own = one.logits.sigmoid()  # (B, A, own K)
             united = own.new_zeros(*own.shape[:2], len(self.united.names))
-            united[..., list(places)] = own
+            united[..., places] = own
             probabilities.append(united)
             boxes.append(one.boxes)
-        mean, mean_boxes = fuse(probabilities, boxes, self.united.know)
+        mean, mean_boxes = fuse(probabilities, boxes, self._know)
         return TeacherOutput(first.features, raw_of(mean.logit(EPS), mean_boxes, grid))
 
 

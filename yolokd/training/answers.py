@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +13,7 @@ from yolokd.backend.api import LOGGER, TQDM, unwrap_model
 from yolokd.distillation.pseudo_labels import DOUBT, PseudoLabels
 from yolokd.errors import UserError, nearest
 from yolokd.loaders.answers import AnswerTable, joined, parted
-from yolokd.loaders.batch import Answers
+from yolokd.loaders.batch import Answers, PseudoBoxes
 from yolokd.loaders.epoch_sampler import CurrentEpoch, EpochSet, send_epochs
 from yolokd.losses.base import Requirements, requirements
 from yolokd.losses.table import active_losses
@@ -36,6 +36,7 @@ class RunAnswers:
     table: AnswerTable
     classes: int  # of the data
     labeled: bool  # whether labeled images carry answers as well
+    pseudo: PseudoLabels | None = None  # chooses among the boxes of unlabeled images
 
     def part(self, batch: dict[str, Any]) -> tuple[dict[str, Any], Answers | None]:
         """Return a batch with its labels alone, and the answers for its images; None if these carry none.
@@ -45,8 +46,12 @@ class RunAnswers:
         """
         return parted(batch, self.table, self.classes) if self.labeled else (batch, None)
 
-    def join(self, labeled: Answers | None, unlabeled: Mapping[str, Tensor] | None, images: Tensor) -> Answers | None:
-        """Return the answers for a whole step, where its images are.
+    def join(
+        self, labeled: Answers | None, unlabeled: Mapping[str, Tensor] | None, images: Tensor
+    ) -> tuple[Answers | None, PseudoBoxes | None]:
+        """Return the answers for a whole step and its pseudo-labels, where its images are.
+
+        Whatever is picked is picked before, on the CPU, where that waits for no device.
 
         Args:
             labeled: From `part`.
@@ -55,7 +60,11 @@ class RunAnswers:
         """
         others = None if unlabeled is None else parted(unlabeled, self.table, self.classes)[1]
         found = joined(labeled, others, len(images))
-        return None if found is None else found.to(images.device)
+        if found is None:
+            return None, None
+        chosen = None if self.pseudo is None else self.pseudo.choose(found, len(images)).to(images.device)
+        most = int(found.images.bincount().max()) if len(found.images) else 0
+        return replace(found, most=most).to(images.device), chosen
 
 
 def asked_size(recipe: Recipe, imgsz: int) -> int:
@@ -139,13 +148,14 @@ def ask_before(trainer: Any, loader: Any, current_epoch: CurrentEpoch) -> RunAns
     learned = learned_classes(trainer.args.classes, trainer.data["nc"])
     pairs = zip(trainer.match.student, trainer.match.teacher, strict=True)
     table = AnswerTable.of(found, [pair for pair in pairs if pair[0] in learned], trainer.data["nc"])
+    pseudo: PseudoLabels | None = None
     if recipe.pseudo_labels:
         if chosen is None:
             labels = loader.dataset.labels if choose else ()
             chosen = thresholds(recipe.train["pseudo_labels"], table, labels, trainer.data["names"])
             chosen = [score if index in learned else NEVER for index, score in enumerate(chosen)]
             trainer.state[KEY] = chosen
-        unwrap_model(trainer.model).distillation.pseudo = PseudoLabels(torch.tensor(chosen))
+        pseudo = unwrap_model(trainer.model).distillation.pseudo = PseudoLabels(torch.tensor(chosen))
         names = trainer.data["names"]
         shown = ", ".join(f"{names[index]} {chosen[index]:.2f}" for index in sorted(learned))
         LOGGER.info(f"Pseudo-labels from a score of {shown}; from {DOUBT} up to it a box takes no part.")
@@ -155,7 +165,7 @@ def ask_before(trainer: Any, loader: Any, current_epoch: CurrentEpoch) -> RunAns
         send_epochs(loader, EpochSet, current_epoch).answers = table
     if others is not None:
         others.answers = table
-    return RunAnswers(table, trainer.data["nc"], soft)
+    return RunAnswers(table, trainer.data["nc"], soft, pseudo)
 
 
 def learned_classes(asked: int | Sequence[int] | None, classes: int) -> set[int]:

@@ -30,6 +30,7 @@ from yolokd.teachers.table import check_teacher, offer_of
 from yolokd.training.answers import check_answers
 from yolokd.training.argument_checks import check_quantization, check_with_data, check_with_device
 from yolokd.training.first_weights import first_weights, with_class_rows
+from yolokd.training.regime import in_its_regime
 from yolokd.training.run_directory import check_writable, refuse_inside, run_folder
 from yolokd.training.task import check_task, learned_names, trained_images
 
@@ -124,7 +125,7 @@ def make_plan(
         teacher: The teacher's checkpoint; None is allowed if the recipe takes neither losses nor weights of it.
             Further ones are the recipe's `teacher.models`.
         student: Checkpoint, name or model YAML of the student.
-        recipe: The resolved recipe, command line options included.
+        recipe: The resolved recipe, command line options included. Of its regimes the one that fits is taken.
         allow_partial: Distill the common classes where the teacher lacks some of the data's.
         runs: Folder of all runs; `runs` in the current folder if None.
         progress: Called with the number of images opened and to be opened, where not all were opened before.
@@ -133,7 +134,8 @@ def make_plan(
     Raises:
         UserError: Anything that can be known before the first step.
     """
-    known, notes, train = known or Known(), list[str](), recipe.train
+    recipe, notes = in_its_regime(recipe, student)
+    known, train = known or Known(), recipe.train
     imgsz = _image_size(train, notes)
     folder = _folder(teacher, student, recipe, runs)
     teacher = _needed_teacher(teacher, recipe, notes)

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from yolokd.loaders.unlabeled import with_absolute_paths
 from yolokd.recipe import Recipe, load_recipe
 from yolokd.recipe.arguments import OWN, argument
 from yolokd.training import run_files as records
+from yolokd.training.label_free import is_label_free, labels_first
 from yolokd.training.plan import Plan, make_plan
+from yolokd.training.regime import as_started
 from yolokd.training.resume import Interrupted, check_same, read_interrupted
 from yolokd.training.resume_changes import prepare, refuse_fixed, refuse_others
 from yolokd.training.settings import KEY, RunSettings
@@ -50,7 +53,12 @@ def train(
     """Check, then train; see `yolokd.api.train`."""
     first, further = split_teachers(teacher)
     resolved = resolve_recipe(recipe, [*overrides, *further], **options)
-    return start(make_plan(first, student, resolved, allow_partial=allow_partial))
+    with ExitStack() as stack:
+        if is_label_free(resolved):
+            found = stack.enter_context(labels_first(first, resolved))
+            resolved = resolve_recipe(recipe, [*overrides, *further, *found.changes], **{**options, **found.options})
+        plan = make_plan(first, student, resolved, allow_partial=allow_partial)
+    return start(plan)
 
 
 def split_teachers(teachers: Spec | Sequence[Spec] | None) -> tuple[Spec | None, list[str]]:
@@ -153,7 +161,7 @@ def resume(
         refuse_fixed([f"train.{key}" for key in named])
     interrupted = read_interrupted(run)
     device_too = [] if device is None else [f"train.device={json.dumps(device)}"]
-    asked = None if recipe is None else with_absolute_paths(recipe)
+    asked = None if recipe is None else with_absolute_paths(_as_started(recipe, interrupted))
     teacher_paths = check_same(interrupted, asked, teacher, named)
     say = tell or (lambda note: None)
     if interrupted.epoch >= interrupted.epochs:  # killed after the last epoch, while finishing
@@ -180,6 +188,11 @@ def resume(
         overrides["distill_model"] = settings.teacher
     _remove_parts(interrupted.folder / "weights")
     return _run(lambda: DistillTrainer(overrides=overrides))
+
+
+def _as_started(recipe: Recipe, run: Interrupted) -> Recipe:
+    student = run.settings.provenance.get("student") or run.arguments.get("model") or ""
+    return as_started(recipe, run.settings.load_recipe(), str(student))
 
 
 def _move_teachers(settings: RunSettings, paths: Sequence[Path]) -> None:

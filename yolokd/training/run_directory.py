@@ -13,6 +13,7 @@ from yolokd.recipe import Recipe
 
 NAME_LIMIT = 255  # bytes of a name; what common file systems take
 PATH_LIMIT = 4000  # bytes of a path; Linux takes 4095, and the run's own files are below it
+LABELED = "labeled"  # folder of the set that a teacher has labeled for a run
 RUN_FILES = {"recipe", "versions", "command"}  # keys of a run's provenance.json
 
 
@@ -81,7 +82,7 @@ def is_run(folder: Path) -> bool:
         found = read_json(folder / "provenance.json")
         return isinstance(found, dict) and found.keys() >= RUN_FILES
     except (OSError, ValueError):
-        inside = sorted(path.name for path in folder.iterdir())
+        inside = sorted(path.name for path in folder.iterdir() if path.name != LABELED)
         weights = folder / "weights"
         return inside in ([], ["args.yaml", "weights"]) and not (weights.is_dir() and any(weights.iterdir()))
 

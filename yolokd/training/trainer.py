@@ -35,7 +35,7 @@ from yolokd.files import cache_folder
 from yolokd.initialization.class_transfer import transfer_class_rows
 from yolokd.initialization.reconstruction import calibration
 from yolokd.loaders.augmentation import augment_loader
-from yolokd.loaders.batch import ANSWERS, FILES, UNLABELED, with_larger
+from yolokd.loaders.batch import ANSWERS, FILES, PSEUDO, UNLABELED, with_counts, with_larger
 from yolokd.loaders.sampling import sample_deterministically
 from yolokd.loaders.unlabeled_loader import UnlabeledStream, stream_beside
 from yolokd.locks import locked
@@ -44,6 +44,7 @@ from yolokd.teachers.several import match_teachers
 from yolokd.teachers.table import panel_of
 from yolokd.training import run_files as records
 from yolokd.training.answers import RunAnswers, ask_before
+from yolokd.training.auto_batch import whole_steps
 from yolokd.training.events import RATIO_LIMIT, Event, write_event
 from yolokd.training.first_weights import class_rows_of, select_first_weights
 from yolokd.training.settings import KEY, RunSettings
@@ -251,6 +252,17 @@ class DistillTrainer(DetectionTrainer):
     def _current_epoch(self) -> tuple[int, int]:
         return getattr(self, "epoch", self.start_epoch), self.epochs
 
+    def auto_batch(self) -> int:
+        """Return the batch size that fits the memory, sought with whole steps where there is a teacher in them."""
+        if not isinstance(self.model, TeacherStudent):
+            return int(super().auto_batch())
+        pair = self.model
+        with whole_steps(pair, self.recipe) as self.model:
+            try:
+                return int(super().auto_batch())
+            finally:
+                self.model = pair
+
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
         """Build a data set as Ultralytics does; that of the training images at the teacher's size."""
         if mode != "train" or self.scale == 1:
@@ -268,13 +280,15 @@ class DistillTrainer(DetectionTrainer):
         own, boxes = None, None
         if self.answers is not None:
             batch, own = self.answers.part(batch)
+        if self.recipe.distills:
+            batch = with_counts(batch)
         batch = super().preprocess_batch(batch)
         if self.unlabeled is not None:
             batch[UNLABELED], batch[FILES], boxes = self.unlabeled.images(batch["img"])
         if self.scale != 1:
             batch = with_larger(batch, self.scale)
         if self.answers is not None:
-            batch[ANSWERS] = self.answers.join(own, boxes, batch["img"])
+            batch[ANSWERS], batch[PSEUDO] = self.answers.join(own, boxes, batch["img"])
         return batch
 
     def _close_dataloader_mosaic(self) -> None:

@@ -1,13 +1,13 @@
-"""How hard each distillation term pulls, and where to: gradients against the detection loss's, before any training run.
+"""Gradient ratio of each distillation term to the detection loss, and the cosine between the two gradients.
 
-    python benchmarks/diagnose.py --teacher teacher.pt --student student.yaml --data data.yaml --imgsz 128
+    python benchmarks/gradients.py --teacher teacher.pt --student student.yaml --data data.yaml --imgsz 128
 
 For every shipped recipe and a student as it starts, or a trained one (`--student last.pt`), over a few augmented
 training batches: the norm of gain · ∂term relative to that of the detection loss's gradient, and the cosine between the
-two, at the neck features and at the weights of the backbone. A term whose pull is 0.01 cannot change the training
+two, at the neck features and at the weights of the backbone. A term whose ratio is 0.01 cannot change the training
 much; one whose cosine is below 0 works against the labels. Adapters and generators are untrained here.
 What a trained student lacks is another question, which `yolokd diagnose` answers. Writes
-`benchmarks/results/diagnose-NAME.json` and `.md`.
+`benchmarks/results/gradients-NAME.json` and `.md`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def training_batches(options: Any) -> list[dict[str, Any]]:
 
 
 def measure(recipe: Any, batches: Sequence[dict[str, Any]], options: Any) -> dict[str, dict[str, float]]:
-    """Mean pull and cosine of each term of a recipe over the batches."""
+    """Mean gradient ratio and cosine of each term of a recipe over the batches."""
     from yolokd.inspection.setup import open_pair
 
     pair = open_pair(options.teacher, options.student, recipe, data=options.data).pair
@@ -92,7 +92,7 @@ def measure(recipe: Any, batches: Sequence[dict[str, Any]], options: Any) -> dic
                 scale = 1.0 if gain == "auto" else float(gain)
                 found[2 * place] += float(scale * own.norm() / base[name].norm()) / len(batches)
                 found[2 * place + 1] += float(torch.cosine_similarity(own, base[name], dim=0)) / len(batches)
-    keys = ("neck_pull", "neck_cosine", "backbone_pull", "backbone_cosine")
+    keys = ("neck_ratio", "neck_cosine", "backbone_ratio", "backbone_cosine")
     gains = {term: -1.0 if gain == "auto" else float(gain) for term, gain in recipe.terms().items()}
     return {term: {"gain": gains[term], **dict(zip(keys, values, strict=True))} for term, values in sums.items()}
 
@@ -108,20 +108,20 @@ def write(rows: dict[str, dict[str, float]], options: Any) -> None:
     target.mkdir(exist_ok=True)
     setting = {"imgsz": options.imgsz, "batch": options.batch, "batches": options.batches}
     content = json.dumps({"setting": setting, "terms": rows}, indent=2)
-    (target / f"diagnose-{options.name}.json").write_text(content + "\n", encoding="utf-8")
+    (target / f"gradients-{options.name}.json").write_text(content + "\n", encoding="utf-8")
     lines = [
-        f"Pull: norm of gain · gradient of the term over that of the detection loss; cosine between the two. Student "
-        f"{options.student.name}, {options.imgsz} px, {options.batches} batches of {options.batch}. A gain of auto is "
-        f"shown with the pull that a gain of 1 has.",
+        f"Gradient ratio: norm of gain · gradient of the term over that of the detection loss; cosine between the "
+        f"two. Student {options.student.name}, {options.imgsz} px, {options.batches} batches of {options.batch}. A "
+        f"gain of auto is shown with the ratio that a gain of 1 has.",
         "",
-        "| term | gain | pull at the neck | cosine | pull at the backbone | cosine |",
+        "| term | gain | ratio at the neck | cosine | ratio at the backbone | cosine |",
         "|---|---|---|---|---|---|",
     ]
     for term, row in rows.items():
         gain = "auto" if row["gain"] < 0 else f"{row['gain']:g}"
-        cells = [f"{row[key]:.2g}" for key in ("neck_pull", "neck_cosine", "backbone_pull", "backbone_cosine")]
+        cells = [f"{row[key]:.2g}" for key in ("neck_ratio", "neck_cosine", "backbone_ratio", "backbone_cosine")]
         lines.append(f"| `kd_{term}` | {gain} | {' | '.join(cells)} |")
-    (target / f"diagnose-{options.name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (target / f"gradients-{options.name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

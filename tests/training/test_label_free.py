@@ -1,0 +1,108 @@
+"""Runs whose images the teacher labels first."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.calling import call, fails
+from tests.helpers.fixtures import Pair
+from tests.helpers.models import save
+from tests.helpers.panels import seeing
+from tests.helpers.unlabeled import make_images, state_of
+from yolokd.backend.checkpoints import load_detector
+from yolokd.errors import UserError
+from yolokd.training.label_free import is_label_free, labels_first
+from yolokd.training.run import resolve_recipe, train
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return make_images(tmp_path / "frames", 10)
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Path:
+    return save(seeing("v8", 1), tmp_path / "seeing.pt")
+
+
+BUDGET: dict[str, Any] = {"epochs": 1, "imgsz": 64, "batch": 4, "device": "cpu"}
+LOW = ["train.plots=false", "train.pseudo_labels=0.1"]
+
+
+def test_is_label_free__only_without_data() -> None:
+    assert is_label_free(resolve_recipe("bckd", unlabeled="frames"))
+    assert not is_label_free(resolve_recipe("bckd", unlabeled="frames", data="road.yaml"))
+    assert not is_label_free(resolve_recipe("bckd"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["bckd", "soft", "pseudo"])
+def test_train__labels_into_the_run_and_trains(
+    tiny_pair: Pair, images: Path, teacher: Path, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = state_of(images)
+    run = train(teacher, tiny_pair.student, recipe, overrides=LOW, unlabeled=str(images), name="free", **BUDGET)
+    assert run == tmp_path / "runs" / "free"
+    assert state_of(images) == before
+    assert (run / "labeled" / "data.yaml").is_file()
+    assert load_detector(run / "weights" / "last.pt").names == {0: "class0", 1: "class1", 2: "class2"}
+    with (run / "results.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["train/box_loss"]) > 0
+    if recipe == "soft":
+        assert float(row["train/kd_soft_cls"]) > 0
+
+
+def test_labels_first__goes_again_if_the_block_fails(images: Path, teacher: Path, tmp_path: Path) -> None:
+    recipe = resolve_recipe("bckd", LOW, unlabeled=str(images), name="free", **BUDGET)
+
+    def fail() -> None:
+        with labels_first(teacher, recipe, runs=tmp_path / "runs") as found:
+            assert found.made.path.is_file()
+            raise UserError("later")
+
+    with pytest.raises(UserError, match="later"):
+        fail()
+    assert not (tmp_path / "runs" / "free").exists()
+
+
+def test_labels_first__renamed_classes_are_mapped(images: Path, teacher: Path, tmp_path: Path) -> None:
+    recipe = resolve_recipe("bckd", LOW, unlabeled=str(images), name="free", **BUDGET)
+    with labels_first(teacher, recipe, classes=["class0=car", "class1"], runs=tmp_path / "runs") as found:
+        assert resolve_recipe("bckd", [*LOW, *found.changes]).teacher.classes == {"class0": "car"}
+
+
+def test_labels_first__no_teacher(images: Path, tmp_path: Path) -> None:
+    recipe = resolve_recipe("baseline", unlabeled=str(images), **BUDGET)
+    with pytest.raises(UserError, match="--teacher"), labels_first(None, recipe, runs=tmp_path / "runs"):
+        pytest.fail("labeled without a teacher")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--dry-run"], "nothing to plan before the images are labeled"),
+        (["--classes", "tree"], "none of the classes that the teachers know"),
+        (["--classes", "class0", "--data", "road.yaml"], "a data set has its own classes"),
+        (["--set", "train.pseudo_labels=0.99"], "see no object"),
+    ],
+)
+def test_train__bad_input_leaves_nothing(
+    tiny_pair: Pair,
+    images: Path,
+    teacher: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = ["train", "--student", str(tiny_pair.student), "--teacher", str(teacher), "--unlabeled", str(images)]
+    fails(call(capsys, *line, "--imgsz", "64", "--device", "cpu", "--recipe", "bckd", *options), words)
+    assert not list(tmp_path.glob("runs/*"))
