@@ -140,6 +140,7 @@ def test_export__unfinished_run_exports_its_student_beside_it(tmp_path: Path, mo
     monkeypatch.setattr(weights, "plain_copy", plain_copy)
     detector = weights.load_detector(student)
     monkeypatch.setattr(weights, "load_detector", lambda _: detector)
+    monkeypatch.setattr(weights, "is_quantized", lambda _: False)
     (tmp_path / "run" / "last.onnx").write_text("of another tool")
     report = export(wrapper)
     assert report.path == str(tmp_path / "run" / "last-2.onnx")

@@ -85,16 +85,17 @@ def test_train__keys_that_yolokd_owns_are_refused_with_the_reason(key: str, reas
     assert refusal({key: "x"}) == f"{key}: {reason}"
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "reason"),
-    [
-        ("compile", True, "is refused by Ultralytics while distilling; leave it out, or write losses: {}"),
-        ("quantize", 8, "would quantize the teacher as well; leave it out, or write losses: {}"),
-    ],
-)
-def test_train__compile_and_quantize_are_refused_with_losses_only(key: str, value: Any, reason: str) -> None:
-    assert Recipe.from_dict({"losses": {}, "train": {key: value}}).train == {key: value}
-    assert refusal({key: value}, {"ssim": {}}) == f"{key}: {reason}"
+def test_train__compile_is_refused_with_losses_only() -> None:
+    assert Recipe.from_dict({"losses": {}, "train": {"compile": True}}).train == {"compile": True}
+    reason = "is refused by Ultralytics while distilling; leave it out, or write losses: {}"
+    assert refusal({"compile": True}, {"ssim": {}}) == f"compile: {reason}"
+
+
+@pytest.mark.parametrize(("value", "expected"), [(8, True), ("int8", True), (16, False), (None, False)])
+def test_train__quantize_is_taken_with_losses_and_without(value: Any, expected: bool) -> None:
+    without: dict[str, Any] = {}
+    for losses in (without, {"ssim": without}):
+        assert Recipe.from_dict({"losses": losses, "train": {"quantize": value}}).quantizes is expected
 
 
 def test_train__compile_is_refused_beside_wrong_losses() -> None:

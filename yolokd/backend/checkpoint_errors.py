@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import ultralytics
 
+from yolokd.backend.quantization import INSTALL, PACKAGES
 from yolokd.errors import WeightsError
 
 LARGEST = 64 * 2**20  # bytes of a pickle that are searched for a version; tensors lie beside it
@@ -41,7 +42,10 @@ def explain(path: Path, error: Exception) -> WeightsError:
         lacking = [name for name in refused if _is_lacking(name)]
         known = [name for name in refused if name not in lacking]
         return WeightsError(_unsafe(path, known) if known else _not_here(path, lacking))
-    if missing := _missing(error):
+    missing = _missing(error)
+    if missing and (package := PACKAGES.get(missing.partition(".")[0])):
+        return WeightsError(f"'{path}' was trained in 8 bits, and reading it needs {package}: {INSTALL}")
+    if missing:
         return WeightsError(_not_here(path, [missing]))
     reason = str(error).replace("\n", " ").replace("ERROR ❌️ ", "").split(" Recommended fixes")[0].strip()
     if not zipfile.is_zipfile(path):

@@ -15,6 +15,7 @@ from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_as
 
 from yolokd.backend.checkpoint_errors import explain
 from yolokd.backend.paths import altered, link, unaltered
+from yolokd.backend.quantization import STATE, remove_quantizers, silenced
 from yolokd.errors import WeightsError, nearest_all
 
 Spec = str | Path
@@ -94,6 +95,8 @@ def find(spec: Spec) -> Path:
 def load(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     """Load a checkpoint through the restricted unpickler; return the model (float32, eval mode) and the whole dict.
 
+    A model that was trained under `train.quantize: 8` has its quantizers.
+
     Raises:
         WeightsError: The file is missing, unreadable, no Ultralytics checkpoint, or names objects that are not known
             model classes (nothing of it has run then).
@@ -103,7 +106,8 @@ def load(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     register_own_classes()
     with unaltered(path) as place:
         try:
-            model, checkpoint = load_checkpoint(place)
+            with silenced():
+                model, checkpoint = load_checkpoint(place)
         except Exception as error:  # damaged files surface as a dozen unrelated exceptions of zipfile, pickle and torch
             raise explain(path, error) from error
         if model.pt_path != str(place):
@@ -115,17 +119,25 @@ def load(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
 
 
 def load_detector(path: Path) -> DetectionModel:
-    """Load a YOLO detector; from a run that is still going on (a wrapper), its student.
+    """Load a YOLO detector in full precision; from a run that is still going on (a wrapper), its student.
+
+    Quantizers that it was trained under are left out: teachers and first weights of students are without.
 
     Raises:
         WeightsError: As `load`, or the model is not a YOLO detector (another task, RT-DETR, YOLO-World).
     """
     model, _ = load(path)
+    remove_quantizers(model)
     if isinstance(model, DistillationModel):
         args = model.args
         model = model.student_model
         model.args = args
     return as_detector(model, str(path))
+
+
+def is_quantized(path: Path) -> bool:
+    """Whether a checkpoint holds a network that was trained under `train.quantize: 8`; errors as `load`."""
+    return bool(load(path)[1].get(STATE))
 
 
 def as_detector(model: torch.nn.Module, what: str) -> DetectionModel:
@@ -157,11 +169,13 @@ def plain_copy(path: Path, folder: Path) -> Path:
     if not isinstance(model, DistillationModel):
         as_detector(model, str(path))
         return path if altered(path) is None else link(path, folder)
+    state = remove_quantizers(model)
     student = model.student_model.half()
     student.args = dict(model.args)
     student.criterion = None
     copy = folder / f"{path.stem}.pt"
-    torch.save({"model": student, "train_args": checkpoint.get("train_args") or {}, "epoch": -1}, copy)
+    content = {"model": student, STATE: state, "train_args": checkpoint.get("train_args") or {}, "epoch": -1}
+    torch.save(content, copy)
     return copy if altered(copy) is None else link(copy, folder)
 
 

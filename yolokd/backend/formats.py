@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import Literal
 
+from yolokd.backend.quantization import FORMATS
 from yolokd.errors import UserError, nearest
 
 Precision = Literal["float32", "float16", "int8"]
@@ -50,6 +51,26 @@ def check_precision(format: str, precision: Precision) -> None:
     if gpu_only and not torch.cuda.is_available():
         what = "TensorRT engines are" if format == "engine" else "TorchScript in float16 is"
         raise UserError(f"{what} exported on an NVIDIA GPU, and torch finds none here. Export on the target machine.")
+
+
+def precision_of_quantized(format: str, precision: Precision) -> Precision:
+    """Return the precision in which a network that was trained in 8 bits is exported: int8, with its own ranges.
+
+    Args:
+        format: From `known_format`.
+        precision: What was asked for; float32, which is the default, asks for nothing.
+
+    Raises:
+        UserError: float16, or a format that has no place for the ranges.
+    """
+    if precision == "float16":
+        raise UserError("A network that was trained in 8 bits is exported in them: leave float16 (--half) out.")
+    if format not in FORMATS:
+        raise UserError(
+            f"The ranges of a network that was trained in 8 bits are written to {' and '.join(FORMATS)} only, not to "
+            f"{format}: choose one of these, or export a checkpoint that was trained without train.quantize."
+        )
+    return "int8"
 
 
 def require_packages(format: str, precision: Precision) -> None:

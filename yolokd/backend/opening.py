@@ -43,11 +43,12 @@ def open_checkpoint(path: Path, folder: Path) -> Any:
         WeightsError: Not a YOLO detector, unreadable, or unsafe to load.
     """
     from yolokd.backend import checkpoints as weights  # before ultralytics: it switches restricted loading on
+    from yolokd.backend.quantization import silenced
 
     plain = weights.plain_copy(path, folder)
     from ultralytics import YOLO
 
-    with quiet():
+    with quiet(), silenced():
         return YOLO(str(plain))
 
 

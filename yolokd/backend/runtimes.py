@@ -86,8 +86,11 @@ def latencies(paths: Sequence[Path], imgsz: int, device: str, *, nms_free: bool,
     """
     from ultralytics.nn.autobackend import AutoBackend
 
+    from yolokd.backend.quantization import silenced
+
     target = torch.device(device)
-    networks = [AutoBackend(str(p), device=target, verbose=False, end2end=nms_free).eval() for p in paths]
+    with silenced():
+        networks = [AutoBackend(str(p), device=target, verbose=False, end2end=nms_free).eval() for p in paths]
     image = torch.rand(1, channels, imgsz, imgsz, device=target)
 
     def run(network: Any) -> None:

@@ -17,6 +17,7 @@ from yolokd.backend.classes import match_classes
 from yolokd.backend.descriptions import from_yaml
 from yolokd.backend.devices import check_device
 from yolokd.backend.heads import read_head
+from yolokd.backend.quantization import insert_quantizers
 from yolokd.distillation.model import TeacherStudent
 from yolokd.distillation.pair import Parts, build_pair, check_pair
 from yolokd.errors import PairError, UserError
@@ -192,6 +193,9 @@ def make_pair(models: Models, setting: Setting, recipe: Recipe) -> TeacherStuden
     offer = offer_of(recipe, read_head(models.teacher, "The teacher"))
     check_pair(losses, read_head(models.student, "The student"), offer, [])
     student, teacher = make_student(models, setting), deepcopy(models.teacher)
+    if recipe.quantizes:  # with ranges of noise, which cost what others cost
+        shape = (setting.batch, student.yaml.get("channels", 3), setting.imgsz, setting.imgsz)
+        insert_quantizers(student, [torch.rand(shape, device=setting.device)], lambda images: images)
     pair = build_pair(Parts(recipe, student, teacher, match, setting.device, half=bool(setting.amp)))
     placed: TeacherStudent = setting.place(pair).train()
     return placed

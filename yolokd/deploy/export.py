@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from yolokd.backend import runtimes
-from yolokd.backend.formats import QUANTIZE, Precision, check_precision, known_format, require_packages
+from yolokd.backend.formats import (
+    QUANTIZE,
+    Precision,
+    check_precision,
+    known_format,
+    precision_of_quantized,
+    require_packages,
+)
 from yolokd.backend.networks import Identity, identity_of
 from yolokd.backend.opening import image_size, open_checkpoint, quiet
 from yolokd.deploy import samples
@@ -58,7 +65,7 @@ def export(
         format: One of Ultralytics' formats. ONNX, OpenVINO and TorchScript are compared; others where their runtime is
             at hand, else the notes say that they were not.
         precision: "float32", "float16" or "int8", which needs a data set as `check`: ranges are measured on at most
-            300 of its training images.
+            300 of its training images. A network that was trained in 8 bits is exported in int8, with its own ranges.
         imgsz: Side of the square input in pixels; None is the size that the checkpoint was trained at.
         check: What to compare on: a data set (AP on its validation images, outputs on 16 of them), or a folder or a
             image (outputs only). None takes the two images that Ultralytics ships.
@@ -81,10 +88,13 @@ def export(
     source, format = checkpoints.find(weights), known_format(format)
     identity = identity_of(checkpoints.load_detector(source))  # no detector: told by its own path, not by a copy's
     data = check if check is not None and samples.is_data_set(check) else None
-    _check_request(format, precision, data, options)
+    has_ranges = checkpoints.is_quantized(source)
+    if has_ranges:
+        precision = precision_of_quantized(format, precision)
+    _check_request(format, precision, data, options, has_ranges=has_ranges)
     _check_writable(source.parent)
     say = progress or (lambda _: None)
-    request = _Request(source, identity, format, precision, check, data, nms_free, options, say)
+    request = _Request(source, identity, format, precision, has_ranges, check, data, nms_free, options, say)
     with tempfile.TemporaryDirectory(prefix="yolokd-") as temporary, quiet():
         return _export(request, imgsz, Path(temporary))
 
@@ -97,6 +107,7 @@ class _Request:
     identity: Identity  # of the checkpoint; an export does not record what task it was trained on
     format: str
     precision: Precision
+    has_ranges: bool  # of its 8 bits, from training
     check: str | Path | None
     data: str | Path | None  # `check`, if it is a data set
     nms_free: bool
@@ -109,6 +120,8 @@ def _export(request: _Request, imgsz: int | None, folder: Path) -> ExportReport:
     copy = _copy(request.source, folder)
     yolo = open_checkpoint(copy, folder)  # of a run that is still going on, `copy` is its student from here on
     size, notes = image_size(yolo, imgsz)
+    if request.has_ranges:
+        notes += ("the checkpoint was trained in 8 bits, and the export has the ranges of its training",)
     _choose_head(yolo, request.source, request.nms_free)
     channels = request.identity.channels
     inputs = [samples.letterbox(path, size, channels) / 255 for path in samples.to_compare(request.check)]
@@ -151,7 +164,7 @@ def _copy(source: Path, folder: Path) -> Path:
 def _export_options(request: _Request, size: int, folder: Path) -> dict[str, Any]:
     own: dict[str, Any] = {"imgsz": size, "quantize": QUANTIZE[request.precision]}
     chosen = {**own, "nms": False if request.nms_free else None, **request.options}
-    if request.precision == "int8" and request.data is not None:
+    if request.precision == "int8" and request.data is not None and not request.has_ranges:
         chosen["data"] = str(samples.write_calibration(request.data, folder / "calibration"))
     return chosen
 
@@ -163,13 +176,15 @@ def _interval(report: ExportReport, before: Examined | None, after: Examined | N
     return ap_interval(before.truth, before.detections, after.detections)
 
 
-def _check_request(format: str, precision: Precision, data: str | Path | None, options: dict[str, Any]) -> None:
+def _check_request(
+    format: str, precision: Precision, data: str | Path | None, options: dict[str, Any], *, has_ranges: bool
+) -> None:
     if clash := {"quantize", "half", "int8"} & options.keys():
         raise UserError(f"Give precision='float16' or precision='int8' instead of {', '.join(sorted(clash))}.")
     if precision not in QUANTIZE:
         raise UserError(f"There is no precision '{precision}'; known: {', '.join(QUANTIZE)}.")
     check_precision(format, precision)
-    if precision == "int8" and data is None:
+    if precision == "int8" and data is None and not has_ranges:
         raise UserError(
             "An int8 export measures the range of every layer on a data set and is judged by its AP there: "
             "name the data set, --check road.yaml."

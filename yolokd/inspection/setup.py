@@ -88,7 +88,9 @@ def open_pair(
 
 
 def in_full_precision(recipe: Recipe, notes: list[str]) -> Recipe:
-    """Return the recipe with a teacher in single precision and not compiled; a note if that is a change."""
+    """Return the recipe with a teacher in single precision and not compiled; a note if that or 8 bits is a change."""
+    if recipe.quantizes:
+        notes.append("the student is shown in full precision, without the 8 bits that the recipe trains in")
     plain = recipe.teacher.model_copy(update={"precision": "fp32", "compile": False})
     if recipe.teacher.compile or recipe.teacher.precision not in {"auto", "fp32"}:
         notes.append("the teacher runs in single precision and is not compiled, whatever the recipe says")

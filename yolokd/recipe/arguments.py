@@ -129,7 +129,6 @@ REFUSED |= dict.fromkeys(
 )
 REFUSED_WITH_LOSSES = {
     "compile": "is refused by Ultralytics while distilling; leave it out, or write losses: {}",
-    "quantize": "would quantize the teacher as well; leave it out, or write losses: {}",
 }
 
 

@@ -171,6 +171,11 @@ class Recipe(Config):
         return self.train.get("pseudo_labels", False) is not False
 
     @property
+    def quantizes(self) -> bool:
+        """Whether the student trains under fake quantization to 8 bits."""
+        return self.train.get("quantize") in {8, "int8"}
+
+    @property
     def distills(self) -> bool:
         """Whether a teacher takes part in the steps: in losses, or by pseudo-labels."""
         return bool(self.terms()) or self.pseudo_labels

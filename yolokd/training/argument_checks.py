@@ -7,8 +7,10 @@ from typing import Any
 
 from yolokd.backend.api import DetectionModel, parse_device, select_device
 from yolokd.backend.dataset import Dataset
+from yolokd.backend.quantization import FORMATS, require_modelopt
 from yolokd.data.check import DataReport
 from yolokd.errors import UserError
+from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import LARGEST_SEED, argument
 
 MOST_GPUS = 1024  # of one run
@@ -39,6 +41,33 @@ def check_with_device(train: Mapping[str, Any]) -> None:
         raise UserError(
             f"Every GPU adds to the seed: with several it is {LARGEST_SEED - MOST_GPUS} at most, not {seed}."
         )
+
+
+def check_quantization(recipe: Recipe, *, scratch: bool) -> list[str]:
+    """Check that a student can be trained in 8 bits, if the recipe asks for it.
+
+    Args:
+        recipe: The resolved recipe.
+        scratch: The student begins with random weights.
+
+    Returns:
+        Notes for the plan.
+
+    Raises:
+        UserError: ModelOpt is not installed, or the network is to be compiled as well.
+    """
+    if not recipe.quantizes:
+        return []
+    require_modelopt()
+    if recipe.train.get("compile"):
+        raise UserError("train.quantize=8 and train.compile exclude each other: Ultralytics compiles no quantizers.")
+    notes = [f"the student trains in 8 bits; its checkpoints export to {' and '.join(FORMATS)} only"]
+    if scratch:
+        notes.append(
+            "the ranges of the 8 bits are measured once, before the first step, and the student is not trained yet: "
+            "train it first, then give its checkpoint with --student"
+        )
+    return notes
 
 
 def check_with_data(train: Mapping[str, Any], data: Dataset, report: DataReport, student: DetectionModel) -> None:

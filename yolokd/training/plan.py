@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from yolokd.backend.api import DetectionModel, get_flops, get_num_params, make_divisible, select_device
-from yolokd.backend.checkpoints import Spec, find, is_yaml, load_detector
+from yolokd.backend.checkpoints import Spec, find, from_scratch, is_yaml, load_detector
 from yolokd.backend.class_rows import in_other_order
 from yolokd.backend.classes import ClassMatch, partial_note, require_classes
 from yolokd.backend.dataset import Dataset, resolve
@@ -28,7 +28,7 @@ from yolokd.recipe.arguments import argument
 from yolokd.teachers.several import match_teachers, of_first
 from yolokd.teachers.table import check_teacher, offer_of
 from yolokd.training.answers import check_answers
-from yolokd.training.argument_checks import check_with_data, check_with_device
+from yolokd.training.argument_checks import check_quantization, check_with_data, check_with_device
 from yolokd.training.first_weights import first_weights, with_class_rows
 from yolokd.training.regime import in_its_regime
 from yolokd.training.run_directory import check_writable, refuse_inside, run_folder
@@ -140,6 +140,7 @@ def make_plan(
     folder = _folder(teacher, student, recipe, runs)
     teacher = _needed_teacher(teacher, recipe, notes)
     _check_files(student, train.get("pretrained"))
+    notes += check_quantization(recipe, scratch=from_scratch(student, train.get("pretrained")))
     recipe = with_absolute_paths(recipe)
     teaching = [] if teacher is None else _load_teachers(teacher, recipe, imgsz, known)
     if len(teaching) > 1:  # an official name may have become a file

@@ -12,6 +12,7 @@ from typing import Any
 
 from yolokd.backend.checkpoints import Spec, find, from_scratch
 from yolokd.backend.devices import check_device
+from yolokd.backend.quantization import without_warnings
 from yolokd.data.check import fingerprint
 from yolokd.errors import RunError, UserError, YolokdError
 from yolokd.files import sha256
@@ -214,8 +215,9 @@ def _remove_parts(folder: Path) -> None:
 
 def _run(build: Callable[[], DistillTrainer]) -> Path:
     try:
-        trainer = build()
-        trainer.train()
+        with without_warnings():
+            trainer = build()
+            trainer.train()
     except YolokdError:
         raise
     except subprocess.CalledProcessError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from yolokd.backend.dataset import resolve
 from yolokd.backend.label_scan import kept_apart
 from yolokd.backend.paths import unaltered
 from yolokd.backend.plots import plot_results
+from yolokd.backend.quantization import STATE, insert_quantizers, restore_quantizers
 from yolokd.distillation.model import PREFIX, TeacherStudent
 from yolokd.distillation.pair import Parts, build_pair
 from yolokd.distillation.state import Distillation
@@ -134,16 +135,20 @@ class DistillTrainer(DetectionTrainer):
         if not isinstance(saved, DistillationModel):
             raise TypeError(f"{self.model} does not hold a student under distillation")
         student = self.get_model(cfg=saved.yaml, weights=saved.student_model, verbose=RANK in {-1, 0})
-        self.model = self._pair(student)
+        self.model = self._pair(student, quantizers=checkpoint.get(STATE))
         self.model.projector.load_state_dict(saved.projector.state_dict())
         return checkpoint
 
-    def _pair(self, student: Any, *, selects_weights: bool = False) -> TeacherStudent:
+    def _pair(
+        self, student: Any, *, selects_weights: bool = False, quantizers: dict[str, Any] | None = None
+    ) -> TeacherStudent:
         student = self._named(student)
         detector, *further = detectors = self._teachers()
         self.match = self._match(detectors)
         if selects_weights:  # before the teacher's layers are folded
             select_first_weights(student, detector, self.match, self.recipe, self.device, self._calibration)
+        if self.recipe.quantizes:
+            self._quantize(student, quantizers)
         stored = self.recipe.teacher.answers == "stored"
         if self.recipe.pseudo_labels or stored:
             self.panel = panel_of(self.recipe, detectors if stored else deepcopy(detectors), self.device)
@@ -161,6 +166,17 @@ class DistillTrainer(DetectionTrainer):
                 further=further,
             )
         )
+
+    def _quantize(self, student: Any, saved: dict[str, Any] | None) -> None:
+        """Give the student alone its quantizers: those of a checkpoint, or such as Ultralytics gives a plain one."""
+        student.to(self.device)
+        if saved is not None:
+            restore_quantizers(student, saved)
+            return
+        self.model = student
+        self.stride = max(int(student.stride.max()), 32)  # which preparing a batch asks for
+        prepare = super().preprocess_batch
+        insert_quantizers(student, self._plain_loader(), lambda batch: prepare(batch)["img"])
 
     def _named(self, student: Any) -> Any:
         student.args = self.args
@@ -197,28 +213,44 @@ class DistillTrainer(DetectionTrainer):
         Runs that start at the same time look through their images one after the other: Ultralytics writes what it
         finds beside the labels, and fails where another process does so at once.
         """
-        first = RANK in {-1, 0}  # the other processes of a run wait for this one
-        with locked(cache_folder() / LOCK, wait=True) if first else nullcontext():
+        with _alone():
             return self._loader(dataset_path, batch_size, rank, mode)
 
     def _loader(self, dataset_path: str, batch_size: int, rank: int, mode: str) -> Any:
         with kept_apart():
             loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
         ikd = self.recipe.augment.ikd
-
-        def current_epoch() -> tuple[int, int]:
-            return getattr(self, "epoch", self.start_epoch), self.epochs
-
         if mode == "train" and ikd is not None:
-            augment_loader(loader, ikd, seed=self.args.seed, current_epoch=current_epoch)
+            augment_loader(loader, ikd, seed=self.args.seed, current_epoch=self._current_epoch)
         if mode == "train" and self.settings.paired:
-            sample_deterministically(loader, seed=self.args.seed, current_epoch=current_epoch)
+            sample_deterministically(loader, seed=self.args.seed, current_epoch=self._current_epoch)
         if mode == "train":
-            self.unlabeled = stream_beside(loader, self, current_epoch)
+            self.unlabeled = stream_beside(loader, self, self._current_epoch)
             if self.panel is not None:
-                self.answers = ask_before(self, loader, current_epoch)
+                self.answers = ask_before(self, loader, self._current_epoch)
                 self.panel = None  # whose memory is free again
         return loader
+
+    def _plain_loader(self) -> Any:
+        """Return the loader on which Ultralytics measures ranges: labeled images at the student's size, as augmented.
+
+        It is the one that a run without losses has there, so that runs of one seed begin with the same ranges.
+        """
+        batch = max(self.batch_size // max(self.world_size, 1), 1) if self.batch_size >= 1 else 16
+        full, scale = self.args, self.scale
+        self.args, self.scale = copy(full), 1
+        self.args.cache = False
+        try:
+            with torch_distributed_zero_first(LOCAL_RANK), _alone(), kept_apart():
+                loader = super().get_dataloader(self.data["train"], batch, -1, "train")
+        finally:
+            self.args, self.scale = full, scale
+        if self.settings.paired:
+            sample_deterministically(loader, seed=self.args.seed, current_epoch=self._current_epoch)
+        return loader
+
+    def _current_epoch(self) -> tuple[int, int]:
+        return getattr(self, "epoch", self.start_epoch), self.epochs
 
     def auto_batch(self) -> int:
         """Return the batch size that fits the memory, sought with whole steps where there is a teacher in them."""
@@ -278,7 +310,7 @@ class DistillTrainer(DetectionTrainer):
     # Epochs and checkpoints
 
     def _setup_train(self) -> None:
-        with _quiet_about_the_teacher():
+        with _quiet_about_the_teacher(), self._quantized_here():
             super()._setup_train()
         if RANK in {-1, 0}:
             records.write_run_files(self.save_dir, self.settings)
@@ -290,6 +322,17 @@ class DistillTrainer(DetectionTrainer):
             self.add_callback("on_train_batch_start", _start_batch)
             self.add_callback("on_train_batch_end", _end_batch)
             self.add_callback("on_train_epoch_end", _end_epoch)
+
+    @contextmanager
+    def _quantized_here(self) -> Iterator[None]:
+        """Keep Ultralytics from quantizing the pair, teacher included: `setup_model` quantizes the student."""
+        asked = self.args.quantize
+        if self.recipe.distills:
+            self.args.quantize = None
+        try:
+            yield
+        finally:
+            self.args.quantize = asked
 
     def save_model(self) -> bool:
         """Write checkpoints beside and rename them, so that a full disk or a kill leaves the previous ones intact."""
@@ -351,6 +394,11 @@ class DistillTrainer(DetectionTrainer):
     def plot_metrics(self) -> None:
         """Draw results.png with the distillation terms, which Ultralytics' own plot would leave out."""
         self.on_plot(plot_results(self.csv))
+
+
+def _alone() -> AbstractContextManager[Any]:
+    """Wait for other runs that look through their images; the other processes of a run wait for its first."""
+    return locked(cache_folder() / LOCK, wait=True) if RANK in {-1, 0} else nullcontext()
 
 
 @contextmanager
