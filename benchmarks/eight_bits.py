@@ -3,10 +3,10 @@
     python benchmarks/eight_bits.py --out RUNS
 
 Begins with the students that `study.py --plan footage_100_high --arms baseline --out RUNS` trains on all labels of
-highway, one for each seed, and trains those first if they are missing. Quantization-aware training goes on from each for
-ten epochs, once without a teacher and once under the student itself in full precision. Needs yolokd[qat] and
-yolokd[export]. Scores on the reporting images: checkpoints with Ultralytics' simulated quantization, and the INT8 export
-to OpenVINO of the unquantized student, calibrated on training images. Finished runs are kept. Writes
+highway, one for each seed, and trains those first if they are missing. Quantization-aware training goes on from each
+for ten epochs, once without a teacher and once under the student itself in full precision. Needs yolokd[qat] and
+yolokd[export]. Scores on the reporting images: checkpoints with Ultralytics' simulated quantization, and the INT8
+export to OpenVINO of the unquantized student, calibrated on training images. Finished runs are kept. Writes
 `benchmarks/results/eight-bits.*`.
 """
 
