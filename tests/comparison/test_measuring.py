@@ -22,9 +22,9 @@ def events(kind: str, *times: float, **more: Any) -> list[dict[str, Any]]:
 
 def test_summed_up__steps_without_the_first_and_validation_by_their_cost() -> None:
     """Set up in 3 s; 20 steps of 0.5 s an epoch, and 24 images for validation at 0.5 / 4 / 2 / 3 s each."""
-    found = summed_up([PLAN, *events("start", 3, steps=20), *events("step", 5, 5.5, 6, 6.5)], 10, "")
+    found = summed_up([PLAN, *events("start", 3, steps=20), *events("step", 5, 5.5, 6, 6.5)], 10, "", starting=7)
     validation = 24 * 0.5 / 4 / 2 / 3
-    assert found.seconds == pytest.approx(3 + 10 * (20 * 0.5 + validation) + 2 * validation)
+    assert found.seconds == pytest.approx(7 + 3 + 10 * (20 * 0.5 + validation) + 2 * validation)
     assert (found.how, found.cost, found.parameters) == ("4 steps", 2.0, 7)
 
 

@@ -90,11 +90,7 @@ def compare(
     begun = time.monotonic()
     names, numbers = split_list(recipes, "--recipes"), parse_seeds(seeds, until_decided=until_decided)
     stopping = parse_stopping(budget, precision, until_decided=until_decided)
-    check_file(json_file, "--json")
-    if dry_run and json_file is not None:
-        raise UserError("--json writes results, and --dry-run has none; leave one of them out.")
-    if executor not in EXECUTORS:
-        raise UserError(f"--executor expects one of {', '.join(EXECUTORS)}, got '{executor}'.")
+    _check_outputs(json_file, executor, dry_run=dry_run)
     devices: list[str | None] = [*split_list(device, "--device")] if device is not None else [None]
     from yolokd.comparison.checks import load_recipes, plan_comparison
     from yolokd.training.run import split_teachers
@@ -111,6 +107,14 @@ def compare(
     if not dry_run:
         limit = _limit(asked, found, stopping, begun)
         _execute(asked, chosen, stopping, limit, keep_epochs=keep_epochs, json_file=json_file)
+
+
+def _check_outputs(json_file: str | None, executor: str, *, dry_run: bool) -> None:
+    check_file(json_file, "--json")
+    if dry_run and json_file is not None:
+        raise UserError("--json writes results, and --dry-run has none; leave one of them out.")
+    if executor not in EXECUTORS:
+        raise UserError(f"--executor expects one of {', '.join(EXECUTORS)}, got '{executor}'.")
 
 
 def _outlook(

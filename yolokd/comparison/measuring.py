@@ -59,22 +59,23 @@ def measure(comparison: Comparison, runs: Sequence[Run], device: str | None) -> 
         with tempfile.TemporaryDirectory(prefix="yolokd-", ignore_cleanup_errors=True) as name:
             folder = Path(name)
             replace(comparison, folder=folder).save()
-            reason = _trained(folder, device, waiting)
+            starting, reason = _trained(folder, device, waiting)
             events = _events(folder / EVENTS)
         names = list(dict.fromkeys(event["name"] for event in events))
         for run in waiting[: max(len(names), 1)]:  # at least one, so that the loop ends
             own = [event for event in events if event["name"] == run.name]
-            found[run] = summed_up(own, epochs, reason)
+            found[run] = summed_up(own, epochs, reason, starting=starting)
     return found
 
 
-def summed_up(events: Sequence[dict[str, Any]], epochs: int, reason: str) -> Measured:
+def summed_up(events: Sequence[dict[str, Any]], epochs: int, reason: str, *, starting: float = 0.0) -> Measured:
     """Return what the events of a measurement say about a run.
 
     Args:
         events: What `main` wrote, in order.
         epochs: Of a whole run.
         reason: Why there are no steps, if there are none.
+        starting: Seconds that a process takes before it begins with a run.
     """
     first = {event["kind"]: event for event in reversed(events)}
     if "plan" not in first:
@@ -95,7 +96,8 @@ def summed_up(events: Sequence[dict[str, Any]], epochs: int, reason: str) -> Mea
         epoch, how = (ends[-1] - begun) / len(ends), f"{len(ends)} epoch{'s' * (len(ends) > 1)}"
     else:
         epoch, how = step * first["start"]["steps"] + validation, f"{len(steps)} step{'s' * (len(steps) > 1)}"
-    return Measured(begun + epochs * epoch + 2 * validation, how, **known)  # best.pt and last.pt are scored at the end
+    scoring = 2 * validation  # of best.pt and last.pt
+    return Measured(starting + begun + epochs * epoch + scoring, how, **known)
 
 
 def main(folder: str, device: str, *names: str) -> None:
@@ -143,24 +145,30 @@ def _train(comparison: Comparison, run: Run, device: str | None) -> None:
             start(plan, paired=True, callbacks=callbacks)
 
 
-def _trained(folder: Path, device: str | None, runs: Sequence[Run]) -> str:
-    """Run the process until it ends or a run takes too long; return why the last run may have no steps."""
+def _trained(folder: Path, device: str | None, runs: Sequence[Run]) -> tuple[float, str]:
+    """Run the process until it ends or a run takes too long.
+
+    Returns:
+        Seconds until it began with the first run, and why the last run may have no steps.
+    """
     log, events = folder / "log", folder / EVENTS
     command = [sys.executable, "-m", "yolokd.comparison.measuring", str(folder), device or "", *(r.name for r in runs)]
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT)
     try:
-        seen, since, limit = 0, time.monotonic(), START_LIMIT
+        seen, since, limit, starting = 0, time.monotonic(), START_LIMIT, 0.0
         while process.poll() is None and time.monotonic() - since < limit:
-            if (begun := sum(event["kind"] == "plan" for event in _events(events))) > seen:
-                seen, since, limit = begun, time.monotonic(), LIMIT
+            begun = [event["at"] for event in _events(events) if event["kind"] == "plan"]
+            if len(begun) > seen:
+                starting = starting if seen else max(time.monotonic() - since - begun[0], 0.0)
+                seen, since, limit = len(begun), time.monotonic(), LIMIT
             time.sleep(0.05)
         ended = process.poll()
     finally:
         process.kill()
         process.communicate()
     lines = [line.strip() for line in read_text(log, errors="replace").splitlines() if line.strip()]
-    return lines[-1] if ended and lines else "no step within the time of a measurement"
+    return starting, lines[-1] if ended and lines else "no step within the time of a measurement"
 
 
 def _events(file: Path) -> list[dict[str, Any]]:
