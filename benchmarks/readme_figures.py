@@ -66,6 +66,7 @@ LAYERS: tuple[Layer, ...] = (
         "#e4f2ea",
         (
             ("distillation", "teacher + student\n+ losses → loss"),
+            ("labeling", "data sets made\nby teachers"),
             ("initialization", "first weights\nof the student"),
             ("loaders", "sampling, unlabeled\nimages, IKD samples"),
             ("teachers", "one file per kind\nof teacher"),
