@@ -18,7 +18,7 @@ from yolokd.evaluation.models import evaluate as evaluate_models
 
 
 def test_all__holds_what_is_promised() -> None:
-    promised = {"Recipe", "load_recipe", "train", "evaluate", "export"}
+    promised = {"Recipe", "load_recipe", "train", "label", "evaluate", "export"}
     assert promised <= set(yolokd.__all__)
     assert all(callable(getattr(yolokd, name)) for name in promised)
 

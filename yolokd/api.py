@@ -27,7 +27,7 @@ def train(
         recipe: Name of a shipped recipe or path of a YAML file.
         overrides: `path=value` assignments on the recipe, such as `losses.ssim.gain=4`.
         **options: `data`, `epochs`, `imgsz`, `batch`, `device`, `seed`, `name`, `unlabeled`, `allow_partial`; the
-            meaning of the options of `yolokd train`.
+            meaning of the options of `yolokd train`. With `unlabeled` and without `data` the teacher labels the images.
 
     Raises:
         yolokd.errors.UserError: Anything that can be known before the first step.
@@ -36,6 +36,24 @@ def train(
     from yolokd.training.run import train as run
 
     return run(teacher, student, recipe, overrides=overrides, **options)
+
+
+def label(source: str | Path, out: str | Path, teachers: Sequence[str | Path], **options: Any) -> Path:
+    """Make a data set of images without labels and return its data YAML; see `yolokd.labeling.label.label`.
+
+    Args:
+        source: A folder of images, or a text file with one path a line.
+        out: The folder to make.
+        teachers: Paths or Ultralytics names of models that give boxes; several are fused.
+        **options: `classes`, `conf`, `like`, `imgsz`, `flip`, `val`, `device`: the meaning of the options of `yolokd data
+            label`.
+
+    Raises:
+        yolokd.errors.UserError: Anything that prevents it; nothing is left at `out` then.
+    """
+    from yolokd.labeling.label import label as run
+
+    return run(Path(source), Path(out), teachers, **options).path
 
 
 def evaluate(weights: Sequence[str | Path], data: str | Path, **options: Any) -> list[ModelScore]:

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+import yolokd
 from tests.helpers.models import save
 from tests.helpers.panels import seeing
 from tests.helpers.unlabeled import make_images, state_of
@@ -95,6 +96,12 @@ def test_label__makes_a_set_of_the_confident_boxes(images: Path, teacher: Path, 
         len(a.boxes) for s in ("train", "val") for a in read_answers(out / f"answers-{s}.npz", 3).values()
     )
     assert found["teachers"][0]["sha256"] == hashlib.sha256(teacher.read_bytes()).hexdigest()
+
+
+def test_label__from_python(images: Path, teacher: Path, tmp_path: Path) -> None:
+    found = yolokd.label(str(images), tmp_path / "out", [teacher], **SETTINGS)
+    assert found == tmp_path / "out" / "data.yaml"
+    assert set(resolve(str(found)).splits) == {"train", "val"}
 
 
 def test_label__two_runs_give_the_same_files(images: Path, teacher: Path, tmp_path: Path) -> None:
