@@ -45,8 +45,8 @@ def label(source: str | Path, out: str | Path, teachers: Sequence[str | Path], *
         source: A folder of images, or a text file with one path a line.
         out: The folder to make.
         teachers: Paths or Ultralytics names of models that give boxes; several are fused.
-        **options: `classes`, `conf`, `like`, `imgsz`, `flip`, `val`, `device`: the meaning of the options of `yolokd data
-            label`.
+        **options: `classes`, `conf`, `like`, `imgsz`, `flip`, `val`, `device`; the meaning of the options of `yolokd
+            data label`.
 
     Raises:
         yolokd.errors.UserError: Anything that prevents it; nothing is left at `out` then.
