@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from yolokd.data.layout import images_of
 from yolokd.errors import DataError, UserError
 from yolokd.files import sha256_of
-from yolokd.images.reader import check_images, left_out
+from yolokd.images.reader import left_out
+from yolokd.loaders.unlabeled import images_at
 
 SCENE = 32  # consecutive frames, at most
 LEAST_SCENES = 10  # are made of a set that is large enough
@@ -53,17 +53,9 @@ def find_frames(source: Path, share: float) -> Frames:
         DataError: There is no such source, or it holds fewer than two images that can be used.
     """
     source = source.expanduser().absolute()
-    try:
-        found = images_of(source)
-    except FileNotFoundError:
-        raise DataError(f"There are no images at '{source}': no such folder or list.") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"The images at '{source}' cannot be listed: {error}") from error
-    if not found:
-        raise DataError(f"'{source}' holds no images; give a folder of images, or a .txt with one path per line.")
-    checks = check_images(found)
-    files = [file for file in found if checks[file].usable]
-    excluded = left_out({file: checks[file] for file in found})
+    checks = images_at(source)
+    files = [file for file, check in checks.items() if check.usable]
+    excluded = left_out(checks)
     if len(files) < 2:
         raise DataError(
             f"A set takes two images at least, one of them to validate on; '{source}' holds {len(files)} that can be "

@@ -16,7 +16,7 @@ from typing import Any
 
 from yolokd.data.layout import fingerprint, images_of
 from yolokd.errors import DataError, UserError, printable
-from yolokd.images.reader import check_images, left_out
+from yolokd.images.reader import ImageCheck, check_images, left_out
 from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import SHARE
 
@@ -66,6 +66,21 @@ def find_unlabeled(recipe: Recipe) -> Unlabeled | None:
             f"else. Leave --unlabeled (train.unlabeled) out, set train.pseudo_labels, or take a recipe with losses."
         )
     path = Path(str(source)).expanduser().absolute()
+    checks = images_at(path)
+    files = tuple(file for file, check in checks.items() if check.usable)
+    if not files:
+        raise DataError(f"None of the {len(checks)} unlabeled images at '{path}' can be read: {_shown(checks)}.")
+    return Unlabeled(
+        path, files, left_out(checks, "unlabeled image"), float(recipe.train.get("unlabeled_share", SHARE))
+    )
+
+
+def images_at(path: Path) -> dict[str, ImageCheck]:
+    """Return the images of a folder or list, in order, and what is known of each.
+
+    Raises:
+        DataError: There is no such folder or list, it cannot be read, or holds no images.
+    """
     try:
         found = images_of(path)
     except FileNotFoundError:
@@ -74,13 +89,7 @@ def find_unlabeled(recipe: Recipe) -> Unlabeled | None:
         raise DataError(f"The unlabeled images at '{path}' cannot be listed: {error}") from error
     if not found:
         raise DataError(f"'{path}' holds no images; give a folder of images, or a .txt with one path per line.")
-    checks = check_images(found)
-    files = tuple(file for file in found if checks[file].usable)
-    if not files:
-        raise DataError(f"None of the {len(found)} unlabeled images at '{path}' can be read: {_shown(found)}.")
-    return Unlabeled(
-        path, files, left_out(checks, "unlabeled image"), float(recipe.train.get("unlabeled_share", SHARE))
-    )
+    return check_images(found)
 
 
 def check_unlabeled(found: Unlabeled, recipe: Recipe, splits: Mapping[str, Sequence[Path]]) -> list[str]:
