@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -75,6 +76,10 @@ def test_outlook__finished_runs_say_what_they_took(plan: Comparison, monkeypatch
     assert found.estimates[0] == Estimate("student", "baseline", 7.0, "from 1 finished run")
     assert (found.finished, found.seconds) == (1, 97.0)  # bckd, then baseline on one slot before bckd on the other
     folder = plan.folder / "student/baseline-0"
+    score = json.loads((folder / "score.json").read_text())
+    (folder / "score.json").write_text(json.dumps({**score, "seconds": 9}))  # with start and scoring
+    found = outlook(plan, 2, None)
+    assert found.estimates[0].seconds == 9.0
     assert found.size == 3 * sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

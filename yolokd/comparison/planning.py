@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yolokd.comparison.measuring import Measured, measure
-from yolokd.comparison.results import run_score, teacher_score, training_seconds
+from yolokd.comparison.results import run_score, run_seconds, teacher_score
 from yolokd.comparison.spec import BASELINE, Comparison, Run
 
 MARGIN = 1.05  # a run starts only if this multiple of its estimate is left
@@ -159,7 +159,7 @@ class TimeBudget:
 def _finished_seconds(finished: Sequence[Run], arm: tuple[str, str]) -> tuple[float, int] | None:
     """Return the mean time of an arm's finished runs, and how many have one."""
     own = [run for run in finished if (run.student, run.recipe) == arm]
-    times = [seconds for run in own if (seconds := training_seconds(run.folder)) is not None]
+    times = [seconds for run in own if (seconds := run_seconds(run.folder)) is not None]
     return (statistics.fmean(times), len(times)) if times else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -117,8 +118,11 @@ def seconds_per_epoch(folder: Path) -> float | None:
     return statistics.median(steps) if steps else None
 
 
-def training_seconds(folder: Path) -> float | None:
-    """Return how long all epochs in `results.csv` took; without the start of the run and the scoring after it."""
+def run_seconds(folder: Path) -> float | None:
+    """Return how long a finished run took: with its start and scoring if it was trained at once, else its epochs."""
+    taken = (run_score(folder) or {}).get("seconds")
+    if isinstance(taken, (int, float)) and 0 < taken < math.inf:
+        return float(taken)
     steps = _epoch_seconds(folder)
     return sum(steps) if steps else None
 

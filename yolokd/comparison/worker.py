@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from pathlib import Path
 
 import torch
@@ -37,6 +38,7 @@ from yolokd.training.task import chosen_classes
 
 def main(folder: str, name: str, device: str, interrupted: str, *, end_with_stdin: bool = False) -> None:
     """Do one job; what fails is said in the last line of stderr, and the exit code is 1."""
+    begun = time.monotonic()
     if end_with_stdin:
         watch_stdin()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text that can be printed
@@ -49,14 +51,16 @@ def main(folder: str, name: str, device: str, interrupted: str, *, end_with_stdi
             run = next((run for run in comparison.runs if run.name == name), None)
             if run is None:
                 raise UserError(f"'{folder}' has no run '{name}'.")
-            train(comparison, run, device or None, keep_epochs=interrupted == "continue")
-            score(comparison, run, device or None)
+            whole = train(comparison, run, device or None, keep_epochs=interrupted == "continue")
+            score(comparison, run, device or None, begun=begun if whole else None)
     except YolokdError as error:
         sys.exit(" ".join(str(error).split()))
 
 
-def train(comparison: Comparison, run: Run, device: str | None, *, keep_epochs: bool = False) -> None:
-    """Bring a run to its end: from the start, or, with `keep_epochs`, from its last saved epoch.
+def train(comparison: Comparison, run: Run, device: str | None, *, keep_epochs: bool = False) -> bool:
+    """Bring a run to its end, and return whether it was trained from its start to its end here.
+
+    It begins at the start or, with `keep_epochs`, at its last saved epoch.
 
     A continued run starts from rounded weights and without its random state, so it is not quite the run that it would
     have been; therefore an interrupted one starts again unless told otherwise. One that was killed while finishing,
@@ -66,7 +70,7 @@ def train(comparison: Comparison, run: Run, device: str | None, *, keep_epochs: 
     if last.is_file():
         checkpoint = load(last)[1]
         if KEY in checkpoint and checkpoint.get("epoch") == -1:
-            return
+            return False
         interrupted = read_interrupted(str(run.folder))
         complete = interrupted.epoch >= interrupted.epochs
         if complete or keep_epochs:
@@ -75,7 +79,7 @@ def train(comparison: Comparison, run: Run, device: str | None, *, keep_epochs: 
             resume(str(run.folder), device=device)
             if not complete:
                 write_json(run.folder / PEAK, {"bytes": peak_memory(), "continued": True})
-            return
+            return False
     if run.folder.exists():
         if not is_run(run.folder) and not (run.folder / "args.yaml").is_file():
             raise UserError(f"'{run.folder}' is no run of this comparison and is not removed. Move it away.")
@@ -90,15 +94,24 @@ def train(comparison: Comparison, run: Run, device: str | None, *, keep_epochs: 
             raise UserError(f"The teacher '{one.spec}' has changed since the comparison was started.")
     start(plan, paired=True)
     write_json(run.folder / PEAK, {"bytes": peak_memory(), "continued": False})
+    return True
 
 
-def score(comparison: Comparison, run: Run, device: str | None) -> None:
-    """Score `last.pt` on val and keep the matches; `best.pt` is chosen on the very images that are scored."""
+def score(comparison: Comparison, run: Run, device: str | None, *, begun: float | None = None) -> None:
+    """Score `last.pt` on val and keep the matches; `best.pt` is chosen on the very images that are scored.
+
+    Args:
+        comparison: It has the run.
+        run: Trained to its end.
+        device: Where it is scored.
+        begun: When its training began, by `time.monotonic`; the score keeps how long both took.
+    """
     last = run.folder / "weights" / "last.pt"
     digest = sha256(last)
     found = _examined(comparison, last, device, {})
     write_matches(run.folder / MATCHES, match(found.truth, found.detections), digest)
-    write_json(run.folder / SCORE, _plain(found, digest))  # last: with it the run counts as finished
+    taken = {} if begun is None else {"seconds": time.monotonic() - begun}
+    write_json(run.folder / SCORE, _plain(found, digest) | taken)  # last: with it the run counts as finished
 
 
 def score_teacher(comparison: Comparison, device: str | None) -> None:
