@@ -123,6 +123,13 @@ def test_find_frames__too_few(tmp_path: Path, count: int | None, words: str) -> 
         find_frames(folder, 0.1)
 
 
+def test_find_frames__a_video(tmp_path: Path) -> None:
+    video = tmp_path / "clip.mp4"
+    video.write_bytes(b"\x00\x00\x00\x18ftypmp42\xb3\xff")
+    with pytest.raises(DataError, match="yolokd data frames"):
+        find_frames(video, 0.1)
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0, -1.0, 2.0, float("nan")])
 def test_check_share__refuses(share: float) -> None:
     with pytest.raises(UserError, match="--val"):

@@ -85,6 +85,11 @@ def images_at(path: Path) -> dict[str, ImageCheck]:
         found = images_of(path)
     except FileNotFoundError:
         raise DataError(f"There are no unlabeled images at '{path}': no such folder or list.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"'{path}' is neither a folder of images nor a text file with one path per line. Make images of a video "
+            f"with `yolokd data frames`."
+        ) from error
     except (OSError, ValueError) as error:
         raise DataError(f"The unlabeled images at '{path}' cannot be listed: {error}") from error
     if not found:
