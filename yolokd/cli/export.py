@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 KEEP_FLOAT_FORMATS = ("openvino", "onnx")
 SENSITIVITY_FORMATS = ("openvino",)
 INTERVAL = "95 % interval"
+LEGEND = "gain: of AP, over the first row; box px, score: mean distance to the checkpoint where that has 0.25 or more"
 
 
 def export(
@@ -175,13 +176,7 @@ def show_sensitivity(console: Console, report: ExportReport, words: Words = str)
         cells = _outcome_cells(effect.outcome, _change(effect.ap_gain), _interval(effect.ap_interval))
         table.add_row(*map(Text, (f"+ {effect.part}" if base else effect.part, *cells)))
     console.print(table)
-    console.print(
-        Text(
-            words(
-                "gain: in AP, over the first row; box px, score: mean distance to the checkpoint where that is confident"
-            )
-        )
-    )
+    console.print(Text(words(LEGEND)))
 
 
 def _outcome_cells(outcome: Outcome, gain: str, interval: str) -> tuple[str, ...]:
