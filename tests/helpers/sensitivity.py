@@ -31,6 +31,6 @@ def examined(scores: Sequence[float]) -> Examined:
     summary = score(truth, found).summary
     row = ModelScore(
         name="a", path="a.onnx", **{metric: summary[metric] for metric in METRICS},
-        parameters=0, gflops=0.0, latency_ms=1.5, imgsz=64, per_class={},
+        parameters=0, gflops=0.0, latency_ms=1.5, imgsz=64, per_class={}, notes=(), kitti=None,
     )  # fmt: skip
     return Examined(row, found, {}, truth)

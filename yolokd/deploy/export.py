@@ -7,11 +7,6 @@ images padded to a square for both, since an export has one input shape; size on
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,9 +30,9 @@ from yolokd.deploy import samples
 from yolokd.deploy.parity import Parity, compare
 from yolokd.deploy.report import ExportReport, Side, size_of
 from yolokd.deploy.sensitivity import Pair, Sensitivity, Trial, measure
+from yolokd.deploy.writing import check_writable, copy_beside, hushed, place
 from yolokd.errors import RunError, UserError
 from yolokd.evaluation.bootstrap import ap_interval
-from yolokd.outputs import OutputFolder
 from yolokd.recipe.classes import ITEM
 
 if TYPE_CHECKING:
@@ -106,7 +101,7 @@ def export(
         _check_parts(format, precision, has_ranges=has_ranges, own_nms=sensitivity and bool(options.get("nms")))
         partition = parts.partition_of(detector)
         partition.check(keep_float, source)
-    _check_writable(source.parent)
+    check_writable(source.parent)
     say, kept = progress or (lambda _: None), tuple(keep_float)
     asked = (source, identity, format, precision, has_ranges, check, data, nms_free, options, say)
     request = _Request(*asked, partition, kept, sensitivity)
@@ -135,7 +130,7 @@ class _Request:
 
 def _export(request: _Request, imgsz: int | None, folder: Path) -> ExportReport:
     """Export in `folder`, move the result beside its checkpoint and compare the two."""
-    copy = _copy(request.source, folder)
+    copy = copy_beside(request.source, folder)
     yolo = open_checkpoint(copy, folder)  # of a run that is still going on, `copy` is its student from here on
     size, notes = image_size(yolo, imgsz)
     if request.has_ranges:
@@ -148,7 +143,7 @@ def _export(request: _Request, imgsz: int | None, folder: Path) -> ExportReport:
     request.say(f"exporting to {request.format}, {request.precision}")
     options = _export_options(request, size, folder)
     written = _run_export(yolo, request, options, request.keep_float)
-    path, remark = _place(written, copy, request.source)
+    path, remark = place(written, copy, request.source)
     request.say("comparing outputs")
     run, hindrance = _open_run(path, request.format, inputs[0])
     pairs, parity, after = None, None, None
@@ -175,14 +170,6 @@ def _export(request: _Request, imgsz: int | None, folder: Path) -> ExportReport:
         found = _sensitivity(request, yolo, options, inputs, Trial(pairs, after, report.after.bytes))
         report = replace(report, sensitivity=found)
     return replace(report, notes=(*notes, *remark, *_remarks(report, before, after, hindrance, own_nms=own_nms)))
-
-
-def _copy(source: Path, folder: Path) -> Path:
-    """Return a copy of the checkpoint, for Ultralytics to export beside it, under a name that it leaves as it is."""
-    from yolokd.backend.paths import altered
-
-    plain = altered(folder / source.name) is None
-    return Path(shutil.copyfile(source, folder / (source.name if plain else "checkpoint.pt")))
 
 
 def _export_options(request: _Request, size: int, folder: Path) -> dict[str, Any]:
@@ -246,17 +233,6 @@ def _check_parts(format: str, precision: Precision, *, has_ranges: bool, own_nms
         raise UserError("The sensitivity of the parts is measured at raw outputs: leave nms out.")
 
 
-def _check_writable(folder: Path) -> None:
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"The export belongs beside its checkpoint, but '{folder}' cannot be written: {error.strerror or error}. "
-            f"Copy the checkpoint to a folder of yours."
-        ) from error
-
-
 def _choose_head(yolo: Any, source: Path, nms_free: bool) -> None:
     yolo.model.end2end = nms_free
     if nms_free and not yolo.model.end2end:
@@ -289,7 +265,7 @@ def _run_export(yolo: Any, request: _Request, options: dict[str, Any], kept: Seq
     """Export where `yolo` was loaded from, with some parts in full precision; return the path of the result."""
     source, format = request.source, request.format
     try:
-        with _hushed(), parts.kept_in_float(format, request.partition, kept):
+        with hushed(), parts.kept_in_float(format, request.partition, kept):
             return Path(yolo.export(format=format, **options))
     except RunError:
         raise
@@ -297,37 +273,6 @@ def _run_export(yolo: Any, request: _Request, options: dict[str, Any], kept: Seq
         raise UserError(f"Export to {format} needs the package '{error.name}': pip install {error.name}") from error
     except Exception as error:  # converters of two dozen formats, each with errors of its own
         raise RunError(f"Ultralytics could not export '{source}' to {format}: {error}") from error
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep converters off stdout and out of the log, and OpenVINO's from reporting use to its makers."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # both then take their own stubs
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
-
-
-def _place(written: Path, copy: Path, source: Path) -> tuple[Path, tuple[str, ...]]:
-    """Move a complete export beside its checkpoint, over an earlier one of yolokd's; return its path and what to say.
-
-    Args:
-        written: The export of `copy`.
-        copy: The copy of the checkpoint that was exported.
-        source: The checkpoint.
-    """
-    rest = written.name.removeprefix(copy.stem)
-    try:
-        target = OutputFolder(source.parent, [source]).take(written, source.stem, rest)
-    except OSError as error:
-        raise RunError(f"The export cannot be written to '{source.parent}': {error.strerror or error}.") from error
-    if target.name == source.stem + rest:
-        return target, ()
-    return target, (f"'{source.stem}{rest}' was there and is not an export of yolokd, so it was left as it is",)
 
 
 def _open_run(path: Path, format: str, image: Tensor) -> tuple[runtimes.Run | None, str]:
