@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,8 +46,7 @@ def export(
         bool, typer.Option("--nms-free", help="The output of a YOLO26 or YOLOv10 head that needs no NMS.")
     ] = False,
     keep_float: Annotated[
-        str | None,
-        typer.Option(metavar="PARTS", help="With --int8: parts that stay in full precision: stem,head.cls."),
+        str | None, typer.Option(metavar="PARTS", help="With --int8: parts in full precision, such as stem,head.cls.")
     ] = None,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="With --int8: what each part in full precision wins (OpenVINO).")
@@ -74,26 +74,11 @@ def export(
         detector = load_detector(path)
         if kept:
             partition_of(detector).check(kept, path)
-    reports = []
-    with Console(stderr=True).status("exporting") as status:
-        for path in paths:
-            report = run(
-                path,
-                format=format,
-                precision=precision,
-                imgsz=imgsz,
-                check=check,
-                nms_free=nms_free,
-                keep_float=kept,
-                sensitivity=sensitivity,
-                progress=lambda step, path=path: status.update(Text(f"{path}: {step}")),  # type: ignore[misc]
-            )
-            reports.append(report)
-            for line in describe(report):
-                console.print(Text(words(line)), soft_wrap=True)
-    show_reports(console, reports, words)
-    for report in reports:
-        show_sensitivity(console, report, words)
+    make = partial(
+        run, format=format, precision=precision, imgsz=imgsz, check=check, nms_free=nms_free, keep_float=kept,
+        sensitivity=sensitivity,
+    )  # fmt: skip
+    reports = _export_all(console, paths, make, words)
     if json_file is not None:
         write_json(json_file, [report.to_dict() for report in reports])
     if failed := [f"'{r.path}': {', '.join(r.failures)}" for r in reports if r.passed is False]:
@@ -101,6 +86,27 @@ def export(
             f"Not within the limits (see yolokd.deploy.report): {'; '.join(failed)}. "
             f"What was written was kept; do not deploy it unseen."
         )
+
+
+def _export_all(
+    console: Console, paths: Sequence[Path], make: Callable[..., ExportReport], words: Words
+) -> list[ExportReport]:
+    """Export and compare one checkpoint after another, print what came out, and return it."""
+    reports = []
+    with Console(stderr=True).status("exporting") as status:
+        for path in paths:
+
+            def show(step: str, path: Path = path) -> None:
+                status.update(Text(f"{path}: {step}"))
+
+            report = make(path, progress=show)
+            reports.append(report)
+            for line in describe(report):
+                console.print(Text(words(line)), soft_wrap=True)
+    show_reports(console, reports, words)
+    for report in reports:
+        show_sensitivity(console, report, words)
+    return reports
 
 
 def _check_parts(format: str, check: str | None, *, int8: bool, kept: bool, sensitivity: bool) -> None:

@@ -68,10 +68,8 @@ def export(
         check: What to compare on: a data set (AP on its validation images, outputs on 16 of them), or a folder or a
             image (outputs only). None takes the two images that Ultralytics ships.
         nms_free: The output of a YOLO26 or YOLOv10 head that needs no NMS.
-        keep_float: Parts of the network that an int8 export to openvino or onnx leaves in full precision; their names
-            are those of `yolokd.backend.parts.partition_of`.
-        sensitivity: Also export once for each other part with that part in full precision, and compare; these exports
-            are not kept.
+        keep_float: Parts that an int8 export to openvino or onnx leaves in full precision (`yolokd.backend.parts`).
+        sensitivity: Compare exports that leave one more part in full precision each; they are not kept.
         progress: Called with what is being done.
         **options: Passed on to `YOLO.export`, such as `dynamic`, `simplify`, `opset`.
 
@@ -80,8 +78,7 @@ def export(
 
     Raises:
         UserError: Unknown format, a precision that it does not have, a missing package, int8 without a data set, a
-            folder that cannot be written, a head without an NMS-free branch, an unknown part, or parts in an export
-            that cannot leave them in full precision.
+            folder that cannot be written, a head without an NMS-free branch, or parts that cannot be left out.
         WeightsError: A checkpoint that is missing or not a detector.
         DataError: `check` holds no images, or is a data set that cannot be scored on.
         RunError: Ultralytics' export failed, or its result cannot be run.
@@ -90,20 +87,18 @@ def export(
 
     source, format = checkpoints.find(weights), known_format(format)
     detector = checkpoints.load_detector(source)  # no detector: told by its own path, not by a copy's
-    identity = identity_of(detector)
     data = check if check is not None and samples.is_data_set(check) else None
     has_ranges = checkpoints.is_quantized(source)
-    if has_ranges:
-        precision = precision_of_quantized(format, precision)
+    precision = precision_of_quantized(format, precision) if has_ranges else precision
     _check_request(format, precision, data, options, has_ranges=has_ranges)
-    partition = parts.Partition({}, 0)
-    if keep_float or sensitivity:
+    kept, partition = tuple(keep_float), parts.Partition({}, 0)
+    if kept or sensitivity:
         _check_parts(format, precision, has_ranges=has_ranges, own_nms=sensitivity and bool(options.get("nms")))
         partition = parts.partition_of(detector)
-        partition.check(keep_float, source)
+        partition.check(kept, source)
     check_writable(source.parent)
-    say, kept = progress or (lambda _: None), tuple(keep_float)
-    asked = (source, identity, format, precision, has_ranges, check, data, nms_free, options, say)
+    say = progress or (lambda _: None)
+    asked = (source, identity_of(detector), format, precision, has_ranges, check, data, nms_free, options, say)
     request = _Request(*asked, partition, kept, sensitivity)
     with tempfile.TemporaryDirectory(prefix="yolokd-") as temporary, quiet():
         return _export(request, imgsz, Path(temporary))
