@@ -9,12 +9,13 @@ import typer
 from typer.testing import CliRunner
 
 from tests.helpers import tiny
-from yolokd.backend import checkpoints, runtimes
+from yolokd.backend import checkpoints, parts, runtimes
 from yolokd.cli.export import export
 from yolokd.cli.main import main
 from yolokd.deploy import export as library
 from yolokd.deploy.parity import Parity
 from yolokd.deploy.report import ExportReport, Side
+from yolokd.deploy.sensitivity import Outcome, PartEffect, Sensitivity
 from yolokd.errors import RunError, UserError
 
 app = typer.Typer()
@@ -69,11 +70,12 @@ def test_export__tells_what_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
         "raw outputs: boxes differ by at most 0.0012 px, scores by 2.4e-06, on 2 images",
         "detections: 199 of 200 agree (99.5%)",
         "equals the checkpoint",
-        "model   as           AP change AP50    MB   ms",
-        "best.pt checkpoint    –           –  6.50 12.3",
-        "        onnx float32  –      –    – 12.70  5.0",
+        "model   as           AP change 95 % interval AP50    MB   ms",
+        "best.pt checkpoint    –                         –  6.50 12.3",
+        "        onnx float32  –      –             –    – 12.70  5.0",
     ]
     options = {"format": "onnx", "precision": "float32", "imgsz": 640, "check": "streets", "nms_free": True}
+    options |= {"keep_float": [], "sensitivity": False}
     assert seen == [{"weights": Path("best.pt"), **options}]
 
 
@@ -85,6 +87,8 @@ def test_export__one_table_of_ap_before_and_after_for_several(monkeypatch: pytes
             precision="int8",
             before=Side(f"runs/{name}/last.pt", 1, 1.0, before, 0.5),
             after=Side(f"runs/{name}/last_int8.onnx", 1, None, after, -1.0),
+            ap_interval=(after - before - 0.01, after - before + 0.005),
+            own_ranges=name == "student",
         )
         for name, (before, after) in values.items()
     ]
@@ -97,11 +101,11 @@ def test_export__one_table_of_ap_before_and_after_for_several(monkeypatch: pytes
     assert "raw outputs" not in result.stdout
     assert lines[-6:] == [
         ["teacher/last.pt", "checkpoint", "38.8", "50.0", "0.00", "1.0"],
-        ["onnx", "int8", "37.5", "-1.30", "–", "0.00", "–"],
+        ["onnx", "int8", "37.5", "-1.30", "-2.30", "to", "-0.80", "–", "0.00", "–"],
         ["baseline/last.pt", "checkpoint", "13.4", "50.0", "0.00", "1.0"],
-        ["onnx", "int8", "13.4", "+0.01", "–", "0.00", "–"],
-        ["student/last.pt", "checkpoint", "13.9", "50.0", "0.00", "1.0"],
-        ["onnx", "int8", "13.8", "-0.10", "–", "0.00", "–"],
+        ["onnx", "int8", "13.4", "+0.01", "-0.99", "to", "+0.51", "–", "0.00", "–"],
+        ["student/last.pt", "checkpoint,", "int8", "13.9", "50.0", "0.00", "1.0"],
+        ["onnx", "int8", "13.8", "-0.10", "-1.10", "to", "+0.40", "–", "0.00", "–"],
     ]
 
 
@@ -147,8 +151,59 @@ def test_export__without_a_check_it_says_nothing_about_equality(monkeypatch: pyt
     assert result.stdout.splitlines()[:3] == [
         "[b]best.onnx (onnx, float32, 640 px)",
         "note: not checked, as rknn cannot be run here: no rknnlite",
-        "model   as           AP change AP50    MB   ms",
+        "model   as           AP change 95 % interval AP50    MB   ms",
     ]
+
+
+def test_export__what_each_part_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Outcome(0.35, 1.234, 0.05, 200.0, 0.5, 0.8, 3_500_000, 4.0)
+    better = Outcome(0.37, 0.5, 0.0123, 100.0, 0.3, 0.955, 4_100_000, 5.25)
+    blind = Outcome(0.34, None, None, 0.0, 0.0, None, 3_600_000, 4.5)
+    effects = (PartEffect("head.cls", better, 0.02, (0.011, 0.03)), PartEffect("neck", blind, -0.01, (-0.02, 0.0)))
+    made = {"precision": "int8", "before": Side("best.pt", 1, AP=0.4), "after": Side("best.xml", 1, AP=0.35)}
+    _install(monkeypatch, _report(None, **made, keep_float=("stem",), sensitivity=Sensitivity(whole, effects)))
+    asked = ["--int8", "--check", "road.yaml", "--format", "openvino", "--sensitivity", "--keep-float", "stem"]
+    monkeypatch.setattr(parts, "partition_of", lambda _: parts.Partition({0: "stem"}, 1))
+    result = runner.invoke(app, ["best.pt", *asked])
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[0] == ["best.xml", "(onnx,", "int8,", "stem", "in", "float32,", "640", "px)"]
+    start = lines.index(["best.pt:", "int8", "with", "one", "part", "in", "full", "precision"])
+    assert lines[start + 2 : start + 5] == [
+        ["stem", "35.0", "1.23", "0.050", "80%", "3.50", "4.0"],
+        ["+", "head.cls", "37.0", "+2.00", "+1.10", "to", "+3.00", "0.50", "0.012", "96%", "4.10", "5.2"],
+        ["+", "neck", "34.0", "-1.00", "-2.00", "to", "+0.00", "–", "–", "–", "3.60", "4.5"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sensitivity", "--format", "openvino", "--check", "data"], "--sensitivity is about exports in 8 bits: add"),
+        (["--keep-float", "stem", "--format", "openvino"], "--keep-float is about exports in 8 bits: add --int8"),
+        (["--sensitivity", "--int8", "--format", "openvino"], "--sensitivity compares AP: name a data set"),
+        (["--sensitivity", "--int8", "--check", "data"], "--sensitivity is for --format openvino, not onnx"),
+        (
+            ["--keep-float", "stem", "--int8", "--format", "mnn", "--check", "data"],
+            "for --format openvino or onnx, not mnn",
+        ),
+        (["--keep-float", "stem,,neck", "--int8", "--check", "data"], "--keep-float expects words with commas between"),
+        (["--keep-float", "haed", "--int8", "--check", "data"], "has no part 'haed'; known: stem, backbone.p2, "),
+    ],
+)
+def test_export__mistakes_with_parts(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny.checkpoint(tmp_path / "best.pt")
+    tiny.data_set(tmp_path / "data")
+    code, _, err = _main(capsys, "best.pt", *arguments)
+    assert code == 2
+    assert message in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "data"]
 
 
 def test_export__tiny_changes_carry_no_minus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import shutil
-import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from tests.helpers import tiny
 from yolokd.backend import checkpoints as weights
 from yolokd.backend import runtimes
 from yolokd.backend.formats import QUANTIZE
+from yolokd.backend.parts import Partition
 from yolokd.deploy import export as module
 from yolokd.deploy.export import export
 from yolokd.errors import DataError, RunError, UserError, WeightsError
@@ -224,21 +222,6 @@ def test_export__int8_openvino(trained_at_64: Path, tmp_path: Path, capsys: pyte
     assert capsys.readouterr().out == ""
 
 
-def test_hushed__keeps_converters_quiet_and_at_home(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
-    with module._hushed():
-        print("a progress bar")  # noqa: T201
-        logging.getLogger("nncf").error("chatter")
-        with pytest.raises(ImportError):
-            importlib.import_module("openvino_telemetry")
-    print("a result")  # noqa: T201
-    logging.getLogger("other").error("a problem")
-    assert capsys.readouterr().out == "a result\n"
-    assert [record.message for record in caplog.records] == ["a problem"]
-
-
 @pytest.mark.parametrize("check", [None, "images/val", "images/val/000000.png"])
 def test_export__int8_needs_a_data_set(trained_at_64: Path, tmp_path: Path, check: str | None) -> None:
     tiny.data_set(tmp_path)
@@ -296,62 +279,6 @@ def test_export__precision_is_given_by_its_own_name(trained_at_64: Path, options
         export(trained_at_64, **options)
     with pytest.raises(UserError, match=f"no precision 'fp8'; known: {', '.join(QUANTIZE)}"):
         export(trained_at_64, precision="fp8")  # type: ignore[arg-type]
-
-
-@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody can write to")
-def test_check_writable__a_folder_that_cannot_be_written() -> None:
-    with pytest.raises(UserError, match=r"'/proc/self' cannot be written: .*Copy the checkpoint to a folder of yours"):
-        module._check_writable(Path("/proc/self"))
-
-
-def made(folder: Path, name: str, content: str) -> Path:
-    """An export as Ultralytics leaves it beside a copy of the checkpoint."""
-    folder.mkdir()
-    path = folder / name
-    if path.suffix:
-        path.write_text(content)
-    else:
-        path.mkdir()
-        (path / f"{content}.xml").touch()
-    return path
-
-
-@pytest.mark.parametrize("name", ["m.onnx", "m_openvino_model"])
-def test_place__replaces_an_earlier_export_and_nothing_else(tmp_path: Path, name: str) -> None:
-    source, copy = tmp_path / "m.pt", tmp_path / "copy" / "m.pt"
-    source.touch()
-    place = partial(module._place, copy=copy, source=source)
-    first, _ = place(made(tmp_path / "1", name, "first"))
-    assert first == tmp_path / name
-    assert place(made(tmp_path / "2", name, "second")) == (first, ())
-    if first.is_dir():
-        assert [p.name for p in first.iterdir()] == ["second.xml"]
-        (first / "notes.txt").write_text("of the user")
-    else:
-        assert first.read_text() == "second"
-        first.write_text("of the user")
-    third, remarks = place(made(tmp_path / "3", name, "third"))
-    assert third.name == name.replace("m", "m-2", 1)
-    assert remarks == (f"'{name}' was there and is not an export of yolokd, so it was left as it is",)
-    assert "of the user" in {p.read_text() for p in ([first] if first.is_file() else first.iterdir())}
-
-
-def test_place__a_full_disk_leaves_the_earlier_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = tmp_path / "here" / "a.pt"
-    source.parent.mkdir()
-    source.touch()
-    place = partial(module._place, copy=tmp_path / "copy" / "a.pt", source=source)
-    earlier, _ = place(made(tmp_path / "1", "a.onnx", "earlier"))
-
-    def full(source: Path, target: Path) -> None:
-        target.write_text("ha")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(shutil, "move", full)
-    with pytest.raises(RunError, match=r"cannot be written to '.*here': No space left on device"):
-        place(made(tmp_path / "2", "a.onnx", "new"))
-    assert earlier.read_text() == "earlier"
-    assert sorted(p.name for p in source.parent.iterdir()) == [RECORD, "a.onnx", "a.pt"]
 
 
 @pytest.mark.slow
@@ -423,3 +350,64 @@ def test_export__own_nms_is_judged_by_ap(trained_at_64: Path, tmp_path: Path) ->
     assert report.parity is None
     assert "outputs not compared: the export contains its own NMS" in report.notes
     assert report.after.AP is not None
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "message"),
+    [
+        ("onnx", {"keep_float": ["stem"]}, "Parts are left in full precision in an int8 export"),
+        ("onnx", {"precision": "int8", "keep_float": ["haed"]}, "has no part 'haed'; known: stem, backbone.p2"),
+        ("mnn", {"precision": "int8", "sensitivity": True}, "Only exports to openvino and onnx can leave parts"),
+        ("onnx", {"precision": "int8", "sensitivity": True, "nms": True}, "measured at raw outputs: leave nms out"),
+    ],
+)
+def test_export__parts_that_cannot_be_left_out(
+    trained_at_64: Path, tmp_path: Path, format: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        export(trained_at_64, format=format, check=tiny.data_set(tmp_path / "data"), **options)
+    assert [p.name for p in trained_at_64.parent.iterdir()] == ["best.pt"]
+
+
+@pytest.mark.parametrize("options", [{"keep_float": ["stem"]}, {"sensitivity": True}])
+def test_export__parts_of_a_network_with_ranges_of_its_own(
+    trained_at_64: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(weights, "is_quantized", lambda _: True)
+    with pytest.raises(UserError, match="was trained in 8 bits has its own ranges"):
+        export(trained_at_64, **options)
+
+
+@pytest.mark.slow
+def test_export__sensitivity_of_the_parts_that_are_not_kept(
+    trained_at_64: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("stem", "neck", "head.cls")
+    monkeypatch.setattr(Partition, "names", property(lambda self: names))
+    data = tiny.data_set(tmp_path / "data", images=2)
+    report = export(trained_at_64, precision="int8", check=data, keep_float=["stem"], sensitivity=True)
+    assert report.keep_float == ("stem",)
+    assert report.ap_interval is not None or report.ap_change is None
+    found = report.sensitivity
+    assert found is not None
+    assert {effect.part for effect in found.parts} == {"neck", "head.cls"}
+    assert all(effect.outcome.bytes > found.whole.bytes == report.after.bytes for effect in found.parts)
+    assert all(effect.ap_interval[0] <= effect.ap_gain <= effect.ap_interval[1] for effect in found.parts)
+    assert sorted(p.name for p in trained_at_64.parent.iterdir()) == [RECORD, "best.pt", "best_int8.onnx"]
+
+
+@needs_openvino
+@needs_nncf
+def test_export__openvino_leaves_a_part_in_full_precision(trained_at_64: Path, tmp_path: Path) -> None:
+    import openvino
+
+    data = tiny.data_set(tmp_path / "data", images=2)
+    report = export(trained_at_64, format="openvino", precision="int8", check=data, keep_float=["stem"])
+    network = openvino.Core().read_model(Path(report.path) / "best.xml")
+    kinds = {
+        op.get_friendly_name(): op.input_value(0).get_node().get_type_name()
+        for op in network.get_ordered_ops()
+        if op.get_type_name() == "Convolution"
+    }
+    rounded = {n: kinds[f"__module.model.{n}.conv/aten::_convolution/Convolution"] == "FakeQuantize" for n in "013"}
+    assert rounded == {"0": False, "1": False, "3": True}

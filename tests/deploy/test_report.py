@@ -9,6 +9,7 @@ import pytest
 from yolokd.backend.formats import Precision
 from yolokd.deploy.parity import Parity
 from yolokd.deploy.report import ExportReport, Side, size_of
+from yolokd.deploy.sensitivity import Outcome, PartEffect, Sensitivity
 
 CLOSE = Parity(2, 0.1, 0.001, 100, 100)
 FAR = Parity(2, 3.0, 0.5, 100, 20)
@@ -98,7 +99,21 @@ def test_to_dict__is_plain_and_holds_the_verdict() -> None:
     assert (plain["agreement"], plain["passed"], plain["notes"]) == (1.0, False, ["a"])
     assert plain["ap_change"] == pytest.approx(-0.15)
     assert plain["ap_interval"] is None
+    assert (plain["keep_float"], plain["own_ranges"], plain["sensitivity"]) == ([], False, None)
     assert plain["failures"] == ["AP changed by -15.00 points (limit -0.5)"]
+
+
+def test_to_dict__holds_the_interval_and_what_each_part_wins() -> None:
+    whole, better = (Outcome(ap, 1.0, 0.1, 9.0, 0.5, 0.9, 100, 1.0) for ap in (0.3, 0.35))
+    found = Sensitivity(whole, (PartEffect("stem", better, 0.05, (0.01, 0.09)),))
+    report = replace(_report("int8", FAR, 0.4, 0.3), ap_interval=(-0.2, -0.01), keep_float=("neck",), sensitivity=found)
+    plain = json.loads(json.dumps(report.to_dict()))
+    assert plain["ap_interval"] == [-0.2, -0.01]
+    assert plain["keep_float"] == ["neck"]
+    (part,) = plain["sensitivity"]["parts"]
+    assert (part["part"], part["ap_gain"], part["ap_interval"]) == ("stem", 0.05, [0.01, 0.09])
+    assert part["outcome"]["AP"] == 0.35
+    assert plain["sensitivity"]["whole"]["AP"] == 0.3
 
 
 def test_size_of(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,14 +13,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from yolokd.cli.options import JsonFile, TrustCheckpoint, write_json
+from yolokd.cli.options import JsonFile, TrustCheckpoint, split_list, write_json
 from yolokd.errors import RunError, UserError
 from yolokd.outputs import check_file
 
 if TYPE_CHECKING:
     from yolokd.backend.formats import Precision
     from yolokd.deploy.report import ExportReport, Side
+    from yolokd.deploy.sensitivity import Outcome
     from yolokd.evaluation.wording import Words
+
+KEEP_FLOAT_FORMATS = ("openvino", "onnx")
+SENSITIVITY_FORMATS = ("openvino",)
+INTERVAL = "95 % interval"
+LEGEND = "gain: of AP, over the first row; box px, score: mean distance to the checkpoint where that has 0.25 or more"
 
 
 def export(
@@ -38,6 +45,12 @@ def export(
     nms_free: Annotated[
         bool, typer.Option("--nms-free", help="The output of a YOLO26 or YOLOv10 head that needs no NMS.")
     ] = False,
+    keep_float: Annotated[
+        str | None, typer.Option(metavar="PARTS", help="With --int8: parts in full precision, such as stem,head.cls.")
+    ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="With --int8: what each part in full precision wins (OpenVINO).")
+    ] = False,
     json_file: JsonFile = None,
     trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
@@ -45,9 +58,12 @@ def export(
     os.environ.setdefault("YOLO_VERBOSE", "false")
     if half and int8:
         raise UserError("Give --half or --int8, not both.")
+    kept = [] if keep_float is None else split_list(keep_float, "--keep-float")
+    _check_parts(format, check, int8=int8, kept=bool(kept), sensitivity=sensitivity)
     check_file(json_file, "--json")
     precision: Precision = "float16" if half else "int8" if int8 else "float32"
     from yolokd.backend.checkpoints import find, load_detector
+    from yolokd.backend.parts import partition_of
     from yolokd.deploy.export import export as run
     from yolokd.evaluation.wording import words_for
 
@@ -55,23 +71,14 @@ def export(
     words = words_for(check or "")
     paths = list(dict.fromkeys(find(spec) for spec in weights))
     for path in paths:  # all of them before minutes go into the first
-        load_detector(path)
-    reports = []
-    with Console(stderr=True).status("exporting") as status:
-        for path in paths:
-            report = run(
-                path,
-                format=format,
-                precision=precision,
-                imgsz=imgsz,
-                check=check,
-                nms_free=nms_free,
-                progress=lambda step, path=path: status.update(Text(f"{path}: {step}")),  # type: ignore[misc]
-            )
-            reports.append(report)
-            for line in describe(report):
-                console.print(Text(words(line)), soft_wrap=True)
-    show_reports(console, reports, words)
+        detector = load_detector(path)
+        if kept:
+            partition_of(detector).check(kept, path)
+    make = partial(
+        run, format=format, precision=precision, imgsz=imgsz, check=check, nms_free=nms_free, keep_float=kept,
+        sensitivity=sensitivity,
+    )  # fmt: skip
+    reports = _export_all(console, paths, make, words)
     if json_file is not None:
         write_json(json_file, [report.to_dict() for report in reports])
     if failed := [f"'{r.path}': {', '.join(r.failures)}" for r in reports if r.passed is False]:
@@ -81,9 +88,45 @@ def export(
         )
 
 
+def _export_all(
+    console: Console, paths: Sequence[Path], make: Callable[..., ExportReport], words: Words
+) -> list[ExportReport]:
+    """Export and compare one checkpoint after another, print what came out, and return it."""
+    reports = []
+    with Console(stderr=True).status("exporting") as status:
+        for path in paths:
+
+            def show(step: str, path: Path = path) -> None:
+                status.update(Text(f"{path}: {step}"))
+
+            report = make(path, progress=show)
+            reports.append(report)
+            for line in describe(report):
+                console.print(Text(words(line)), soft_wrap=True)
+    show_reports(console, reports, words)
+    for report in reports:
+        show_sensitivity(console, report, words)
+    return reports
+
+
+def _check_parts(format: str, check: str | None, *, int8: bool, kept: bool, sensitivity: bool) -> None:
+    """Refuse --keep-float and --sensitivity where they have no meaning."""
+    for option, given, formats in (
+        ("--keep-float", kept, KEEP_FLOAT_FORMATS),
+        ("--sensitivity", sensitivity, SENSITIVITY_FORMATS),
+    ):
+        if given and not int8:
+            raise UserError(f"{option} is about exports in 8 bits: add --int8.")
+        if given and format.lower() not in formats:
+            raise UserError(f"{option} is for --format {' or '.join(formats)}, not {format}.")
+    if sensitivity and check is None:
+        raise UserError("--sensitivity compares AP: name a data set, --check road.yaml.")
+
+
 def describe(report: ExportReport) -> list[str]:
     """How an export compares with its checkpoint, as lines of text."""
-    lines = [f"{report.path} ({report.format}, {report.precision}, {report.imgsz} px)"]
+    kept = f", {' and '.join(report.keep_float)} in float32" if report.keep_float else ""
+    lines = [f"{report.path} ({report.format}, {report.precision}{kept}, {report.imgsz} px)"]
     parity = report.parity
     if parity is not None and report.precision != "int8":  # 8 bits move places where there is nothing at will
         lines.append(
@@ -109,18 +152,55 @@ def show_reports(console: Console, reports: Sequence[ExportReport], words: Words
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", overflow="fold")
     table.add_column("as")
-    for column in ("AP", "change", "AP50", "MB", "ms"):
-        table.add_column(words(column), justify="right", no_wrap=True)
+    for column in ("AP", "change", INTERVAL, "AP50", "MB", "ms"):
+        table.add_column(words(column), justify="right", no_wrap=column != INTERVAL)
     for name, report in zip(short_names([Path(r.source) for r in reports]), reports, strict=True):
         change = "–" if report.ap_change is None else _change(report.ap_change)
-        table.add_row(*map(Text, (name, "checkpoint", *_cells(report.before, ""))))
-        table.add_row(*map(Text, ("", f"{report.format} {report.precision}", *_cells(report.after, change))))
+        interval = "–" if report.ap_interval is None else _interval(report.ap_interval)
+        source = "checkpoint, int8" if report.own_ranges else "checkpoint"
+        table.add_row(*map(Text, (name, source, *_cells(report.before, "", ""))))
+        made = f"{report.format} {report.precision}"
+        table.add_row(*map(Text, ("", made, *_cells(report.after, change, interval))))
     console.print(table)
 
 
-def _cells(side: Side, change: str) -> tuple[str, ...]:
+def show_sensitivity(console: Console, report: ExportReport, words: Words = str) -> None:
+    """Print what each part of a network wins in full precision, if that was measured: the largest gain first."""
+    found = report.sensitivity
+    if found is None:
+        return
+    table = Table(
+        title=Text(f"{report.source}: int8 with one part in full precision"),
+        title_justify="left", box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    table.add_column("in float32", overflow="fold")
+    for column in ("AP", "gain", INTERVAL, "box px", "score", "agree", "MB", "ms"):
+        table.add_column(words(column), justify="right", no_wrap=column != INTERVAL)
+    base = ", ".join(report.keep_float)
+    table.add_row(*map(Text, (base or "nothing", *_outcome_cells(found.whole, "", ""))))
+    for effect in found.parts:
+        cells = _outcome_cells(effect.outcome, _change(effect.ap_gain), _interval(effect.ap_interval))
+        table.add_row(*map(Text, (f"+ {effect.part}" if base else effect.part, *cells)))
+    console.print(table)
+    console.print(Text(words(LEGEND)))
+
+
+def _outcome_cells(outcome: Outcome, gain: str, interval: str) -> tuple[str, ...]:
+    box_px = "–" if outcome.box_px is None else f"{outcome.box_px:.2f}"
+    score = "–" if outcome.score is None else f"{outcome.score:.3f}"
+    agreement = "–" if outcome.agreement is None else f"{outcome.agreement:.0%}"
+    size, latency = f"{outcome.bytes / 1e6:.2f}", f"{outcome.latency_ms:.1f}"
+    return _points(outcome.AP), gain, interval, box_px, score, agreement, size, latency
+
+
+def _cells(side: Side, change: str, interval: str) -> tuple[str, ...]:
     latency = "–" if side.latency_ms is None else f"{side.latency_ms:.1f}"
-    return _points(side.AP), change, _points(side.AP50), f"{side.bytes / 1e6:.2f}", latency
+    return _points(side.AP), change, interval, _points(side.AP50), f"{side.bytes / 1e6:.2f}", latency
+
+
+def _interval(interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"{_change(low)} to {_change(high)}"
 
 
 def _change(share: float) -> str:

@@ -7,11 +7,6 @@ images padded to a square for both, since an export has one input shape; size on
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from yolokd.backend import runtimes
+from yolokd.backend import parts, runtimes
 from yolokd.backend.formats import (
     QUANTIZE,
     Precision,
@@ -34,9 +29,10 @@ from yolokd.backend.opening import image_size, open_checkpoint, quiet
 from yolokd.deploy import samples
 from yolokd.deploy.parity import Parity, compare
 from yolokd.deploy.report import ExportReport, Side, size_of
+from yolokd.deploy.sensitivity import Pair, Sensitivity, Trial, measure
+from yolokd.deploy.writing import check_writable, copy_beside, hushed, place
 from yolokd.errors import RunError, UserError
 from yolokd.evaluation.bootstrap import ap_interval
-from yolokd.outputs import OutputFolder
 from yolokd.recipe.classes import ITEM
 
 if TYPE_CHECKING:
@@ -55,6 +51,8 @@ def export(
     imgsz: int | None = None,
     check: str | Path | None = None,
     nms_free: bool = False,
+    keep_float: Sequence[str] = (),
+    sensitivity: bool = False,
     progress: Progress | None = None,
     **options: Any,
 ) -> ExportReport:
@@ -70,6 +68,8 @@ def export(
         check: What to compare on: a data set (AP on its validation images, outputs on 16 of them), or a folder or a
             image (outputs only). None takes the two images that Ultralytics ships.
         nms_free: The output of a YOLO26 or YOLOv10 head that needs no NMS.
+        keep_float: Parts that an int8 export to openvino or onnx leaves in full precision (`yolokd.backend.parts`).
+        sensitivity: Compare exports that leave one more part in full precision each; they are not kept.
         progress: Called with what is being done.
         **options: Passed on to `YOLO.export`, such as `dynamic`, `simplify`, `opset`.
 
@@ -78,7 +78,7 @@ def export(
 
     Raises:
         UserError: Unknown format, a precision that it does not have, a missing package, int8 without a data set, a
-            folder that cannot be written, or a head without an NMS-free branch.
+            folder that cannot be written, a head without an NMS-free branch, or parts that cannot be left out.
         WeightsError: A checkpoint that is missing or not a detector.
         DataError: `check` holds no images, or is a data set that cannot be scored on.
         RunError: Ultralytics' export failed, or its result cannot be run.
@@ -86,15 +86,20 @@ def export(
     from yolokd.backend import checkpoints
 
     source, format = checkpoints.find(weights), known_format(format)
-    identity = identity_of(checkpoints.load_detector(source))  # no detector: told by its own path, not by a copy's
+    detector = checkpoints.load_detector(source)  # no detector: told by its own path, not by a copy's
     data = check if check is not None and samples.is_data_set(check) else None
     has_ranges = checkpoints.is_quantized(source)
-    if has_ranges:
-        precision = precision_of_quantized(format, precision)
+    precision = precision_of_quantized(format, precision) if has_ranges else precision
     _check_request(format, precision, data, options, has_ranges=has_ranges)
-    _check_writable(source.parent)
+    kept, partition = tuple(keep_float), parts.Partition({}, 0)
+    if kept or sensitivity:
+        _check_parts(format, precision, has_ranges=has_ranges, own_nms=sensitivity and bool(options.get("nms")))
+        partition = parts.partition_of(detector)
+        partition.check(kept, source)
+    check_writable(source.parent)
     say = progress or (lambda _: None)
-    request = _Request(source, identity, format, precision, has_ranges, check, data, nms_free, options, say)
+    asked = (source, identity_of(detector), format, precision, has_ranges, check, data, nms_free, options, say)
+    request = _Request(*asked, partition, kept, sensitivity)
     with tempfile.TemporaryDirectory(prefix="yolokd-") as temporary, quiet():
         return _export(request, imgsz, Path(temporary))
 
@@ -113,11 +118,14 @@ class _Request:
     nms_free: bool
     options: Mapping[str, Any]  # of `YOLO.export`
     say: Progress
+    partition: parts.Partition  # of the checkpoint; empty where no parts are asked for
+    keep_float: tuple[str, ...]  # names of parts
+    sensitivity: bool
 
 
 def _export(request: _Request, imgsz: int | None, folder: Path) -> ExportReport:
     """Export in `folder`, move the result beside its checkpoint and compare the two."""
-    copy = _copy(request.source, folder)
+    copy = copy_beside(request.source, folder)
     yolo = open_checkpoint(copy, folder)  # of a run that is still going on, `copy` is its student from here on
     size, notes = image_size(yolo, imgsz)
     if request.has_ranges:
@@ -128,15 +136,16 @@ def _export(request: _Request, imgsz: int | None, folder: Path) -> ExportReport:
     notes += (skipped,) if (skipped := samples.left_out_of(request.check)) else ()
     before = _score(request, request.source, size)
     request.say(f"exporting to {request.format}, {request.precision}")
-    written = _run_export(yolo, request.source, request.format, _export_options(request, size, folder))
-    path, remark = _place(written, copy, request.source)
+    options = _export_options(request, size, folder)
+    written = _run_export(yolo, request, options, request.keep_float)
+    path, remark = place(written, copy, request.source)
     request.say("comparing outputs")
     run, hindrance = _open_run(path, request.format, inputs[0])
-    parity, after = None, None
+    pairs, parity, after = None, None, None
     times: Sequence[float | None] = (None, None)
     own_nms = bool(request.options.get("nms"))
     if run is not None:
-        parity = None if own_nms else _compare(yolo, run, path, inputs)
+        pairs, parity = (None, None) if own_nms else _compare(yolo, run, path, inputs)
         after = _score(request, path, size)
         device = runtimes.device_of(request.format)
         times = runtimes.latencies((copy, path), size, device, nms_free=request.nms_free, channels=channels)
@@ -147,18 +156,15 @@ def _export(request: _Request, imgsz: int | None, folder: Path) -> ExportReport:
         before=_side(request.source, size_of(copy), before, times[0]),
         after=_side(path, size_of(path), after, times[1]),
         parity=parity,
+        keep_float=request.keep_float,
+        own_ranges=request.has_ranges,
     )
     request.say("comparing AP")
     report = replace(report, ap_interval=_interval(report, before, after))
+    if request.sensitivity and pairs is not None and after is not None:
+        found = _sensitivity(request, yolo, options, inputs, Trial(pairs, after, report.after.bytes))
+        report = replace(report, sensitivity=found)
     return replace(report, notes=(*notes, *remark, *_remarks(report, before, after, hindrance, own_nms=own_nms)))
-
-
-def _copy(source: Path, folder: Path) -> Path:
-    """Return a copy of the checkpoint, for Ultralytics to export beside it, under a name that it leaves as it is."""
-    from yolokd.backend.paths import altered
-
-    plain = altered(folder / source.name) is None
-    return Path(shutil.copyfile(source, folder / (source.name if plain else "checkpoint.pt")))
 
 
 def _export_options(request: _Request, size: int, folder: Path) -> dict[str, Any]:
@@ -169,9 +175,26 @@ def _export_options(request: _Request, size: int, folder: Path) -> dict[str, Any
     return chosen
 
 
+def _sensitivity(
+    request: _Request, yolo: Any, options: dict[str, Any], inputs: Sequence[Tensor], whole: Trial
+) -> Sensitivity:
+    """Export once for each part that is in 8 bits, with that part in full precision, and compare."""
+
+    def attempt(part: str) -> Trial:
+        request.say(f"exporting with {part} in full precision")
+        path = _run_export(yolo, request, options, (*request.keep_float, part))
+        run, hindrance = _open_run(path, request.format, inputs[0])
+        found = _score(request, path, inputs[0].shape[-1])
+        if run is None or found is None:  # the export itself could be run and scored
+            raise RunError(f"The export with {part} in full precision cannot be compared: {hindrance}.")
+        return Trial(_compare(yolo, run, path, inputs)[0], found, size_of(path))
+
+    return measure(whole, [part for part in request.partition.names if part not in request.keep_float], attempt)
+
+
 def _interval(report: ExportReport, before: Examined | None, after: Examined | None) -> tuple[float, float] | None:
-    """The interval of a loss in AP that goes beyond the limit; None where there is none to judge."""
-    if before is None or after is None or report.ap_change is None or report.ap_change >= report.ap_limit:
+    """The interval of the change in AP; None where there is none to judge."""
+    if before is None or after is None or report.ap_change is None:
         return None
     return ap_interval(before.truth, before.detections, after.detections)
 
@@ -192,15 +215,17 @@ def _check_request(
     require_packages(format, precision)
 
 
-def _check_writable(folder: Path) -> None:
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
+def _check_parts(format: str, precision: Precision, *, has_ranges: bool, own_nms: bool) -> None:
+    if has_ranges:
+        raise UserError("A network that was trained in 8 bits has its own ranges: no part can be left in float32.")
+    if precision != "int8":
+        raise UserError("Parts are left in full precision in an int8 export: add --int8, or leave them out.")
+    if format not in parts.FORMATS:
         raise UserError(
-            f"The export belongs beside its checkpoint, but '{folder}' cannot be written: {error.strerror or error}. "
-            f"Copy the checkpoint to a folder of yours."
-        ) from error
+            f"Only exports to {' and '.join(parts.FORMATS)} can leave parts in full precision, not {format}."
+        )
+    if own_nms:
+        raise UserError("The sensitivity of the parts is measured at raw outputs: leave nms out.")
 
 
 def _choose_head(yolo: Any, source: Path, nms_free: bool) -> None:
@@ -231,46 +256,18 @@ def _score(request: _Request, path: Path, size: int) -> Examined | None:
     return found
 
 
-def _run_export(yolo: Any, source: Path, format: str, options: dict[str, Any]) -> Path:
-    """Export where `yolo` was loaded from, and return the path of the result."""
+def _run_export(yolo: Any, request: _Request, options: dict[str, Any], kept: Sequence[str]) -> Path:
+    """Export where `yolo` was loaded from, with some parts in full precision; return the path of the result."""
+    source, format = request.source, request.format
     try:
-        with _hushed():
+        with hushed(), parts.kept_in_float(format, request.partition, kept):
             return Path(yolo.export(format=format, **options))
+    except RunError:
+        raise
     except ImportError as error:
         raise UserError(f"Export to {format} needs the package '{error.name}': pip install {error.name}") from error
     except Exception as error:  # converters of two dozen formats, each with errors of its own
         raise RunError(f"Ultralytics could not export '{source}' to {format}: {error}") from error
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep converters off stdout and out of the log, and OpenVINO's from reporting use to its makers."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # both then take their own stubs
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
-
-
-def _place(written: Path, copy: Path, source: Path) -> tuple[Path, tuple[str, ...]]:
-    """Move a complete export beside its checkpoint, over an earlier one of yolokd's; return its path and what to say.
-
-    Args:
-        written: The export of `copy`.
-        copy: The copy of the checkpoint that was exported.
-        source: The checkpoint.
-    """
-    rest = written.name.removeprefix(copy.stem)
-    try:
-        target = OutputFolder(source.parent, [source]).take(written, source.stem, rest)
-    except OSError as error:
-        raise RunError(f"The export cannot be written to '{source.parent}': {error.strerror or error}.") from error
-    if target.name == source.stem + rest:
-        return target, ()
-    return target, (f"'{source.stem}{rest}' was there and is not an export of yolokd, so it was left as it is",)
 
 
 def _open_run(path: Path, format: str, image: Tensor) -> tuple[runtimes.Run | None, str]:
@@ -286,11 +283,13 @@ def _open_run(path: Path, format: str, image: Tensor) -> tuple[runtimes.Run | No
     return run, ""
 
 
-def _compare(yolo: Any, run: runtimes.Run, path: Path, inputs: Sequence[Tensor]) -> Parity:
+def _compare(yolo: Any, run: runtimes.Run, path: Path, inputs: Sequence[Tensor]) -> tuple[list[Pair], Parity]:
+    """Return the outputs of checkpoint and export for each image, and how far they are apart."""
     network = yolo.model.float().eval().cpu()
     try:
         with torch.inference_mode():
-            return compare((runtimes.first(network(x)), run(x)) for x in inputs)
+            pairs = [(runtimes.first(network(x)), run(x)) for x in inputs]
+            return pairs, compare(pairs)
     except Exception as error:  # an output of another form than the checkpoint's
         raise RunError(f"'{path}' was written, but its outputs cannot be compared: {error}") from error
 
@@ -309,7 +308,7 @@ def _remarks(
         yield from before.score.notes
         if before.score.AP <= 0:
             yield "the checkpoint finds nothing on this data set, so AP says nothing about the export"
-    if report.ap_interval is not None and not report.ap_is_certain and before is not None:
+    if before is not None and report.ap_interval is not None and report.ap_is_low and not report.ap_is_certain:
         count = len(before.truth["images"])
         low, high = (f"{100 * bound:+.2f}" for bound in report.ap_interval)
         yield (

@@ -14,6 +14,7 @@ from typing import Any
 
 from yolokd.backend.formats import Precision
 from yolokd.deploy.parity import LEAST_AGREEMENT, MOST_BOX_PX, MOST_SCORE, Parity
+from yolokd.deploy.sensitivity import Sensitivity
 
 MOST_AP_LOSS = 0.005  # float32 and float16
 LEAST_AP_KEPT = 0.9  # int8: share of the checkpoint's AP
@@ -42,7 +43,10 @@ class ExportReport:
     after: Side  # the exported file or folder
     parity: Parity | None = None  # None: not compared
     notes: tuple[str, ...] = ()
-    ap_interval: tuple[float, float] | None = None  # of `ap_change`, 95 %; None: not needed, or not known
+    ap_interval: tuple[float, float] | None = None  # of `ap_change`, 95 %, over the images; None: not known
+    keep_float: tuple[str, ...] = ()  # parts that an int8 export has in full precision
+    own_ranges: bool = False  # the checkpoint was trained in 8 bits, and `before` is what it computes in them
+    sensitivity: Sensitivity | None = None  # to 8 bits, part by part; None: not measured
 
     @property
     def source(self) -> str:
@@ -69,6 +73,11 @@ class ExportReport:
         return -MOST_AP_LOSS
 
     @property
+    def ap_is_low(self) -> bool:
+        """Whether AP fell by more than the precision allows."""
+        return self.ap_change is not None and self.ap_change < self.ap_limit
+
+    @property
     def ap_is_certain(self) -> bool:
         """Whether the images are enough to tell the change in AP from none."""
         return self.ap_interval is None or not self.ap_interval[0] <= 0 <= self.ap_interval[1]
@@ -85,7 +94,7 @@ class ExportReport:
         return self._int8_failures() if self.precision == "int8" else self._float_failures()
 
     def _ap_failed(self) -> bool:
-        return self.ap_change is not None and self.ap_change < self.ap_limit and self.ap_is_certain
+        return self.ap_is_low and self.ap_is_certain
 
     def _int8_failures(self) -> tuple[str, ...]:
         before, after = self.before.AP, self.after.AP
