@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,7 @@ from tests.helpers.unlabeled import make_images
 from yolokd.backend.checkpoints import load
 from yolokd.cli.compare_table import show_results
 from yolokd.comparison import planning
+from yolokd.comparison.executors.protocol import Place
 from yolokd.comparison.executors.table import EXECUTORS
 from yolokd.comparison.results import MATCHES, results
 from yolokd.comparison.spec import read
@@ -65,8 +66,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeExecutor:
 
     monkeypatch.setattr(planning, "measure", an_hour_each)
 
-    def make(devices: Sequence[str | None]) -> FakeExecutor:
-        found.slots = len(devices)
+    def make(place: Place) -> FakeExecutor:
+        found.devices, found.slots = place.devices, len(place.devices)
         return found
 
     monkeypatch.setitem(EXECUTORS, "local", make)
@@ -239,7 +240,7 @@ def test_compare__the_words_of_the_user_are_shown_as_they_are(run: Run, fake: Fa
         ({"json": "nowhere/out.json"}, "'nowhere/out.json' cannot be written: there is no such folder"),
         ({"set": "losses.bckd.cls=2"}, "train.* and teacher.* only"),
         ({"student": None}, "--student"),
-        ({"executor": "slurm"}, "--executor expects one of local, got 'slurm'"),
+        ({"executor": "slurm"}, "--executor expects one of local, ray, got 'slurm'"),
         ({"budget": "0"}, "--budget expects a time above 0, such as 8h, 90m, 30s or 1h30m, got '0'"),
         ({"budget": "soon"}, "--budget expects a time above 0"),
         ({"precision": "0.5"}, "--precision says when --until-decided has seen enough"),
