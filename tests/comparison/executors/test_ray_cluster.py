@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -18,9 +17,10 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.fake_ray import FakeRay
 from yolokd.comparison.executors import ray_cluster, ray_node
 from yolokd.comparison.executors.protocol import Job, Place
-from yolokd.comparison.executors.ray_cluster import bring_back, check_nodes, connect, model_files
+from yolokd.comparison.executors.ray_cluster import bring_back, check_nodes, model_files
 from yolokd.errors import UserError
 from yolokd.version import __version__
 
@@ -146,46 +146,6 @@ def test_ray_executor__refuses_nodes_that_are_too_small(compare: Compare, cluste
     assert "No node of the Ray cluster has 1 GPUs and 1 CPUs, which a run takes: " in compare.notified("large")
 
 
-@pytest.mark.parametrize("address", ["nowhere", "http://a:1", "a:b", "ray://", ":6379"])
-def test_connect__an_address_that_is_none(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", FakeRay())
-    with pytest.raises(UserError, match="--ray expects auto, local, HOST:PORT or ray://HOST:PORT"):
-        connect(address)
-
-
-@pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_connect__nothing_at_the_address(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", FakeRay())
-    with socket.socket() as bound:  # not listening
-        bound.bind(("127.0.0.1", 0))
-        address = f"{scheme}127.0.0.1:{bound.getsockname()[1]}"
-        with pytest.raises(UserError, match=f"There is no Ray cluster at '{address}': Connection refused"):
-            connect(address)
-
-
-def test_connect__something_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", FakeRay())
-    monkeypatch.setattr(ray_cluster, "PROBE", "import time; time.sleep(60)")
-    monkeypatch.setattr(ray_cluster, "CONNECT", 0.5)
-    with pytest.raises(UserError, match="No Ray cluster answers at 'auto' within"):
-        connect("auto")
-
-
-def test_connect__another_version_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", FakeRay())
-    words = "Version mismatch: The cluster was started with: Ray: 2.40.0 Python: 3.11.4"
-    monkeypatch.setattr(ray_cluster, "PROBE", f"import sys; sys.exit('yolokd: RuntimeError: {words}')")
-    with pytest.raises(UserError) as caught:
-        connect("auto")
-    assert str(caught.value) == f"There is no Ray cluster at 'auto' that can be used: RuntimeError: {words}"
-
-
-def test_connect__without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"need the package Ray: pip install 'yolokd\[ray\]'"):
-        connect("auto")
-
-
 @pytest.mark.parametrize(
     ("state", "words"),
     [
@@ -226,72 +186,6 @@ def test_bring_back__replaces_a_run_as_a_whole(tmp_path: Path) -> None:
     bring_back(ray_node.pack(node, ["student/bckd-0"]), Job(here, "student/bckd-0", here / "log"))
     assert [path.name for path in (here / "student").rglob("*")] == ["bckd-0", "new"]
     assert [path.name for path in here.iterdir()] == ["student"]
-
-
-class Remote:
-    """What `ray.remote` returns: it executes at once."""
-
-    def __init__(self, target: Any) -> None:
-        self.target = target
-
-    def options(self, **_: Any) -> Remote:
-        return self
-
-    def remote(self, *words: Any) -> Any:
-        made = self.target(*words)
-        return Handle(made) if isinstance(made, ray_node.Progress) else made
-
-
-class Handle:
-    """An actor."""
-
-    def __init__(self, actor: ray_node.Progress) -> None:
-        self.add, self.take = Remote(actor.add), Remote(actor.take)
-
-
-class FakeRay:
-    """Stands for the package: one node, on which everything ends at once."""
-
-    class exceptions:  # noqa: N801
-        class RayError(Exception):
-            pass
-
-    def __init__(self, resources: dict[str, float] | None = None) -> None:
-        self.resources = resources or {"CPU": 4.0}
-        self.canceled: list[Any] = []
-
-    def is_initialized(self) -> bool:
-        return False
-
-    def init(self, **_: Any) -> None:
-        pass
-
-    def nodes(self) -> list[dict[str, Any]]:
-        node = {"NodeID": "0123456789", "NodeManagerHostname": "big", "NodeManagerAddress": "10.0.0.1"}
-        return [{**node, "Alive": True, "Resources": self.resources}, {**node, "Alive": False, "Resources": {}}]
-
-    def get_runtime_context(self) -> Any:
-        return self
-
-    def get_node_id(self) -> str:
-        return "0123456789"
-
-    def remote(self, target: Any) -> Remote:
-        return Remote(target)
-
-    def put(self, value: Any) -> Any:
-        return value
-
-    def get(self, reference: Any, timeout: float | None = None) -> Any:
-        if isinstance(reference, Exception):
-            raise reference
-        return reference
-
-    def wait(self, references: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
-        return ([], references) if references == ["queued"] else (references, [])
-
-    def cancel(self, reference: Any, force: bool) -> None:
-        self.canceled.append((reference, force))
 
 
 @pytest.fixture

@@ -1,21 +1,18 @@
-"""Runs as tasks of a Ray cluster: how they are sent, followed and brought back. `ray_node` is what a node executes."""
+"""Runs as tasks of a Ray cluster: how they are sent, followed and brought back. `ray_node` has what a node executes."""
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from yolokd.comparison.executors import ray_node
 from yolokd.comparison.executors.protocol import Exit, Job, Place
+from yolokd.comparison.executors.ray_connection import connect
 from yolokd.errors import UserError
 from yolokd.files import sha256, unique_beside, write_whole
 from yolokd.inputs import read_json
@@ -24,17 +21,8 @@ from yolokd.version import __version__
 if TYPE_CHECKING:
     from yolokd.comparison.spec import Comparison
 
-INSTALL = "pip install 'yolokd[ray]'"
-REACH, CONNECT = 3.0, 16.0  # seconds to reach an address, and to connect to the cluster there
 CHECK = 1800.0  # seconds that a node has to read the data
 RETRIES = 3  # of a run whose node or process has died
-PROBE = """
-import sys, ray
-try:
-    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
-except BaseException as error:
-    sys.exit(f"yolokd: {type(error).__name__}: " + " ".join(str(error).split()))
-"""
 
 
 class RayExecutor:
@@ -167,57 +155,6 @@ class RayExecutor:
             if job.name in news:
                 self._epochs[job.name], output = news[job.name]
                 _append(job.log, output)
-
-
-def connect(address: str) -> Any:
-    """Return the package Ray, connected to a cluster.
-
-    Args:
-        address: auto, local (a cluster on this machine, for as long as this process), HOST:PORT or ray://HOST:PORT.
-
-    Raises:
-        UserError: Ray is not installed, nothing answers, or the cluster has another version of Ray or Python.
-    """
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError(f"Runs on a Ray cluster need the package Ray: {INSTALL}") from error
-    if not ray.is_initialized():
-        if address != "local":
-            _check_address(address)
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except Exception as error:  # Ray raises many kinds
-            raise UserError(f"Ray cannot be started with '{address}': {' '.join(str(error).split())}") from error
-    return ray
-
-
-def _check_address(address: str) -> None:
-    """Connect from another process first: with a wrong address, Ray waits for minutes or ends the process."""
-    if address != "auto":
-        parts = urlsplit(address if "://" in address else f"ray://{address}")
-        try:
-            host, port = parts.hostname or "", parts.port
-        except ValueError:
-            host, port = "", None
-        if parts.scheme != "ray" or not host or port is None:
-            raise UserError(f"--ray expects auto, local, HOST:PORT or ray://HOST:PORT, got '{address}'.")
-        try:
-            socket.create_connection((host, port), timeout=REACH).close()
-        except OSError as error:
-            raise UserError(f"There is no Ray cluster at '{address}': {error.strerror or error}.") from error
-    try:
-        command = [sys.executable, "-c", PROBE, address]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=CONNECT, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise UserError(f"No Ray cluster answers at '{address}' within {CONNECT:.0f} s.") from error
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        own = [line.removeprefix("yolokd: ") for line in lines if line.startswith("yolokd: ")]
-        reason = (own or lines[-1:] or [f"exit code {done.returncode}"])[-1]
-        if "grpc" in reason:
-            reason = f"{reason} ({INSTALL})"
-        raise UserError(f"There is no Ray cluster at '{address}' that can be used: {reason}")
 
 
 def check_nodes(states: Mapping[str, Mapping[str, Any]]) -> None:

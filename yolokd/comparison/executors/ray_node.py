@@ -217,12 +217,12 @@ def _examine(data: str, expected: str, unlabeled: list[str]) -> dict[str, Any]:
     problem = None
     try:
         if fingerprint(resolve(data).splits, like=expected) != expected:
-            problem = f"the data '{data}' are others than on the machine that started the comparison"
+            problem = f"The data '{data}' are others than on the machine that started the comparison."
     except (UserError, OSError) as error:
         problem = str(error)
     missing = [source for source in unlabeled if not Path(source).exists()]
     if problem is None and missing:
-        problem = f"the unlabeled images '{missing[0]}' are missing"
+        problem = f"The unlabeled images '{missing[0]}' are missing."
     return {"versions": versions(), "problem": problem}
 
 
