@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from tests.helpers.unlabeled import make_images
 from yolokd.backend.checkpoints import load
 from yolokd.cli.compare_table import show_results
 from yolokd.comparison import planning
+from yolokd.comparison.executors.protocol import Place
 from yolokd.comparison.executors.table import EXECUTORS
 from yolokd.comparison.results import MATCHES, results
 from yolokd.comparison.spec import read
@@ -65,8 +67,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeExecutor:
 
     monkeypatch.setattr(planning, "measure", an_hour_each)
 
-    def make(devices: Sequence[str | None]) -> FakeExecutor:
-        found.slots = len(devices)
+    def make(place: Place) -> FakeExecutor:
+        found.devices, found.slots = place.devices, len(place.devices)
         return found
 
     monkeypatch.setitem(EXECUTORS, "local", make)
@@ -239,7 +241,18 @@ def test_compare__the_words_of_the_user_are_shown_as_they_are(run: Run, fake: Fa
         ({"json": "nowhere/out.json"}, "'nowhere/out.json' cannot be written: there is no such folder"),
         ({"set": "losses.bckd.cls=2"}, "train.* and teacher.* only"),
         ({"student": None}, "--student"),
-        ({"executor": "slurm"}, "--executor expects one of local, got 'slurm'"),
+        ({"executor": "slurm"}, "--executor expects one of local, ray, got 'slurm'"),
+        ({"gpus-per-run": "1"}, "--gpus-per-run is for runs on a Ray cluster; give --ray as well"),
+        ({"cpus-per-run": "2"}, "--cpus-per-run is for runs on a Ray cluster"),
+        ({"ray": "auto", "device": "0,1"}, "--device 0,1 names devices of this machine, and --ray leaves them"),
+        ({"ray": "auto", "gpus-per-run": "2"}, "--gpus-per-run expects 0 to 1"),
+        ({"ray": "auto", "gpus-per-run": "nan"}, "--gpus-per-run expects 0 to 1"),
+        ({"ray": "auto", "gpus-per-run": "1"}, "--device cpu and --gpus-per-run 1 contradict each other"),
+        ({"ray": "auto", "cpus-per-run": "0"}, "--cpus-per-run expects a whole number from 1, got 0"),
+        (
+            {"ray": "nowhere"},
+            "--ray expects auto, local, HOST:PORT" if find_spec("ray") else "pip install 'yolokd[ray]'",
+        ),
         ({"budget": "0"}, "--budget expects a time above 0, such as 8h, 90m, 30s or 1h30m, got '0'"),
         ({"budget": "soon"}, "--budget expects a time above 0"),
         ({"precision": "0.5"}, "--precision says when --until-decided has seen enough"),
@@ -414,8 +427,16 @@ def test_show_results__several_students_have_a_table_each(run: Run, fake: FakeEx
     assert "tiny on" in text.getvalue()
 
 
+def test_compare__an_interrupted_run_is_not_continued_on_a_cluster(run: Run, fake: FakeExecutor) -> None:
+    code, _, error = run("--continue", ray="auto")
+    assert code == 2
+    assert "--continue is for runs on this machine" in flat(error)
+    assert fake.submitted == []
+
+
 def test_compare__imports_neither_torch_nor_ultralytics() -> None:
-    code = "import sys, yolokd.cli.compare; print([m for m in ('torch', 'ultralytics', 'numpy') if m in sys.modules])"
+    heavy = ("torch", "ultralytics", "numpy", "ray")
+    code = f"import sys, yolokd.cli.compare; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -52,6 +52,7 @@ class FakeExecutor:
     """
 
     interval = 0.0
+    local = True
 
     def __init__(
         self,
@@ -61,11 +62,15 @@ class FakeExecutor:
         before: Callable[[str], None] = lambda name: None,
         epochs: int = 0,
     ) -> None:
+        self.devices = devices
         self.slots, self.codes, self.before, self.epochs = len(devices), codes or {}, before, epochs
         self.submitted: list[str] = []
         self.canceled: list[str] = []
         self.running: dict[str, int] = {}  # → polls
         self.most = 0
+
+    def prepare(self, comparison: Comparison) -> Comparison:
+        return comparison
 
     def submit(self, job: Job) -> None:
         self.before(job.name)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from yolokd.cli.compare_place import CompareDevice, CpusPerRun, ExecutorName, GpusPerRun, Ray, open_executor
 from yolokd.cli.compare_plan import (
     Budget,
     DryRun,
@@ -28,7 +29,6 @@ from yolokd.cli.compare_plan import (
 from yolokd.cli.compare_table import WIDE, show_results
 from yolokd.cli.options import AllowPartial, Data, JsonFile, Teachers, TrustCheckpoint, split_list, write_json
 from yolokd.cli.progress import image_bar
-from yolokd.comparison.executors.table import EXECUTORS
 from yolokd.errors import RunError, UserError
 from yolokd.outputs import check_file
 
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from yolokd.comparison.planning import Outlook, TimeBudget
     from yolokd.comparison.spec import Comparison
 
-ExecutorName = Annotated[
-    str, typer.Option(help=f"Where runs are executed: {', '.join(EXECUTORS)}.", hidden=len(EXECUTORS) == 1)
-]
 Continue = Annotated[
     bool,
     typer.Option(
@@ -63,10 +60,11 @@ def compare(
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images, for every run.")] = None,
     imgsz: Annotated[int | None, typer.Option(help="Side of the input image in pixels, for every run.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images per step, for every run.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, mps or a GPU (0); with several (0,1) a run on each at once.")
-    ] = None,
+    device: CompareDevice = None,
     executor: ExecutorName = "local",
+    ray: Ray = None,
+    gpus_per_run: GpusPerRun = None,
+    cpus_per_run: CpusPerRun = None,
     unlabeled: Annotated[
         str | None, typer.Option(metavar="DIR", help="Images without labels, for every recipe that has losses.")
     ] = None,
@@ -90,36 +88,32 @@ def compare(
     begun = time.monotonic()
     names, numbers = split_list(recipes, "--recipes"), parse_seeds(seeds, until_decided=until_decided)
     stopping = parse_stopping(budget, precision, until_decided=until_decided)
-    _check_outputs(json_file, executor, dry_run=dry_run)
-    devices: list[str | None] = [*split_list(device, "--device")] if device is not None else [None]
+    _check_outputs(json_file, dry_run=dry_run)
+    chosen = open_executor(executor, device, ray, gpus_per_run, cpus_per_run, keep_epochs=keep_epochs)
     from yolokd.comparison.checks import load_recipes, plan_comparison
     from yolokd.training.run import split_teachers
 
     first, further = split_teachers(teacher)
     options = {"data": data, "epochs": epochs, "imgsz": imgsz, "batch": batch, "unlabeled": unlabeled}
     loaded = load_recipes(names, [*(set_ or []), *further], **options)
-    more: dict[str, Any] = {"devices": devices, "name": name, "allow_partial": allow_partial}
+    more: dict[str, Any] = {"devices": chosen.devices, "name": name, "allow_partial": allow_partial}
     with image_bar() as progress:
         asked = plan_comparison(first, student, loaded, numbers, progress=progress, **more)
-    asked = replace(asked, sequential=until_decided)
-    chosen, console = EXECUTORS[executor](devices), Console() if dry_run else Console(stderr=True)
-    found = _outlook(console, asked, chosen, stopping, device=devices[0], added=len(loaded) > len(names))
+    asked = chosen.prepare(replace(asked, sequential=until_decided))
+    console = Console() if dry_run else Console(stderr=True)
+    found = _outlook(console, asked, chosen, stopping, added=len(loaded) > len(names))
     if not dry_run:
         limit = _limit(asked, found, stopping, begun)
         _execute(asked, chosen, stopping, limit, keep_epochs=keep_epochs, json_file=json_file)
 
 
-def _check_outputs(json_file: str | None, executor: str, *, dry_run: bool) -> None:
+def _check_outputs(json_file: str | None, *, dry_run: bool) -> None:
     check_file(json_file, "--json")
     if dry_run and json_file is not None:
         raise UserError("--json writes results, and --dry-run has none; leave one of them out.")
-    if executor not in EXECUTORS:
-        raise UserError(f"--executor expects one of {', '.join(EXECUTORS)}, got '{executor}'.")
 
 
-def _outlook(
-    console: Console, asked: Comparison, executor: Executor, stopping: Stopping, *, device: str | None, added: bool
-) -> Outlook:
+def _outlook(console: Console, asked: Comparison, executor: Executor, stopping: Stopping, *, added: bool) -> Outlook:
     """Show what is to be done and what it takes, and return it."""
     from yolokd.comparison.planning import outlook
     from yolokd.comparison.spec import BASELINE, stored_alike
@@ -129,7 +123,7 @@ def _outlook(
     for note in (*notes, *asked.notes):
         console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
     with console.status("Measuring some steps of each recipe, where no run has finished"):
-        found = outlook(asked, executor.slots, device)
+        found = outlook(asked, executor.slots, executor.devices[0], local=executor.local)
     show_outlook(console, asked, found, executor.slots, until_decided=stopping.until_decided)
     return found
 

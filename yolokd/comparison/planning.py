@@ -20,6 +20,7 @@ from yolokd.comparison.results import run_score, run_seconds, teacher_score
 from yolokd.comparison.spec import BASELINE, Comparison, Run
 
 MARGIN = 1.05  # a run starts only if this multiple of its estimate is left
+ELSEWHERE = Measured(None, "not measured, since runs are executed on other machines")
 HALF = 2  # bytes per parameter of a final checkpoint
 CHECKPOINTS = 2  # of a run: best.pt and last.pt
 
@@ -47,13 +48,14 @@ class Outlook:
     free: int  # bytes that the disk has left
 
 
-def outlook(comparison: Comparison, slots: int, device: str | None) -> Outlook:
+def outlook(comparison: Comparison, slots: int, device: str | None, *, local: bool = True) -> Outlook:
     """Return what is to be done, and what it takes.
 
     Args:
         comparison: From `plan_comparison`; nothing is written to its folder.
         slots: How many runs are executed at a time.
         device: Where runs are measured.
+        local: Whether runs are executed on this machine; if not, none is measured.
     """
     runs = comparison.runs
     open_runs = [run for run in runs if run_score(run.folder) is None]
@@ -62,7 +64,8 @@ def outlook(comparison: Comparison, slots: int, device: str | None) -> Outlook:
     arms = [(student, recipe) for student in comparison.students for recipe in comparison.recipes]
     known = {arm: seconds for arm in arms if (seconds := _finished_seconds(finished, arm))}
     unknown = [first[arm] for arm in arms if arm in first and arm not in known]
-    measured = {(run.student, run.recipe): found for run, found in measure(comparison, unknown, device).items()}
+    each_unknown = measure(comparison, unknown, device) if local else dict.fromkeys(unknown, ELSEWHERE)
+    measured = {(run.student, run.recipe): found for run, found in each_unknown.items()}
     estimates = {arm: _estimate(arm, known, measured) for arm in arms if arm in first}
     sizes = {student: _size(student, finished, measured) for student in comparison.students}
     each = [sizes[run.student] for run in open_runs]

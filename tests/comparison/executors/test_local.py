@@ -10,7 +10,7 @@ import pytest
 
 from yolokd.comparison.executors import protocol
 from yolokd.comparison.executors.local import LocalExecutor
-from yolokd.comparison.executors.protocol import Exit, Job, completed_epochs
+from yolokd.comparison.executors.protocol import Exit, Job, Place, completed_epochs
 from yolokd.comparison.executors.table import EXECUTORS
 
 SCRIPT = """
@@ -45,12 +45,12 @@ def wait(executor: LocalExecutor, submitted: Job, seconds: float = 30) -> Exit:
 
 
 def test_table__names_the_local_executor() -> None:
-    assert EXECUTORS["local"](["0", "1"]).slots == 2
+    assert EXECUTORS["local"](Place(["0", "1"])).slots == 2
 
 
 @pytest.mark.parametrize(("name", "code"), [("succeeds", 0), ("fails", 3)])
 def test_local_executor__exit_code_and_log(folder: Path, name: str, code: int) -> None:
-    executor = LocalExecutor(["cpu"])
+    executor = LocalExecutor(Place(["cpu"]))
     executor.submit(job(folder, name))
     assert wait(executor, job(folder, name)) == Exit(code)
     assert job(folder, name).log.read_text() == f"{folder} {name} cpu again --end-with-stdin\n"
@@ -64,7 +64,7 @@ def test_local_executor__names_the_signal(folder: Path) -> None:
 
 
 def test_local_executor__one_job_at_a_time_on_each_device(folder: Path) -> None:
-    executor = LocalExecutor(["0", "1"])
+    executor = LocalExecutor(Place(["0", "1"]))
     first, second, third = job(folder, "sleeps"), job(folder, "succeeds"), job(folder, "third")
     executor.submit(first)
     executor.submit(second)
@@ -76,7 +76,7 @@ def test_local_executor__one_job_at_a_time_on_each_device(folder: Path) -> None:
 
 
 def test_local_executor__cancel_ends_the_process_and_releases_its_device(folder: Path) -> None:
-    executor, long = LocalExecutor(["0"]), job(folder, "sleeps")
+    executor, long = LocalExecutor(Place(["0"])), job(folder, "sleeps")
     executor.submit(long)
     assert executor.poll(long) is None
     start = time.monotonic()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from yolokd.comparison.executors.protocol import Exit, Job, completed_epochs
+from yolokd.comparison.executors.protocol import Exit, Job, Place, completed_epochs
+
+if TYPE_CHECKING:
+    from yolokd.comparison.spec import Comparison
 
 END_WITH_STDIN = "--end-with-stdin"
 
@@ -16,16 +19,22 @@ class LocalExecutor:
     """Implements `Executor`. The processes end with this one, even if it is killed: they watch their stdin."""
 
     interval = 0.2
+    local = True
 
-    def __init__(self, devices: Sequence[str | None] = (None,)) -> None:
-        """Use these devices.
+    def __init__(self, place: Place | None = None) -> None:
+        """Use devices of this machine.
 
         Args:
-            devices: One job at a time on each entry; the same device may be given twice.
+            place: Its devices execute one job at a time each; the same device may be given twice. None: `Place()`.
         """
-        self.slots = len(devices)
-        self._free = list(devices)
+        self.devices = (place or Place()).devices
+        self.slots = len(self.devices)
+        self._free = list(self.devices)
         self._running: dict[Job, tuple[subprocess.Popen[bytes], str | None]] = {}
+
+    def prepare(self, comparison: Comparison) -> Comparison:
+        """Return the comparison as it is: it was planned on this machine."""
+        return comparison
 
     def submit(self, job: Job) -> None:
         """Start the process on the device that has been free for longest."""

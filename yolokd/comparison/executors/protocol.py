@@ -1,6 +1,6 @@
 """What the comparison loop requires of an executor; it does not know where and how a run is executed.
 
-Executor and runs share the comparison's folder: a run leaves its results there, and its output in `Job.log`.
+When a job has ended, its results are in the comparison's folder and its output is in `Job.log`, wherever it ran.
 """
 
 from __future__ import annotations
@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from yolokd.comparison.spec import Comparison
 
 WORKER = "yolokd.comparison.worker"
 
@@ -35,8 +38,29 @@ class Exit:
     reason: str = ""  # why it failed, if the executor knows more than the last line of the log
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where runs are to be executed, from the options of `yolokd compare`; an executor takes of it what it needs."""
+
+    devices: Sequence[str | None] = (None,)  # of this machine; None leaves the choice to Ultralytics
+    address: str | None = None  # of a cluster
+    gpus_per_run: float | None = None  # of a node; None: 1 where the cluster has any
+    cpus_per_run: int | None = None
+
+
 class Executor(Protocol):
     """Executes jobs; each is submitted once and is named by itself afterwards."""
+
+    @property
+    def devices(self) -> Sequence[str | None]:
+        """Devices of this machine with which a comparison is planned."""
+
+    @property
+    def local(self) -> bool:
+        """Whether runs are executed on this machine, so that what is measured here tells how long they take."""
+
+    def prepare(self, comparison: Comparison) -> Comparison:
+        """Check whether the runs can be executed there, and return the comparison as it will be; `UserError` if not."""
 
     @property
     def slots(self) -> int:
@@ -62,8 +86,8 @@ class Executor(Protocol):
 class MakeExecutor(Protocol):
     """An entry of the table."""
 
-    def __call__(self, devices: Sequence[str | None]) -> Executor:
-        """Return an executor for the devices of `--device`; None leaves the choice to Ultralytics."""
+    def __call__(self, place: Place) -> Executor:
+        """Return an executor; `UserError` if there is none at that place."""
 
 
 def completed_epochs(job: Job) -> int:

@@ -1,0 +1,69 @@
+"""What a node of a Ray cluster executes, without Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import tiny
+from yolokd.backend.dataset import resolve
+from yolokd.comparison.executors.ray_node import TOKEN, Progress, examine_node, is_shared, pack, relocated, unpack
+from yolokd.data.check import fingerprint
+from yolokd.version import __version__
+
+
+def test_relocated__models_and_nothing_else() -> None:
+    plan = {
+        "teacher": "/a/t.pt",
+        "students": {"yolov8n": {"spec": "yolov8n", "digest": "d"}, "own": {"spec": "own.yaml", "digest": "e"}},
+        "recipes": {"baseline": {"train": {}}, "two": {"teacher": {"models": ["/a/t.pt", "yolo11m"], "scale": 1}}},
+        "models": {"/a/t.pt": "f"},
+        "seeds": [0],
+    }
+    assert relocated(plan, {"/a/t.pt": "/n/t.pt", "yolov8n": "/n/yolov8n.pt"}) == {
+        "teacher": "/n/t.pt",
+        "students": {"yolov8n": {"spec": "/n/yolov8n.pt", "digest": "d"}, "own": {"spec": "own.yaml", "digest": "e"}},
+        "recipes": {"baseline": {"train": {}}, "two": {"teacher": {"models": ["/n/t.pt", "yolo11m"], "scale": 1}}},
+        "models": {"/n/t.pt": "f"},
+        "seeds": [0],
+    }
+
+
+def test_progress__news_are_taken_once() -> None:
+    progress = Progress()
+    progress.add("a", 0, b"one ")
+    progress.add("a", 2, b"two")
+    assert progress.take() == {"a": (2, b"one two")}
+    assert progress.take() == {}
+    progress.add("a", 3, b"three")
+    assert progress.take() == {"a": (3, b"three")}
+
+
+def test_is_shared__compares_the_token(tmp_path: Path) -> None:
+    assert not is_shared(tmp_path, "a")
+    (tmp_path / TOKEN).write_text("a")
+    assert is_shared(tmp_path, "a")
+    assert not is_shared(tmp_path, "b")
+
+
+def test_unpack__what_was_packed(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c").write_bytes(b"c")
+    unpack(pack(tmp_path, ["a/b"]), tmp_path / "there")
+    assert [path.name for path in (tmp_path / "there").rglob("*")] == ["a", "b", "c"]
+    assert (tmp_path / "there" / "a" / "b" / "c").read_bytes() == b"c"
+
+
+@pytest.mark.slow  # processes that import torch
+def test_examine_node__says_what_is_wrong_with_the_data(tmp_path: Path) -> None:
+    data = tiny.data_set(tmp_path / "data")
+    digest = fingerprint(resolve(str(data)).splits)
+    good = examine_node(str(data), digest, {str(tmp_path): "digest"})
+    assert (good["problem"], good["versions"]["yolokd"]) == (None, __version__)
+    other = examine_node(str(data), "2:0", {})["problem"]
+    assert other == f"The data '{data}' are others than on the machine that started the comparison."
+    nowhere = examine_node(str(data), digest, {"/nowhere": "digest"})["problem"]
+    assert nowhere == "The unlabeled images '/nowhere' are missing."
+    missing = examine_node(str(tmp_path / "none.yaml"), digest, {})["problem"]
+    assert str(tmp_path / "none.yaml") in missing
