@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from study import HERE, SIZE, link, prepare_data, settings, yolokd
+from study import HALVES, HERE, SIZE, link, prepare_data, settings, yolokd
 from study_plans import BATCH, FINETUNE, STUDENT
 
 CLASSES = "motorcycle=motorbike"  # what COCO calls motorcycle
@@ -150,7 +150,7 @@ def compare(name: str, row: Row, data: Path, seeds: str, device: str, shared: Pa
 def lines(found: Mapping[str, Any], command: str, half: str) -> str:
     """Return the table as Markdown."""
     rows = [
-        f"Highway's 680 training images without their labels, {SIZE} px, batch {BATCH}; last.pt on the {half}ing "
+        f"Highway's 680 training images without their labels, {SIZE} px, batch {BATCH}; last.pt on the {HALVES[half]} "
         "images with their real labels; COCO AP in percent.",
         "",
         f"    {command}",

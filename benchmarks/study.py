@@ -42,6 +42,7 @@ from study_plans import BATCH, PLANS, STUDENT, TEACHER, Arm, Plan
 HERE = Path(__file__).resolve().parent
 SIZE = 128  # pixels
 TRAINING, TUNING = 680, 100  # images; the remaining 259 are reported on
+HALVES = {"tune": "tuning", "report": "reporting"}
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
@@ -214,7 +215,7 @@ def write_table(name: str, plan: Plan, seeds: Sequence[int], found: dict[str, An
     start = f"from {plan.student}" if plan.student else start
     rows = [
         f"Highway with {plan.labels:.0%} of the labels, {budget['imgsz']} px, batch {budget['batch']}, "
-        f"{budget['epochs']} epochs {start}; last.pt on the {plan.half}ing images; COCO AP in percent"
+        f"{budget['epochs']} epochs {start}; last.pt on the {HALVES[plan.half]} images; COCO AP in percent"
         + (f"; teacher {100 * teacher['AP']:.1f}." if teacher else "."),
         "",
         f"    python benchmarks/study.py --plan {name} --seeds {len(seeds)} --out RUNS",
