@@ -254,7 +254,7 @@ PROJECTED = {"fbkd_spatial", "fbkd_relation", "fbkd_channel"}  # their adapters 
 def test_recipes__zero_and_no_pull_where_student_equals_teacher(name: str, weighted: bool) -> None:
     """Terms whose optimum is equality; the others rebuild or project features and start elsewhere."""
     content = load_recipe(name).to_dict()
-    content["augment"] = {}
+    content["augment"], content["regimes"] = {}, []
     if weighted:
         content["weighting"] = {"aid": {"alpha": 0.1}}
     values: list[dict[str, float]] = []

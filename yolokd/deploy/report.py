@@ -123,6 +123,7 @@ class ExportReport:
         plain = asdict(self)
         if plain["parity"] is not None:  # under the name that readers of the file know
             plain["parity"] = {"pictures": plain["parity"].pop("images"), **plain["parity"]}
+        plain["keep_float"] = list(self.keep_float)
         return {
             **plain,
             "agreement": agreement,
