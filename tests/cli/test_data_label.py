@@ -60,7 +60,7 @@ def test_label__data_check_and_eval_take_the_set(label: Label, files: Path, caps
     line = ["eval", str(files / "teacher.pt"), "--data", "out/data.yaml", "--imgsz", "64", "--device", "cpu"]
     code, out, error = call(capsys, *line, "--json", "found.json")
     assert code == 0, error
-    assert "agreement50" in out
+    assert "agreement at 50 at 75 small" in flat(out)
     assert "AP" not in out.replace("mAP", "")
     assert json.loads(Path("found.json").read_text())[0]["AP"] >= 0
 

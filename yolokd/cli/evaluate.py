@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from yolokd.recipe.classes import ClassMap
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+AGREEMENTS = ("agreement", "at 50", "at 75", "small", "medium", "large")  # the same on labels of a teacher
 COST = ("params M", "GFLOPs", "ms", "imgsz")
 
 
@@ -113,8 +114,8 @@ def show_scores(console: Console, scores: Sequence[ModelScore], words: Words = s
     """Print one row per model, and what is worth knowing about it; `words` from `yolokd.evaluation.wording`."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", overflow="fold")
-    for column in (*METRICS, *COST):
-        table.add_column(words(column), justify="right", no_wrap=True)
+    for column in (*(METRICS if words is str else AGREEMENTS), *COST):
+        table.add_column(column, justify="right", no_wrap=True)
     for score in scores:
         aps = ["–" if (value := getattr(score, metric)) < 0 else f"{100 * value:.1f}" for metric in METRICS]
         table.add_row(*map(Text, (score.name, *aps, *_cost(score))))
