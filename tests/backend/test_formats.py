@@ -24,7 +24,7 @@ def test_known_format__unknown_lists_the_known_ones() -> None:
     ("format", "precision"), [("onnx", "int8"), ("openvino", "float16"), ("pb", "float32"), ("qnn", "float32")]
 )
 def test_check_precision__possible(format: str, precision: Precision) -> None:
-    check_precision(format, precision)
+    assert check_precision(format, precision) is None  # type: ignore[func-returns-value]
 
 
 @pytest.mark.parametrize(
@@ -63,4 +63,4 @@ def test_require_packages__names_the_extra(
 
 def test_require_packages__other_formats_need_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    require_packages("torchscript", "float32")
+    assert require_packages("torchscript", "float32") is None  # type: ignore[func-returns-value]

@@ -150,7 +150,6 @@ def test_show__ratios_are_those_of_the_medians(capsys: pytest.CaptureFixture[str
 
 def test_bench__takes_one_teacher_at_the_students_size(run: Run, files: Path) -> None:
     teacher = str(files / "teacher.pt")
-    given = ()
-    refuses(run(*given, "--teacher", teacher, "--teacher", teacher), "takes one teacher: give --teacher once")
-    refuses(run(*given, "--set", f"teacher.models=['{teacher}']"), "takes one teacher: leave teacher.models out")
-    refuses(run(*given, "--set", "teacher.scale=2"), "leave teacher.scale out")
+    refuses(run("--teacher", teacher, "--teacher", teacher), "takes one teacher: give --teacher once")
+    refuses(run("--set", f"teacher.models=['{teacher}']"), "takes one teacher: leave teacher.models out")
+    refuses(run("--set", "teacher.scale=2"), "leave teacher.scale out")

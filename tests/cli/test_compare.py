@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -16,78 +15,18 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from rich.console import Console
 
-from tests.helpers.calling import Run, call, flat
-from tests.helpers.comparing import APS, FakeExecutor, an_hour_each
-from tests.helpers.fixtures import make_data
+from tests.helpers.calling import Run, flat
+from tests.helpers.comparing import APS, FakeExecutor
 from tests.helpers.matching import matches_of
-from tests.helpers.models import CONFIGS, detector, save
+from tests.helpers.models import detector, save
 from tests.helpers.unlabeled import make_images
 from yolokd.backend.checkpoints import load
-from yolokd.cli.compare_table import show_results
-from yolokd.comparison import planning
-from yolokd.comparison.executors.protocol import Place
-from yolokd.comparison.executors.table import EXECUTORS
-from yolokd.comparison.results import MATCHES, results
+from yolokd.comparison.results import MATCHES
 from yolokd.comparison.spec import read
 from yolokd.evaluation.matches import write_matches
 from yolokd.files import sha256
 from yolokd.training.settings import KEY
-
-
-@pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A small comparison."""
-    folder = tmp_path_factory.mktemp("compare")
-    make_data(folder / "data", train=8, val=4)
-    description = yaml.safe_load((CONFIGS / "v8/yolov8.yaml").read_text())
-    description.update(depth_multiple=0.33, width_multiple=0.125)
-    del description["scales"]
-    (folder / "student.yaml").write_text(yaml.safe_dump(description))
-    return {
-        "--teacher": str(save(detector("v8", width=0.25, seed=1), folder / "teacher.pt")),
-        "--student": str(folder / "student.yaml"),
-        "--recipes": "bckd",
-        "--seeds": "0,1",
-        "--data": str(folder / "data" / "data.yaml"),
-        "--epochs": "1",
-        "--imgsz": "64",
-        "--batch": "8",
-        "--device": "cpu",
-        "--name": "small",
-    }
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> FakeExecutor:
-    """No training: each run leaves its results at once, and a measurement says that it takes an hour."""
-    found = FakeExecutor()
-
-    monkeypatch.setattr(planning, "measure", an_hour_each)
-
-    def make(place: Place) -> FakeExecutor:
-        found.devices, found.slots = place.devices, len(place.devices)
-        return found
-
-    monkeypatch.setitem(EXECUTORS, "local", make)
-    return found
-
-
-@pytest.fixture
-def run(
-    options: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
-    """Run `yolokd compare` in an empty folder, with the small comparison's options changed as given; None: left out."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_with(*words: str, **changes: str | None) -> tuple[int, str, str]:
-        given = {**options, **{f"--{key}": value for key, value in changes.items()}}
-        pairs = [word for key, value in given.items() if value is not None for word in (key, value)]
-        return call(capsys, "compare", *pairs, *words)
-
-    return run_with
 
 
 def test_compare__prints_a_table_and_goes_on_where_it_was(run: Run, fake: FakeExecutor) -> None:
@@ -168,21 +107,6 @@ def test_compare__without_matches_the_second_interval_is_missing(
     _, out, _ = run()
     assert "] gain " in flat(out)
     assert matches.is_file()
-
-
-@pytest.mark.parametrize(("width", "complete"), [(80, False), (119, False), (120, True)])
-def test_show_results__narrow_lines_have_whole_cells(
-    run: Run, fake: FakeExecutor, tmp_path: Path, width: int, complete: bool
-) -> None:
-    run()
-    comparison = read(tmp_path / "runs" / "small")
-    text = io.StringIO()
-    show_results(Console(file=text, width=width), comparison, results(comparison))
-    shown = text.getvalue()
-    assert max(map(len, shown.splitlines()[2:9])) <= width
-    assert "+1.5   [-4.9, +7.9]   [-4.9, +7.9] undecided" in shown
-    assert "…" not in shown
-    assert ("AP50, time and memory: in --json" in shown, "32.5 ± 2.1" in shown) == (not complete, complete)
 
 
 def test_compare__a_teacher_below_the_baseline_leaves_no_gap(
@@ -269,124 +193,6 @@ def test_compare__wrong_words_are_named_and_nothing_is_written(
     assert fake.submitted == []
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"seeds": "3"}, "--until-decided adds seeds one by one and needs at least two that it may use, got --seeds 3"),
-        ({"precision": "0"}, "--precision expects AP points above 0, such as 0.5, got 0"),
-        ({"precision": "-1"}, "AP points above 0"),
-        ({"precision": "nan"}, "AP points above 0"),
-    ],
-)
-def test_compare__until_decided_refuses_what_decides_nothing(
-    run: Run, fake: FakeExecutor, changes: dict[str, str | None], words: str
-) -> None:
-    code, _, error = run("--until-decided", **changes)
-    assert code == 2, error
-    assert words in flat(error)
-    assert not Path("runs").exists()
-
-
-def test_compare__dry_run_says_what_there_is_to_do_and_writes_nothing(run: Run, fake: FakeExecutor) -> None:
-    code, out, error = run("--dry-run", device="cpu,cpu")
-    assert code == 0, error
-    assert "plan 4 runs: 2 recipes × 2 seeds × 1 student; 0 finished before, and the teacher is to be scored" in flat(
-        out
-    )
-    assert "baseline: about 60 min a run (measured, 12 steps)" in flat(out)
-    assert "bckd: about 60 min a run (measured, 12 steps)" in flat(out)
-    assert "total about 2 h 00 min, 2 runs at a time" in flat(out)
-    assert "disk about 16 MiB for the runs to do;" in flat(out)
-    assert fake.submitted == []
-    assert not Path("runs").exists()
-    code, _, error = run("--dry-run", json="out.json")
-    assert code == 2
-    assert "--json writes results, and --dry-run has none" in flat(error)
-
-
-def test_compare__the_plan_knows_finished_runs(run: Run, fake: FakeExecutor) -> None:
-    _, _, notified = run(seeds="0")
-    assert "plan 2 runs" in flat(notified)
-    _, out, _ = run("--dry-run")
-    assert "plan 4 runs: 2 recipes × 2 seeds × 1 student; 2 finished before " in flat(out)
-    assert "bckd: about 7 s a run (from 1 finished run)" in flat(out)  # as its results.csv says
-    assert "total about 14 s, 1 run at a time" in flat(out)
-    run()
-    _, out, _ = run("--dry-run")
-    assert "4 finished before" in out
-    assert "total" not in out
-    code, _, error = run("--dry-run", epochs="2")
-    assert code == 2
-    assert "was started with another budget" in flat(error)
-
-
-def test_compare__a_budget_starts_no_run_that_would_not_end_in_it(run: Run, fake: FakeExecutor) -> None:
-    code, out, error = run(budget="50m")
-    assert code == 0, error
-    assert fake.submitted == ["teacher"]
-    assert "The time of --budget 50m is over. Without a pair, by seed: baseline 0, 1; bckd 0, 1." in flat(out)
-    assert "The same command goes on from here." in out
-    code, out, _ = run(budget="2h")
-    assert code == 0
-    assert sorted(fake.submitted) == sorted(APS)
-    assert "is over" not in out
-
-
-def add_seeds(monkeypatch: pytest.MonkeyPatch, *gains: float) -> None:
-    """Give baseline and bckd an AP for each seed, whose difference is the gain."""
-    for seed, gain in enumerate(gains):
-        monkeypatch.setitem(APS, f"student/baseline-{seed}", 0.2 + 0.01 * seed)
-        monkeypatch.setitem(APS, f"student/bckd-{seed}", 0.2 + 0.01 * seed + gain)
-
-
-def test_compare__until_decided_adds_seeds_until_the_sequence_excludes_0(
-    run: Run, fake: FakeExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add_seeds(monkeypatch, 0.020, 0.021, 0.0205, 0.0205)
-    code, out, notified = run("--until-decided", "--json", "out.json", seeds=None)
-    assert code == 0, notified
-    assert "plan 20 runs at most: 2 recipes × 10 seeds × 1 student" in flat(notified)
-    assert fake.submitted == [
-        "teacher",
-        *(f"student/{name}-{seed}" for seed in range(3) for name in ("baseline", "bckd")),
-    ]
-    assert "95 % sequence," in out
-    assert "[+1.7, +2.4]" in flat(out)  # 2.05 ± 10.4 · 0.05 / √3
-    assert "The intervals over seeds hold at every number of seeds at once" in flat(out)
-    assert "Decided after 3 of 10 seeds: each interval over the seeds excludes 0." in flat(out)
-    assert notified.count("student/bckd-0: AP") == 1
-    plain = json.loads(Path("out.json").read_text())
-    assert plain["sequential"] is True
-    low, high = (plain["arms"][1]["difference"]["AP"][end] for end in ("low", "high"))
-    assert (high - low) / 2 == pytest.approx(10.41 * 0.0005 / 3**0.5, rel=2e-3)
-    count = len(fake.submitted)
-    _, again, _ = run("--until-decided", seeds=None)
-    assert (again, len(fake.submitted)) == (out, count)
-    _, out, _ = run(seeds="0,1,2")  # without the option the intervals stay those of a sequence
-    assert "hold at every number of seeds at once" in flat(out)
-    assert read(Path("runs/small")).seeds == (0, 1, 2)
-
-
-def test_compare__until_decided_ends_with_the_last_seed_or_with_the_precision(
-    run: Run, fake: FakeExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add_seeds(monkeypatch, 0.001, -0.001, 0.001, -0.001)
-    code, out, _ = run("--until-decided", seeds="0,1,2")
-    assert code == 0
-    assert "Not decided after 3 of 3 seeds: bckd." in flat(out)
-    code, out, _ = run("--until-decided", "--precision", "0.5", seeds="0,1,2,3")
-    assert code == 0
-    assert "Decided after 4 of 4 seeds: each interval over the seeds excludes 0 or is within ± 0.5." in flat(out)
-
-
-def test_compare__until_decided_stops_after_a_failure(run: Run, fake: FakeExecutor) -> None:
-    fake.codes["student/bckd-0"] = 1
-    code, _, error = run("--until-decided", seeds="0,1,2,3")
-    assert code == 1
-    assert "1 of the comparison's runs failed" in flat(error)
-    assert not any("-2" in name for name in fake.submitted)
-
-
 def test_compare__unlabeled_images_are_for_recipes_with_losses(run: Run, fake: FakeExecutor, tmp_path: Path) -> None:
     free = make_images(tmp_path / "free", 3)
     share = ("--set", "train.unlabeled_share=0.25")
@@ -411,20 +217,6 @@ def test_compare__another_budget_under_the_same_name_is_refused(run: Run, fake: 
     assert code == 2
     assert "was started with another budget (epochs 1, now 2)" in flat(error)
     assert run(epochs="2", name="longer")[0] == 0
-
-
-def test_show_results__several_students_have_a_table_each(run: Run, fake: FakeExecutor, tmp_path: Path) -> None:
-    run()
-    comparison = read(tmp_path / "runs" / "small")
-    shutil.copytree(comparison.folder / "student", comparison.folder / "tiny")
-    (comparison.folder / "compare.json").write_text(
-        (comparison.folder / "compare.json").read_text().replace('"students": {', '"students": {"tiny": {"spec": "t", "digest": "d"},')  # noqa: E501
-    )  # fmt: skip
-    both = read(comparison.folder)
-    text = io.StringIO()
-    show_results(Console(file=text, width=200), both, results(both))
-    assert text.getvalue().count("+1.5") == 2
-    assert "tiny on" in text.getvalue()
 
 
 def test_compare__an_interrupted_run_is_not_continued_on_a_cluster(run: Run, fake: FakeExecutor) -> None:

@@ -104,3 +104,4 @@ def test_label__teachers_without_boxes(label: Label, files: Path, tmp_path: Path
     fails(label("--teacher", str(tmp_path / "gone.pt"), teacher=False), "gone.pt")
     (tmp_path / "junk.pt").write_bytes(b"junk")
     fails(label("--teacher", str(tmp_path / "junk.pt"), teacher=False), "junk.pt")
+    assert not (tmp_path / "out").exists()

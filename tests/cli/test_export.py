@@ -175,37 +175,6 @@ def test_export__what_each_part_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--sensitivity", "--format", "openvino", "--check", "data"], "--sensitivity is about exports in 8 bits: add"),
-        (["--keep-float", "stem", "--format", "openvino"], "--keep-float is about exports in 8 bits: add --int8"),
-        (["--sensitivity", "--int8", "--format", "openvino"], "--sensitivity compares AP: name a data set"),
-        (["--sensitivity", "--int8", "--check", "data"], "--sensitivity is for --format openvino, not onnx"),
-        (
-            ["--keep-float", "stem", "--int8", "--format", "mnn", "--check", "data"],
-            "for --format openvino or onnx, not mnn",
-        ),
-        (["--keep-float", "stem,,neck", "--int8", "--check", "data"], "--keep-float expects words with commas between"),
-        (["--keep-float", "haed", "--int8", "--check", "data"], "has no part 'haed'; known: stem, backbone.p2, "),
-    ],
-)
-def test_export__mistakes_with_parts(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    message: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    tiny.checkpoint(tmp_path / "best.pt")
-    tiny.data_set(tmp_path / "data")
-    code, _, err = _main(capsys, "best.pt", *arguments)
-    assert code == 2
-    assert message in err
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "data"]
-
-
 def test_export__tiny_changes_carry_no_minus(monkeypatch: pytest.MonkeyPatch) -> None:
     _install(monkeypatch, _report(before=Side("a.pt", 1, AP=0.4), after=Side("a.onnx", 1, AP=0.39999)))
     assert "AP on square images: 40.0 to 40.0 (+0.00)" in runner.invoke(app, ["best.pt"]).stdout
@@ -223,6 +192,28 @@ def test_export__tiny_changes_carry_no_minus(monkeypatch: pytest.MonkeyPatch) ->
         (["best.pt", "--check", "nothing.yaml"], "There is no data YAML 'nothing.yaml'"),
         (["best.pt", "--check", "empty"], "There are no images in 'empty'"),
         (["best.pt", "--json", "nowhere/a.json"], "there is no such folder"),
+        (
+            ["best.pt", "--sensitivity", "--format", "openvino", "--check", "data"],
+            "--sensitivity is about exports in 8 bits: add",
+        ),
+        (
+            ["best.pt", "--keep-float", "stem", "--format", "openvino"],
+            "--keep-float is about exports in 8 bits: add --int8",
+        ),
+        (["best.pt", "--sensitivity", "--int8", "--format", "openvino"], "--sensitivity compares AP: name a data set"),
+        (["best.pt", "--sensitivity", "--int8", "--check", "data"], "--sensitivity is for --format openvino, not onnx"),
+        (
+            ["best.pt", "--keep-float", "stem", "--int8", "--format", "mnn", "--check", "data"],
+            "for --format openvino or onnx, not mnn",
+        ),
+        (
+            ["best.pt", "--keep-float", "stem,,neck", "--int8", "--check", "data"],
+            "--keep-float expects words with commas between",
+        ),
+        (
+            ["best.pt", "--keep-float", "haed", "--int8", "--check", "data"],
+            "has no part 'haed'; known: stem, backbone.p2, ",
+        ),
         (["best.pt", "notes.pt"], "'notes.pt'"),
         (["notes.pt"], "'notes.pt'"),
     ],

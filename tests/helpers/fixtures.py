@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from tests.helpers.models import config, detector, save
+from tests.helpers.panels import seeing
+from tests.helpers.unlabeled import make_images
 
 CLASSES = 3
 
@@ -58,6 +60,18 @@ def student_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
     del description["scales"], description["scale"]
     path.write_text(yaml.safe_dump(description))
     return path
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    """Ten images without labels."""
+    return make_images(tmp_path / "frames", 10)
+
+
+@pytest.fixture
+def seeing_pt(tmp_path: Path) -> Path:
+    """A detector with random weights that sees something in every image."""
+    return save(seeing("v8", 1), tmp_path / "seeing.pt")
 
 
 @dataclass(frozen=True)

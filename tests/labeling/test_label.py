@@ -16,7 +16,7 @@ import yaml
 import yolokd
 from tests.helpers.models import save
 from tests.helpers.panels import seeing
-from tests.helpers.unlabeled import make_images, state_of
+from tests.helpers.unlabeled import state_of
 from yolokd.backend.dataset import resolve
 from yolokd.errors import DataError, UserError
 from yolokd.labeling.answer_file import AnswerWriter, read_answers
@@ -34,16 +34,6 @@ SETTINGS: dict[str, Any] = {"imgsz": 64, "flip": False, "conf": "0.1", "val": 0.
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("YOLOKD_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    return make_images(tmp_path / "frames", 10)
-
-
-@pytest.fixture
-def teacher(tmp_path: Path) -> Path:
-    return save(seeing("v8", 1), tmp_path / "teacher.pt")
 
 
 @pytest.fixture
@@ -65,12 +55,12 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def test_label__makes_a_set_of_the_confident_boxes(images: Path, teacher: Path, tmp_path: Path) -> None:
-    before = state_of(images)
+def test_label__makes_a_set_of_the_confident_boxes(frames: Path, seeing_pt: Path, tmp_path: Path) -> None:
+    before = state_of(frames)
     out = tmp_path / "out"
-    made = label(images, out, [teacher], **SETTINGS)
+    made = label(frames, out, [seeing_pt], **SETTINGS)
     assert made.is_new
-    assert state_of(images) == before
+    assert state_of(frames) == before
     data = resolve(str(out / "data.yaml"))
     assert data.names == {0: "class0", 1: "class1", 2: "class2"}
     assert made.report.splits["train"].images + made.report.splits["val"].images == 10
@@ -95,35 +85,35 @@ def test_label__makes_a_set_of_the_confident_boxes(images: Path, teacher: Path, 
     assert scores == sum(
         len(a.boxes) for s in ("train", "val") for a in read_answers(out / f"answers-{s}.npz", 3).values()
     )
-    assert found["teachers"][0]["sha256"] == hashlib.sha256(teacher.read_bytes()).hexdigest()
+    assert found["teachers"][0]["sha256"] == hashlib.sha256(seeing_pt.read_bytes()).hexdigest()
 
 
-def test_label__from_python(images: Path, teacher: Path, tmp_path: Path) -> None:
-    found = yolokd.label(str(images), tmp_path / "out", [teacher], **SETTINGS)
+def test_label__from_python(frames: Path, seeing_pt: Path, tmp_path: Path) -> None:
+    found = yolokd.label(str(frames), tmp_path / "out", [seeing_pt], **SETTINGS)
     assert found == tmp_path / "out" / "data.yaml"
     assert set(resolve(str(found)).splits) == {"train", "val"}
 
 
-def test_label__two_runs_give_the_same_files(images: Path, teacher: Path, tmp_path: Path) -> None:
+def test_label__two_runs_give_the_same_files(frames: Path, seeing_pt: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        label(images, tmp_path / name, [teacher], **SETTINGS)
+        label(frames, tmp_path / name, [seeing_pt], **SETTINGS)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_label__the_same_again_is_found_and_another_refused(images: Path, teacher: Path, tmp_path: Path) -> None:
+def test_label__the_same_again_is_found_and_another_refused(frames: Path, seeing_pt: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    label(images, out, [teacher], **SETTINGS)
+    label(frames, out, [seeing_pt], **SETTINGS)
     before = contents(out)
-    assert not label(images, out, [teacher], **SETTINGS).is_new
+    assert not label(frames, out, [seeing_pt], **SETTINGS).is_new
     assert contents(out) == before
     for change in ({"conf": "0.11"}, {"imgsz": 96}, {"flip": True}, {"val": 0.5}, {"classes": ["class1"]}):
         with pytest.raises(DataError, match="prepared differently"):
-            label(images, out, [teacher], **{**SETTINGS, **change})
+            label(frames, out, [seeing_pt], **{**SETTINGS, **change})
     assert contents(out) == before
 
 
 def test_label__goes_on_after_an_interruption(
-    images: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    frames: Path, seeing_pt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "PER_FILE", 4)
     asked: list[str] = []
@@ -135,38 +125,38 @@ def test_label__goes_on_after_an_interruption(
     monkeypatch.setattr(store, "ask", counted)
 
     def stop(what: str, done: int, total: int) -> None:
-        if done == 6:
+        if (what, done) == ("labeling", 6):
             raise KeyboardInterrupt
 
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        label(images, out, [teacher], **SETTINGS, progress=stop)
+        label(frames, out, [seeing_pt], **SETTINGS, progress=stop)
     assert not out.exists()
     assert not list(tmp_path.glob(".out*"))
     assert len(asked) == 8
-    made = label(images, out, [teacher], **SETTINGS)
+    made = label(frames, out, [seeing_pt], **SETTINGS)
     assert made.is_new
     assert len(asked) == 10
     fresh = tmp_path / "fresh"
-    label(images, fresh, [teacher], **SETTINGS)
+    label(frames, fresh, [seeing_pt], **SETTINGS)
     assert contents(out) == contents(fresh)
 
 
 def test_label__other_thresholds_ask_nobody(
-    images: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    frames: Path, seeing_pt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    label(images, tmp_path / "a", [teacher], **SETTINGS)
+    label(frames, tmp_path / "a", [seeing_pt], **SETTINGS)
     monkeypatch.setattr(store, "ask", lambda *_, **__: pytest.fail("asked again"))
-    made = label(images, tmp_path / "b", [teacher], **{**SETTINGS, "conf": "class1=0.05,class2=0.05"})
+    made = label(frames, tmp_path / "b", [seeing_pt], **{**SETTINGS, "conf": "class1=0.05,class2=0.05"})
     assert made.thresholds == {"class0": 0.3, "class1": 0.05, "class2": 0.05}
 
 
 def test_label__memory_holds_few_answers(
-    images: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    frames: Path, seeing_pt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Answers are read from their files as they are needed, two files at most at a time."""
     monkeypatch.setattr(store, "PER_FILE", 1)
-    label(images, tmp_path / "a", [teacher], **SETTINGS)
+    label(frames, tmp_path / "a", [seeing_pt], **SETTINGS)
     alive: set[int] = set()
     most = 0
     original = store.unpacked
@@ -186,30 +176,30 @@ def test_label__memory_holds_few_answers(
         return found
 
     monkeypatch.setattr(store, "unpacked", unpacked)
-    label(images, tmp_path / "b", [teacher], **SETTINGS)
+    label(frames, tmp_path / "b", [seeing_pt], **SETTINGS)
     assert 1 <= most <= 4  # two kept, the one that is read, one that is handed on
 
 
 def test_label__teachers_are_fused_and_their_classes_united(
-    images: Path, teacher: Path, other: Path, tmp_path: Path
+    frames: Path, seeing_pt: Path, other: Path, tmp_path: Path
 ) -> None:
-    made = label(images, tmp_path / "out", [teacher, other], **SETTINGS)
+    made = label(frames, tmp_path / "out", [seeing_pt, other], **SETTINGS)
     assert list(made.thresholds) == ["class0", "class1", "class2", "tree", "dog"]
     assert sum(made.report.splits["train"].objects.values()) > 0
     with pytest.raises(UserError, match="given twice"):
-        label(images, tmp_path / "twice", [teacher, teacher], **SETTINGS)
+        label(frames, tmp_path / "twice", [seeing_pt, seeing_pt], **SETTINGS)
 
 
-def test_label__classes_are_chosen_renamed_and_joined(images: Path, teacher: Path, tmp_path: Path) -> None:
+def test_label__classes_are_chosen_renamed_and_joined(frames: Path, seeing_pt: Path, tmp_path: Path) -> None:
     made = label(
-        images, tmp_path / "out", [teacher], **{**SETTINGS, "classes": ["class2=thing,class0=thing", "class1"]}
+        frames, tmp_path / "out", [seeing_pt], **{**SETTINGS, "classes": ["class2=thing,class0=thing", "class1"]}
     )
     assert made.classes == {"thing": ["class2", "class0"], "class1": ["class1"]}
     assert yaml.safe_load((tmp_path / "out" / "data.yaml").read_text())["names"] == {0: "thing", 1: "class1"}
 
 
 def test_label__auto_takes_the_thresholds_of_the_largest_f1(
-    images: Path, teacher: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    frames: Path, seeing_pt: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A teacher that finds every labeled object with a score of 0.6, and as many that are none with 0.4."""
 
@@ -222,7 +212,7 @@ def test_label__auto_takes_the_thresholds_of_the_largest_f1(
             yield file, Answer(boxes.astype(np.float32), np.concatenate((right, wrong)).astype(np.float32))
 
     monkeypatch.setattr(store, "ask", oracle)
-    made = label(images, tmp_path / "out", [teacher], **{**SETTINGS, "conf": None}, like=str(tiny_data))
+    made = label(frames, tmp_path / "out", [seeing_pt], **{**SETTINGS, "conf": None}, like=str(tiny_data))
     assert list(made.thresholds) == ["class0", "class1", "class2"]
     labels = [np.loadtxt(path, ndmin=2) for path in (tiny_data.parent / "labels" / "train").iterdir()]
     counts = np.bincount(np.concatenate(labels)[:, 0].astype(int), minlength=3)
@@ -232,30 +222,30 @@ def test_label__auto_takes_the_thresholds_of_the_largest_f1(
     assert sum(split.objects.total() for split in made.report.splits.values()) == (20 if expected[0] < 0.4 else 10)
 
 
-def test_label__no_box_leaves_nothing(images: Path, teacher: Path, tmp_path: Path) -> None:
+def test_label__no_box_leaves_nothing(frames: Path, seeing_pt: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="see no object"):
-        label(images, tmp_path / "out", [teacher], **{**SETTINGS, "conf": "0.99"})
+        label(frames, tmp_path / "out", [seeing_pt], **{**SETTINGS, "conf": "0.99"})
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("place", ["frames", "frames/deep/set"])
-def test_label__out_inside_its_source(images: Path, teacher: Path, tmp_path: Path, place: str) -> None:
+def test_label__out_inside_its_source(frames: Path, seeing_pt: Path, tmp_path: Path, place: str) -> None:
     with pytest.raises(UserError, match="inside its own source"):
-        label(images, tmp_path / place, [teacher], **SETTINGS)
+        label(frames, tmp_path / place, [seeing_pt], **SETTINGS)
 
 
-def test_label__full_disk(images: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_label__full_disk(frames: Path, seeing_pt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(AnswerWriter, "finish", full)
     with pytest.raises(DataError, match="No space left"):
-        label(images, tmp_path / "out", [teacher], **SETTINGS)
+        label(frames, tmp_path / "out", [seeing_pt], **SETTINGS)
     assert not (tmp_path / "out").exists()
 
 
-def test_label__no_teacher_and_auto_without_labels(images: Path, teacher: Path, tmp_path: Path) -> None:
+def test_label__no_teacher_and_auto_without_labels(frames: Path, seeing_pt: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--teacher"):
-        label(images, tmp_path / "out", [], **SETTINGS)
+        label(frames, tmp_path / "out", [], **SETTINGS)
     with pytest.raises(UserError, match="--like"):
-        label(images, tmp_path / "out", [teacher], **{**SETTINGS, "conf": "auto"})
+        label(frames, tmp_path / "out", [seeing_pt], **{**SETTINGS, "conf": "auto"})

@@ -10,24 +10,11 @@ import pytest
 
 from tests.helpers.calling import call, fails
 from tests.helpers.fixtures import Pair
-from tests.helpers.models import save
-from tests.helpers.panels import seeing
-from tests.helpers.unlabeled import make_images, state_of
+from tests.helpers.unlabeled import state_of
 from yolokd.backend.checkpoints import load_detector
 from yolokd.errors import UserError
 from yolokd.training.label_free import is_label_free, labels_first
 from yolokd.training.run import resolve_recipe, train
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    return make_images(tmp_path / "frames", 10)
-
-
-@pytest.fixture
-def teacher(tmp_path: Path) -> Path:
-    return save(seeing("v8", 1), tmp_path / "seeing.pt")
-
 
 BUDGET: dict[str, Any] = {"epochs": 1, "imgsz": 64, "batch": 4, "device": "cpu"}
 LOW = ["train.plots=false", "train.pseudo_labels=0.1"]
@@ -42,13 +29,13 @@ def test_is_label_free__only_without_data() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["bckd", "soft", "pseudo"])
 def test_train__labels_into_the_run_and_trains(
-    tiny_pair: Pair, images: Path, teacher: Path, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_pair: Pair, frames: Path, seeing_pt: Path, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    before = state_of(images)
-    run = train(teacher, tiny_pair.student, recipe, overrides=LOW, unlabeled=str(images), name="free", **BUDGET)
+    before = state_of(frames)
+    run = train(seeing_pt, tiny_pair.student, recipe, overrides=LOW, unlabeled=str(frames), name="free", **BUDGET)
     assert run == tmp_path / "runs" / "free"
-    assert state_of(images) == before
+    assert state_of(frames) == before
     assert (run / "labeled" / "data.yaml").is_file()
     assert load_detector(run / "weights" / "last.pt").names == {0: "class0", 1: "class1", 2: "class2"}
     with (run / "results.csv").open() as file:
@@ -58,11 +45,11 @@ def test_train__labels_into_the_run_and_trains(
         assert float(row["train/kd_soft_cls"]) > 0
 
 
-def test_labels_first__goes_again_if_the_block_fails(images: Path, teacher: Path, tmp_path: Path) -> None:
-    recipe = resolve_recipe("bckd", LOW, unlabeled=str(images), name="free", **BUDGET)
+def test_labels_first__goes_again_if_the_block_fails(frames: Path, seeing_pt: Path, tmp_path: Path) -> None:
+    recipe = resolve_recipe("bckd", LOW, unlabeled=str(frames), name="free", **BUDGET)
 
     def fail() -> None:
-        with labels_first(teacher, recipe, runs=tmp_path / "runs") as found:
+        with labels_first(seeing_pt, recipe, runs=tmp_path / "runs") as found:
             assert found.made.path.is_file()
             raise UserError("later")
 
@@ -71,14 +58,14 @@ def test_labels_first__goes_again_if_the_block_fails(images: Path, teacher: Path
     assert not (tmp_path / "runs" / "free").exists()
 
 
-def test_labels_first__renamed_classes_are_mapped(images: Path, teacher: Path, tmp_path: Path) -> None:
-    recipe = resolve_recipe("bckd", LOW, unlabeled=str(images), name="free", **BUDGET)
-    with labels_first(teacher, recipe, classes=["class0=car", "class1"], runs=tmp_path / "runs") as found:
+def test_labels_first__renamed_classes_are_mapped(frames: Path, seeing_pt: Path, tmp_path: Path) -> None:
+    recipe = resolve_recipe("bckd", LOW, unlabeled=str(frames), name="free", **BUDGET)
+    with labels_first(seeing_pt, recipe, classes=["class0=car", "class1"], runs=tmp_path / "runs") as found:
         assert resolve_recipe("bckd", [*LOW, *found.changes]).teacher.classes == {"class0": "car"}
 
 
-def test_labels_first__no_teacher(images: Path, tmp_path: Path) -> None:
-    recipe = resolve_recipe("baseline", unlabeled=str(images), **BUDGET)
+def test_labels_first__no_teacher(frames: Path, tmp_path: Path) -> None:
+    recipe = resolve_recipe("baseline", unlabeled=str(frames), **BUDGET)
     with pytest.raises(UserError, match="--teacher"), labels_first(None, recipe, runs=tmp_path / "runs"):
         pytest.fail("labeled without a teacher")
 
@@ -94,8 +81,8 @@ def test_labels_first__no_teacher(images: Path, tmp_path: Path) -> None:
 )
 def test_train__bad_input_leaves_nothing(
     tiny_pair: Pair,
-    images: Path,
-    teacher: Path,
+    frames: Path,
+    seeing_pt: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -103,6 +90,6 @@ def test_train__bad_input_leaves_nothing(
     words: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    line = ["train", "--student", str(tiny_pair.student), "--teacher", str(teacher), "--unlabeled", str(images)]
+    line = ["train", "--student", str(tiny_pair.student), "--teacher", str(seeing_pt), "--unlabeled", str(frames)]
     fails(call(capsys, *line, "--imgsz", "64", "--device", "cpu", "--recipe", "bckd", *options), words)
     assert not list(tmp_path.glob("runs/*"))

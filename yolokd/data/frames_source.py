@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Frame(NamedTuple):
     share: float  # of the clip that has been read, 0 to 1
 
 
-class Clip:
+class Clip(ABC):
     """A video or a folder of images."""
 
     def __init__(self, source: Path, every: Every) -> None:
@@ -64,17 +65,17 @@ class Clip:
         self.read = 0  # frames or images so far
         self.notes: list[str] = []
 
+    @abstractmethod
     def identity(self) -> list[Any]:
         """Return what changes with the content: size in bytes and time of change, or a digest of them; plain data."""
-        raise NotImplementedError
 
+    @abstractmethod
     def frames(self) -> Iterator[Frame]:
         """Yield the frames that are taken, in order.
 
         Raises:
             ClipError: There is none.
         """
-        raise NotImplementedError
 
 
 class Video(Clip):

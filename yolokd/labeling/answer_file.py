@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolokd.errors import DataError
-from yolokd.files import sha256
 from yolokd.loaders.answers import Answer
 from yolokd.teachers.answers import UNREADABLE, unpacked
 
@@ -44,10 +43,10 @@ class AnswerWriter:
         self._counts: list[int] = []
         self.classes = classes
 
-    def add(self, name: str, file: Path, answer: Answer) -> None:
-        """Take the answer for one image, called `name` in the set."""
+    def add(self, name: str, digest: str, answer: Answer) -> None:
+        """Take the answer for one image, called `name` in the set; `digest` is the SHA-256 of its file."""
         self._files.append(name)
-        self._images.append(sha256(file))
+        self._images.append(digest)
         self._counts.append(len(answer.boxes))
         self._streams["boxes"].write(np.ascontiguousarray(answer.boxes, "<f4").tobytes())
         self._streams["probabilities"].write(np.ascontiguousarray(answer.probabilities, "<f2").tobytes())

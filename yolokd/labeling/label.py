@@ -31,6 +31,7 @@ from yolokd.labeling.frames import Frames, check_share, digest_of, find_frames
 from yolokd.labeling.panel import Teachers, open_teachers
 from yolokd.labeling.writing import FOUND, Progress, write_set
 from yolokd.loaders.answers import LOWEST, AnswerTable
+from yolokd.teachers.answers import digests_of
 from yolokd.teachers.fusion import unite
 from yolokd.teachers.thresholds import DEFAULT, best_thresholds
 
@@ -140,7 +141,7 @@ def _from_labels(asked: Teachers, data: Dataset, show: Progress) -> dict[str, fl
     """Choose thresholds on the training images of a labeled data set."""
     images = list_images(data.splits["train"])
     check_labels({"train": data.splits["train"]}, data.names, keypoints=data.keypoints).raise_if_bad()
-    files = [str(image) for image in images]
+    files = digests_of(map(str, images))
     found = dict(asked.answers(files, lambda done, total: show("asking about labeled images", done, total)))
     pairs = [(index, (index,)) for index in range(len(asked.columns))]
     labels = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,12 +30,17 @@ class Teachers:
     flip: bool
     device: torch.device
 
-    def answers(self, files: Sequence[str], progress: Callable[[int, int], None]) -> Iterator[tuple[str, Answer]]:
-        """Yield the answers of all teachers as one, over the classes of the set, for image files in their order."""
+    def answers(self, images: Mapping[str, str], progress: Callable[[int, int], None]) -> Iterator[tuple[str, Answer]]:
+        """Yield the answers of all teachers as one, over the classes of the set, for image files in their order.
+
+        Args:
+            images: File → SHA-256, from `yolokd.teachers.answers.digests_of`.
+            progress: Called with how many images the first teacher has been asked about, and how many it will be.
+        """
         kept = []
         for number, labeler in enumerate(self.labelers):
             store = AnswerStore(Question((labeler.digest,), self.imgsz, self.flip))
-            kept.append(store.each(files, labeler, self.device, progress if number == 0 else None))
+            kept.append(store.each(images, labeler, self.device, progress if number == 0 else None))
         pairs = list(enumerate(self.columns.values()))
         for of_file in zip(*kept, strict=True):
             file = of_file[0][0]

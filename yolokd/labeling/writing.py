@@ -19,6 +19,7 @@ from yolokd.labeling.answer_file import AnswerWriter
 from yolokd.labeling.frames import Frames
 from yolokd.labeling.panel import Teachers
 from yolokd.loaders.answers import Answer
+from yolokd.teachers.answers import digests_of
 
 FOUND = "teacher.json"
 SPLITS = ("train", "val")
@@ -29,7 +30,7 @@ Progress = Callable[[str, int, int], None]  # called with what is done, how many
 
 
 @dataclass
-class _Tally:
+class _Counts:
     """What is counted on the way."""
 
     names: Sequence[str]
@@ -73,11 +74,13 @@ def write_set(
     """
     names = list(thresholds)
     least = np.array([thresholds[name] for name in names], np.float32)
-    tally = _Tally(names)
+    counts = _Counts(names)
     by_file = {frame.file: frame for frame in frames.frames}
     with ExitStack() as stack:
         writers = {split: _writer(folder, split, len(names), stack) for split in SPLITS}
-        for done, (file, answer) in enumerate(asked.answers(list(by_file), lambda *_: None), 1):
+        digests = digests_of(by_file)
+        answers = asked.answers(digests, lambda done, total: show("asking the teacher about", done, total))
+        for done, (file, answer) in enumerate(answers, 1):
             frame = by_file[file]
             kinds = answer.probabilities.argmax(1)
             sure = answer.probabilities.max(1, initial=0.0) >= least[kinds]
@@ -85,19 +88,19 @@ def write_set(
             rows = zip(kinds[sure].tolist(), answer.boxes[sure].tolist(), strict=True)
             text = "".join(f"{kind} {' '.join(f'{value:.6f}' for value in box)}\n" for kind, box in rows)
             (folder / "labels" / frame.split / f"{Path(frame.name).stem}.txt").write_text(text, encoding="utf-8")
-            writers[frame.split].add(frame.name, Path(file), answer)
-            tally.add(frame.split, answer, kinds, sure)
+            writers[frame.split].add(frame.name, digests[file], answer)
+            counts.add(frame.split, answer, kinds, sure)
             show("labeling", done, len(by_file))
         for split, writer in writers.items():
             writer.finish(folder / f"answers-{split}.npz")
             (folder / "spool" / split).rmdir()
     (folder / "spool").rmdir()
-    if not sum(tally.boxes["train"].values()):
+    if not sum(counts.boxes["train"].values()):
         raise DataError(
             f"The teachers see no object in the training images of '{source}' with these thresholds; lower "
             f"--conf, ask at another --imgsz, or check --classes."
         )
-    write_json(folder / FOUND, _found(frames, asked, thresholds, tally))
+    write_json(folder / FOUND, _found(frames, asked, thresholds, counts))
     content = {
         "train": "images/train",
         "val": "images/val",
@@ -117,7 +120,7 @@ def _writer(folder: Path, split: str, classes: int, stack: ExitStack) -> AnswerW
     return writer
 
 
-def _found(frames: Frames, asked: Teachers, thresholds: Mapping[str, float], tally: _Tally) -> dict[str, Any]:
+def _found(frames: Frames, asked: Teachers, thresholds: Mapping[str, float], counts: _Counts) -> dict[str, Any]:
     return {
         "teachers": [
             {
@@ -131,10 +134,10 @@ def _found(frames: Frames, asked: Teachers, thresholds: Mapping[str, float], tal
         "flip": asked.flip,
         "classes": asked.united_names(),
         "thresholds": dict(thresholds),
-        "images": {**tally.images, "between the splits": frames.at_borders},
-        "boxes": tally.boxes,
+        "images": {**counts.images, "between the splits": frames.at_borders},
+        "boxes": counts.boxes,
         "scores": {
             "edges": [round(i / BINS, 3) for i in range(BINS + 1)],
-            "boxes": {name: row.tolist() for name, row in zip(tally.names, tally.scores, strict=True)},
+            "boxes": {name: row.tolist() for name, row in zip(counts.names, counts.scores, strict=True)},
         },
     }

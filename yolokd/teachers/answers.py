@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -69,17 +69,17 @@ class AnswerStore:
         self, files: Sequence[str], panel: BoxModel, device: torch.device, progress: Progress | None = None
     ) -> dict[str, Answer]:
         """Return the answers for image files; arguments and errors as `each`."""
-        return dict(self.each(files, panel, device, progress))
+        return dict(self.each(digests_of(files), panel, device, progress))
 
     def each(
-        self, files: Sequence[str], panel: BoxModel, device: torch.device, progress: Progress | None = None
+        self, images: Mapping[str, str], panel: BoxModel, device: torch.device, progress: Progress | None = None
     ) -> Iterator[tuple[str, Answer]]:
         """Yield the answers for image files, in their order; ask for those that are not kept, and keep them.
 
         A few files of answers are in memory at a time. Processes that ask the same at once take turns.
 
         Args:
-            files: Color images.
+            images: Color images: file → SHA-256, from `digests_of`.
             panel: The teachers.
             device: Where they are.
             progress: Called now and then with the number of images asked and to be asked about.
@@ -88,12 +88,11 @@ class AnswerStore:
             DataError: A file cannot be read as an image.
             OSError: The folder cannot be written.
         """
-        names = dict(zip(files, map(sha256, map(Path, files)), strict=True))
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / "lock", wait=True):
             classes = len(panel.names)
             known = self._known(classes)
-            missing = set(names.values()) - known.keys()
+            missing = set(images.values()) - known.keys()
             total, done = len(missing), 0
 
             def asked(count: int) -> None:
@@ -101,17 +100,17 @@ class AnswerStore:
                     progress(done + count, total)
 
             shelf = lru_cache(maxsize=2)(lambda path: self._read(path, classes))
-            ordered = list(names)
+            ordered = list(images)
             for start in range(0, len(ordered), PER_FILE):
                 part = ordered[start : start + PER_FILE]
-                fresh = {names[file]: file for file in reversed(part) if names[file] in missing}
+                fresh = {images[file]: file for file in reversed(part) if images[file] in missing}
                 if fresh:
                     path = self._ask(fresh, panel, device, asked)
                     known |= dict.fromkeys(fresh, path)
                     missing -= fresh.keys()
                     done += len(fresh)
                 for file in part:
-                    yield file, shelf(known[names[file]])[names[file]]
+                    yield file, shelf(known[images[file]])[images[file]]
 
     def _ask(
         self, images: Mapping[str, str], panel: BoxModel, device: torch.device, progress: Callable[[int], None]
@@ -152,6 +151,11 @@ class AnswerStore:
         with replacing(path) as part, part.open("wb") as stream:
             np.savez_compressed(stream, **arrays)
         return path
+
+
+def digests_of(files: Iterable[str]) -> dict[str, str]:
+    """Return file → SHA-256, in the order of the files; `OSError` where one cannot be read."""
+    return {file: sha256(Path(file)) for file in files}
 
 
 def rounded(answer: Answer) -> Answer:
