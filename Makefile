@@ -31,7 +31,7 @@ $(READY): pyproject.toml constraints.txt
 		|| { echo "yolokd needs Python 3.10 to 3.13; set PYTHON=/path/to/python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV); PyTorch is large, this takes a few minutes."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[onnx,footage,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,qat,footage,dev]'
 	$(BIN)/python -c 'import torchvision'
 	@touch $@
 
