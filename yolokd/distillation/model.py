@@ -176,7 +176,8 @@ class TeacherStudent(SavedPair):
         if not losses and not pseudo:
             return None
         needs = requirements(losses)
-        head = needs.teacher_head or run.weighting is not None or (pseudo and batch.answers is None)
+        live = pseudo and batch.pseudo is None and batch.answers is None
+        head = needs.teacher_head or run.weighting is not None or live
         if not (head or needs.levels):
             return TeacherOutput({}, None)
         output: TeacherOutput = self.teacher_model(batch.teacher_images, head=head, levels=needs.levels)

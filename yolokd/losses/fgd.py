@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolokd.errors import RunError, ShapeError
@@ -72,7 +73,7 @@ def batch_masks(
 
 
 def _masks(boxes: Tensor, image_size: tuple[int, int], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    boxes = widen(boxes.detach())  # (B, N, 4)
+    boxes = F.pad(widen(boxes.detach()), (0, 0, 0, 1), value=NOWHERE)  # (B, N, 4), N at least 1
     sides = []
     for axis, (pixels, cells) in enumerate(zip(reversed(image_size), reversed(grid), strict=True)):  # x, then y
         first, last = (boxes[..., axis] / pixels * cells).floor(), (boxes[..., axis + 2] / pixels * cells).ceil()
@@ -81,8 +82,7 @@ def _masks(boxes: Tensor, image_size: tuple[int, int], grid: tuple[int, int]) ->
         sides.append((inside, (last - first + 1).clamp(min=1)))
     (in_columns, width), (in_rows, height) = sides
     covered = in_rows.unsqueeze(3) & in_columns.unsqueeze(2)  # (B, N, H, W)
-    weights = covered / (height * width)[..., None, None]
-    foreground = torch.cat((weights, weights.new_zeros(len(boxes), 1, *grid)), 1).amax(1)  # (B, H, W)
+    foreground = (covered / (height * width)[..., None, None]).amax(1)  # (B, H, W)
     background = (foreground == 0).to(foreground.dtype)
     return foreground, background / background.sum((1, 2), keepdim=True).clamp(min=1)
 

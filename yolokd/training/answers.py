@@ -49,7 +49,7 @@ class RunAnswers:
     def join(
         self, labeled: Answers | None, unlabeled: Mapping[str, Tensor] | None, images: Tensor
     ) -> tuple[Answers | None, PseudoBoxes | None]:
-        """Return the answers for a whole step and its pseudo-labels, where its images are.
+        """Return what a loss compares with, for a whole step, and its pseudo-labels, both where the images are.
 
         Whatever is picked is picked before, on the CPU, where that waits for no device.
 
@@ -63,6 +63,8 @@ class RunAnswers:
         if found is None:
             return None, None
         chosen = None if self.pseudo is None else self.pseudo.choose(found, len(images)).to(images.device)
+        if not self.labeled:  # no loss compares with the answers themselves
+            return None, chosen
         most = int(found.images.bincount().max()) if len(found.images) else 0
         return replace(found, most=most).to(images.device), chosen
 
