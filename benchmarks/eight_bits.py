@@ -23,7 +23,7 @@ from study import HERE, SIZE, settings, yolokd
 from study_plans import BATCH, COMMON
 
 EPOCHS = 10
-VALUES = [*COMMON, "quantize=8", "lr0=1e-4", "warmup_epochs=0", "close_mosaic=0", "val=false"]
+VALUES = [*COMMON, "lr0=1e-4", "warmup_epochs=0", "close_mosaic=0", "val=false"]
 
 
 def main() -> None:
@@ -54,12 +54,21 @@ def scores(seed: str, device: str, out: Path) -> dict[str, float]:
     student = student_of(seed, out)
     data = out / "data" / "highway-680-100" / "report.yaml"
     exported = run("export", [str(student), "--format", "openvino", "--int8", "--check", str(data)], out, f"ptq-{seed}")
-    line = ["--teacher", str(student), "--student", str(student), "--recipes", "qad", "--data", str(data)]
+    line = ["--teacher", str(student), "--student", str(student), "--data", str(data)]
     line += ["--seeds", seed, "--device", device, "--imgsz", str(SIZE), "--batch", str(BATCH)]
-    line += ["--epochs", str(EPOCHS), "--name", f"eight-bits-{seed}", *settings(VALUES)]
-    arms = {arm["recipe"]: arm["scores"]["AP"][seed] for arm in run("compare", line, out, f"eight-bits-{seed}")["arms"]}
-    before, after = exported[0]["before"]["AP"], exported[0]["after"]["AP"]
-    return {"full precision": before, "post-training": after, "trained": arms["baseline"], "distilled": arms["qad"]}
+    line += ["--epochs", str(EPOCHS)]
+    found = {}
+    for kind, recipes, values in (("eight-bits", "qad", ["quantize=8"]), ("more-epochs", "baseline", [])):
+        name = f"{kind}-{seed}"
+        arms = run("compare", [*line, "--recipes", recipes, "--name", name, *settings([*VALUES, *values])], out, name)
+        found |= {f"{kind} {arm['recipe']}": arm["scores"]["AP"][seed] for arm in arms["arms"]}
+    return {
+        "full precision": exported[0]["before"]["AP"],
+        "post-training": exported[0]["after"]["AP"],
+        "trained": found["eight-bits baseline"],
+        "distilled": found["eight-bits qad"],
+        "full precision, ten more epochs": found["more-epochs baseline"],
+    }
 
 
 def run(command: str, line: list[str], out: Path, name: str) -> Any:

@@ -52,7 +52,8 @@ def ssim(*more: str) -> Arm:
 
 
 # The teacher answers once per image, at three times the students' size and mirrored as well.
-ANSWERS = ["teacher.imgsz=384", "teacher.classes={motorcycle: motorbike}"]
+MAPPED = "teacher.classes={motorcycle: motorbike}"
+ANSWERS = ["teacher.imgsz=384", MAPPED]
 
 
 def pseudo(unlabeled: str, *more: str) -> Arm:
@@ -60,7 +61,8 @@ def pseudo(unlabeled: str, *more: str) -> Arm:
     return Arm("pseudo", [*ANSWERS, *more], unlabeled=unlabeled)
 
 
-DOUBLE = bckd(8, 32, "teacher.scale=2", "teacher.classes={motorcycle: motorbike}")  # live, at 256 px
+DOUBLE = bckd(8, 32, "teacher.scale=2", MAPPED)  # live, at 256 px
+LIVE = Arm("bckd", [*DOUBLE.changes, "train.pseudo_labels=true"], unlabeled="rest")  # its confident boxes as labels too
 THREE = "teacher.models=[{weights}/yolov8n-coco.pt, {weights}/yolo26n-coco.pt]"  # beside the plan's own teacher
 
 METHODS = {
@@ -149,6 +151,9 @@ FOOTAGE = replace(
         "pseudo_soft": pseudo("rest", "losses={soft: {}}"),
         "pseudo_three": pseudo("rest", THREE),
         "bckd_2x": DOUBLE,
+        "pseudo_2x": LIVE,
+        "bckd": bckd(8, 32, MAPPED),
+        "ultralytics": Arm("ultralytics", [MAPPED]),
     },
     epochs=60,  # of 5 steps: 300
     teacher="yolo11n-coco",
@@ -157,10 +162,31 @@ FOOTAGE = replace(
 )
 ALL = replace(
     FOOTAGE,
-    arms={"baseline": Arm("baseline"), "pseudo_streets": pseudo("streets"), "bckd_2x": DOUBLE},
+    arms={
+        "baseline": Arm("baseline"),
+        "pseudo_streets": pseudo("streets"),
+        "bckd_2x": DOUBLE,
+        "bckd": bckd(8, 32, MAPPED),
+        "ultralytics": Arm("ultralytics", [MAPPED]),
+    },
     labels=1.0,
     epochs=20,
 )  # of 43 steps: 860
+SCRATCH_FEW = Plan(
+    {
+        "ultralytics": Arm("ultralytics", [MAPPED]),
+        "init": bckd(0, 0, INIT, MAPPED),
+        "best": Arm("best", [MAPPED]),
+        "pseudo": pseudo("rest"),
+        "pseudo_init": pseudo("rest", INIT),
+    },
+    seeds=range(3),
+    epochs=300,  # of 5 steps: 1,500
+    half="report",
+    labels=0.1,
+    teacher="yolov8n-coco",
+    teacher_epochs=0,
+)
 LOW = [*FINETUNE, "lr0=1e-4"]  # the best for plain training there
 PLANS = {
     "footage_10": FOOTAGE,
@@ -215,6 +241,7 @@ PLANS = {
         epochs=100,
         half="report",
     ),
+    "scratch_10": SCRATCH_FEW,
     "few": FEW,
     "quarter": replace(FEW, labels=0.25, teacher_epochs=40),
     "trained_screening": replace(TRAINED, arms=METHODS, seeds=[9], epochs=10, half="tune"),
