@@ -4,7 +4,8 @@
     python benchmarks/label_free.py --trials --out RUNS         what each part buys: one seed, tuning images
 
 Teachers, sizes, flips and thresholds are tried at 300 steps (7 epochs); the table has 20 epochs, as the rows with all
-labels of `study.py --plan footage_100`; from scratch 100 epochs, as `study.py --plan long`. Finished runs and answers are kept. Writes `benchmarks/results/label-free*`.
+labels of `study.py --plan footage_100`; from scratch 100 epochs, as `study.py --plan long`. Finished runs and
+answers are kept. Writes `benchmarks/results/label-free*`.
 `--shared` names a folder with `data/highway`, `data/unlabeled` and `weights/*.pt`; see benchmarks/README.md.
 """
 
