@@ -52,7 +52,7 @@ class Row:
 TABLE = {
     "one teacher": Row(),
     "two teachers": Row(Labels((V8, V11))),
-    "one teacher, 60 epochs": Row(epochs=60),
+    "one teacher for 60 epochs": Row(epochs=60),
     "one teacher from scratch": Row(student="", epochs=100, values=tuple(STUDENT)),
 }
 SHORT = Row(epochs=7)
