@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from tests.helpers import exports
 from tests.helpers.eight_bits import images, needs_modelopt, quantized, save_quantized
-from yolokd.backend.checkpoints import load
+from yolokd.backend.checkpoints import load, load_detector
 from yolokd.backend.networks import load_export
 from yolokd.backend.openvino_conversion import onnx_to_openvino
 
@@ -60,7 +61,8 @@ def test_onnx_to_openvino__convolutions_are_in_8_bits_with_the_trained_ranges(
     kinds = [op.get_type_name() for op in network.get_ops()]
     weights = [op for op in network.get_ops() if op.get_type_name() == "Constant" and len(op.shape) == 4]
     assert sum(op.get_element_type().get_type_name() == "i8" for op in weights) > 50
-    folded = load(path)[0].fuse(verbose=False)
+    loaded: Any = load(path)[0]
+    folded = loaded.fuse(verbose=False)
     trained = {
         round(float(m.amax) / 127, 6)
         for n, m in folded.named_modules()
@@ -99,9 +101,7 @@ def test_onnx_to_openvino__computes_what_the_checkpoint_computes(converted: tupl
 
 
 def _first_layer(path: Path, *, ranges: bool) -> Tensor:
-    from yolokd.backend.checkpoints import load_detector
-
-    network = load(path)[0] if ranges else load_detector(path)
+    network: Any = load(path)[0] if ranges else load_detector(path)
     with torch.no_grad():
-        output: Tensor = network.fuse(verbose=False).eval().model[0](images(1, seed=9))  # type: ignore[union-attr,operator]
+        output: Tensor = network.fuse(verbose=False).eval().model[0](images(1, seed=9))
     return output

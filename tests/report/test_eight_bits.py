@@ -12,7 +12,7 @@ from tests.helpers.reading import read_html, tables
 from yolokd.deploy.record import FILE
 from yolokd.files import sha256, write_json
 from yolokd.report import eight_bits, write
-from yolokd.report.pairs import Pair
+from yolokd.report.pairs import Pair, pairs
 
 CALIBRATED = {"ap_interval": [-0.003, 0.004], "gain": 0.0, "gain_interval": [-0.1, 0.1]}
 
@@ -31,11 +31,10 @@ def entry(path: Path, before: dict[str, Any], after: dict[str, Any], **others: A
 def joined(monkeypatch: pytest.MonkeyPatch) -> list[Pair]:
     """What is drawn."""
     found: list[Pair] = []
-    original = eight_bits.pairs
 
-    def spy(pairs: list[Pair], **options: Any) -> Any:
-        found.extend(pairs)
-        return original(pairs, **options)
+    def spy(joined: list[Pair], **options: Any) -> Any:
+        found.extend(joined)
+        return pairs(joined, **options)
 
     monkeypatch.setattr(eight_bits, "pairs", spy)
     return found

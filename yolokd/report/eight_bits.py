@@ -27,8 +27,8 @@ HEADER = ("model", "as", "AP", "change", "95 % interval", "MB", "ms")
 READ = (
     "Intervals are those of the change over the images. Hollow marker: full precision; filled: 8 bits. Dashed line: "
     "ranges calibrated after training; solid: ranges of a training in 8 bits. Latency is the median time of a forward "
-    "pass with one image when the export was made, in the runtime of its format; lines whose hollow marker is a PyTorch "
-    "checkpoint show the change of runtime as well."
+    "pass with one image when the export was made, in the runtime of its format; lines whose hollow marker is a "
+    "PyTorch checkpoint show the change of runtime as well."
 )
 
 Rows = list[list[str]]
