@@ -61,6 +61,14 @@ def test_require_packages__names_the_extra(
         require_packages(format, precision)
 
 
+def test_require_packages__ranges_of_a_training_need_onnx_and_no_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else object())
+    assert require_packages("openvino", "int8", own_ranges=True) is None  # type: ignore[func-returns-value]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else object())
+    with pytest.raises(UserError, match=r"openvino in int8 needs onnx: pip install 'yolokd\[onnx\]'"):
+        require_packages("openvino", "int8", own_ranges=True)
+
+
 def test_require_packages__other_formats_need_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert require_packages("torchscript", "float32") is None  # type: ignore[func-returns-value]

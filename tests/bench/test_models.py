@@ -10,6 +10,7 @@ import yaml
 from ultralytics.nn.tasks import DetectionModel
 
 from tests.helpers.benching import CPU, recipe
+from tests.helpers.eight_bits import needs_modelopt, quantizers
 from tests.helpers.models import config, detector, save, training_args
 from yolokd.bench import models as bench_models
 from yolokd.bench.models import Models, make_batch, make_pair, make_student, open_models, read_setting
@@ -46,6 +47,7 @@ def test_read_setting__defaults_are_ultralytics_own() -> None:
         (lambda: [recipe(imgsz=64), recipe("ssim", imgsz=96)], "differ in train.imgsz (bckd 64, ssim 96)"),
         (lambda: [recipe(batch=2), recipe("ssim", batch=4)], "differ in train.batch"),
         (lambda: [recipe(batch=-1)], "not -1: give --batch"),
+        (lambda: [recipe(), recipe("qad", imgsz=64)], "Some recipes train in 8 bits, some do not"),
         (lambda: [recipe("bckd", "train.batch=0.7")], "not 0.7"),
         (lambda: [resolve_recipe("bckd", device="7")], "The device '7' cannot be used"),
     ],
@@ -126,6 +128,19 @@ def test_make_student__is_a_copy_with_ultralytics_arguments() -> None:
     assert student is not pair.student
     assert student.training
     assert (student.args.imgsz, student.args.dis) == (64, 6.0)
+
+
+@needs_modelopt
+def test_make_student__computes_in_8_bits_under_recipes_that_train_so() -> None:
+    chosen = recipe("qad")
+    setting = read_setting([recipe("qad", imgsz=64, batch=3)])
+    assert (setting.quantizes, setting.precision) == (True, "float32, student in 8 bits")
+    pair, plain = models(), make_student(models(), setting)
+    assert len(quantizers(plain)) > 100
+    assert not quantizers(pair.student)  # a copy
+    trained = make_pair(pair, setting, chosen)
+    assert quantizers(trained.student_model) == quantizers(plain)
+    assert not quantizers(trained.teacher_model)
 
 
 def test_make_pair__is_what_a_run_trains() -> None:

@@ -14,7 +14,7 @@ from yolokd.cli.export import export
 from yolokd.cli.main import main
 from yolokd.deploy import export as library
 from yolokd.deploy.parity import Parity
-from yolokd.deploy.report import ExportReport, Side
+from yolokd.deploy.report import Calibrated, ExportReport, Side
 from yolokd.deploy.sensitivity import Outcome, PartEffect, Sensitivity
 from yolokd.errors import RunError, UserError
 
@@ -105,7 +105,23 @@ def test_export__one_table_of_ap_before_and_after_for_several(monkeypatch: pytes
         ["baseline/last.pt", "checkpoint", "13.4", "50.0", "0.00", "1.0"],
         ["onnx", "int8", "13.4", "+0.01", "-0.99", "to", "+0.51", "–", "0.00", "–"],
         ["student/last.pt", "checkpoint,", "int8", "13.9", "50.0", "0.00", "1.0"],
-        ["onnx", "int8", "13.8", "-0.10", "-1.10", "to", "+0.40", "–", "0.00", "–"],
+        ["onnx", "int8,", "trained", "13.8", "-0.10", "-1.10", "to", "+0.40", "–", "0.00", "–"],
+    ]
+
+
+def test_export__ranges_of_a_training_beside_calibrated_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = [Side("best.pt", 6_000_000, 20.0, ap, 0.6) for ap in (0.411, 0.405, 0.41, 0.412)]
+    calibrated = Calibrated(sides[0], sides[1], (-0.01, 0.001), 0.007, (-0.002, 0.016))
+    made = {"precision": "int8", "before": sides[2], "after": sides[3], "ap_interval": (-0.001, 0.005)}
+    _install(monkeypatch, _report(None, **made, own_ranges=True, calibrated=calibrated))
+    result = runner.invoke(app, ["best.pt", "--int8", "--check", "road.yaml"])
+    assert "ranges of the training against calibrated ones, same weights: +0.70 AP (-0.20 to +1.60)" in result.stdout
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[-4:] == [
+        ["best.pt", "its", "weights,", "float32", "41.1", "60.0", "6.00", "20.0"],
+        ["onnx", "int8,", "calibrated", "40.5", "-0.60", "-1.00", "to", "+0.10", "60.0", "6.00", "20.0"],
+        ["checkpoint,", "int8", "41.0", "60.0", "6.00", "20.0"],
+        ["onnx", "int8,", "trained", "41.2", "+0.20", "-0.10", "to", "+0.50", "60.0", "6.00", "20.0"],
     ]
 
 

@@ -91,11 +91,18 @@ def test_train__compile_is_refused_with_losses_only() -> None:
     assert refusal({"compile": True}, {"ssim": {}}) == f"compile: {reason}"
 
 
-@pytest.mark.parametrize(("value", "expected"), [(8, True), ("int8", True), (16, False), (None, False)])
+@pytest.mark.parametrize(("value", "expected"), [(8, True), ("int8", True), (None, False)])
 def test_train__quantize_is_taken_with_losses_and_without(value: Any, expected: bool) -> None:
     without: dict[str, Any] = {}
     for losses in (without, {"ssim": without}):
         assert Recipe.from_dict({"losses": losses, "train": {"quantize": value}}).quantizes is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(4, "4"), (16, "16"), (32, "32"), ("fp16", "'fp16'"), ("eight", "'eight'"), (True, "true")]
+)
+def test_train__quantize_is_8_or_nothing(value: Any, shown: str) -> None:
+    assert refusal({"quantize": value}) == f"quantize: must be 8, int8 or null, got {shown}"
 
 
 def test_train__compile_is_refused_beside_wrong_losses() -> None:

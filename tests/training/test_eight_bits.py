@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from yolokd.backend.quantization import STATE
 from yolokd.deploy.export import export
 from yolokd.deploy.report import ExportReport
 from yolokd.errors import UserError
+from yolokd.evaluation.models import examine
 from yolokd.teachers.base import TeacherOutput
 from yolokd.teachers.detector import DetectorTeacher
 from yolokd.training import argument_checks
@@ -184,11 +185,41 @@ def test_export__computes_what_the_checkpoint_computes(finished: Finished, expor
         assert (unrounded - expected).abs().max() > 1e-2
 
 
+def test_export__openvino_beside_calibration_of_the_same_weights(finished: Finished) -> None:
+    for package in ("onnx", "onnxruntime", "onnxslim", "openvino", "nncf"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    checkpoint = finished.run / "weights" / "best.pt"
+    report = export(checkpoint, format="openvino", precision="int8", check=finished.pair.data)
+    assert report.path == str(checkpoint.with_name("best_int8_openvino_model"))
+    assert report.own_ranges
+    assert report.parity is not None
+    assert report.before.AP is not None
+    assert report.after.bytes < report.before.bytes
+    found = report.calibrated
+    assert found is not None
+    assert (found.before.path, found.after.path) == (str(checkpoint), "best_int8_openvino_model")
+    assert None not in (found.before.AP, found.before.latency_ms, found.after.AP, found.after.latency_ms)
+    assert report.after.AP is not None
+    assert found.after.AP is not None
+    assert found.gain == pytest.approx(report.after.AP - found.after.AP)
+    assert found.gain_interval[0] <= found.gain <= found.gain_interval[1]
+    assert pytest.approx(_plain_ap(checkpoint, finished)) == found.before.AP
+    assert export(checkpoint, format="openvino", check=finished.pair.data).calibrated is None  # int8 was not asked for
+
+
+def _plain_ap(checkpoint: Path, finished: Finished) -> float:
+    """AP of the weights in full precision."""
+    model = load_detector(checkpoint)
+    copy = save(model, finished.pair.runs.parent / "plain.pt", train_args={"imgsz": 64, "task": "detect"})
+    (found,) = examine([copy], finished.pair.data, imgsz=64, device="cpu", square=True)
+    return found.score.AP
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"precision": "float16"}, "exported in them: leave float16"),
-        ({"format": "openvino"}, "onnx and engine only, not to openvino"),
+        ({"format": "torchscript"}, "onnx, openvino, engine only, not to torchscript"),
     ],
 )
 def test_export__what_has_no_place_for_the_ranges_is_refused(
@@ -255,6 +286,18 @@ def test_nan__ultralytics_recovery_keeps_the_quantizers(finished: Finished, monk
     model, checkpoint = load(run / "weights" / "last.pt")
     assert quantizers(model) == finished.student
     assert all(torch.isfinite(value).all() for value in (output(model), *checkpoint[STATE]["ranges"].values()))
+
+
+def test_plan__refuses_what_would_lose_its_ranges_without_a_word(finished: Finished) -> None:
+    best, pair = finished.run / "weights" / "best.pt", finished.pair
+    with pytest.raises(UserError, match=r"The teacher '.*best\.pt' was trained in 8 bits, and a teacher answers"):
+        replace(pair, teacher=best).plan("qad", QUICK)
+    words = r"The student '.*best\.pt' was trained in 8 bits, and the recipe 'baseline' .*--set train\.quantize=8"
+    with pytest.raises(UserError, match=words):
+        replace(pair, student=best).plan("baseline")
+    with pytest.raises(UserError, match=words):
+        pair.plan("baseline", [f"train.pretrained={best}"])
+    assert replace(pair, student=best).plan("baseline", ["train.quantize=8"]).recipe.quantizes
 
 
 def test_plan__names_what_is_missing(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,6 +179,21 @@ def plain_copy(path: Path, folder: Path) -> Path:
     return copy if altered(copy) is None else link(copy, folder)
 
 
+def without_ranges(path: Path, folder: Path) -> Path:
+    """Write a network that was trained in 8 bits in full precision and return the path of the copy; errors as `load`.
+
+    Args:
+        path: A checkpoint of a plain network, not of a run that is still going on.
+        folder: Where the copy goes, under the same name; it exists.
+    """
+    model, checkpoint = load(path)
+    remove_quantizers(model)
+    args = {key: value for key, value in (checkpoint.get("train_args") or {}).items() if key != "quantize"}
+    copy = folder / path.name
+    torch.save({"model": model.half(), "train_args": args, "epoch": -1}, copy)
+    return copy
+
+
 def register_own_classes() -> None:
     """Let the loaders read the pair that checkpoints of unfinished runs hold, whatever version wrote them."""
     torch.serialization.add_safe_globals([(SavedPair, name) for name in PAIRS])

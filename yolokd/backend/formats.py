@@ -14,6 +14,7 @@ QUANTIZE: dict[Precision, int | None] = {"float32": None, "float16": 16, "int8":
 _ONNX = ("onnx", "onnxruntime", "onnxslim")
 PACKAGES = {"onnx": _ONNX, "openvino": ("openvino",), "engine": ("onnx", "onnxslim")}
 INT8_PACKAGES = {"openvino": ("nncf",)}
+RANGES_PACKAGES = {"openvino": _ONNX}  # for ranges of training, which come by way of an ONNX file
 
 
 def known_format(format: str) -> str:
@@ -67,15 +68,22 @@ def precision_of_quantized(format: str, precision: Precision) -> Precision:
         raise UserError("A network that was trained in 8 bits is exported in them: leave float16 (--half) out.")
     if format not in FORMATS:
         raise UserError(
-            f"The ranges of a network that was trained in 8 bits are written to {' and '.join(FORMATS)} only, not to "
+            f"The ranges of a network that was trained in 8 bits are written to {', '.join(FORMATS)} only, not to "
             f"{format}: choose one of these, or export a checkpoint that was trained without train.quantize."
         )
     return "int8"
 
 
-def require_packages(format: str, precision: Precision) -> None:
-    """Raise `UserError` where a package for the export or its check is missing; it names the extra that brings it."""
-    needed = (*PACKAGES.get(format, ()), *(INT8_PACKAGES.get(format, ()) if precision == "int8" else ()))
+def require_packages(format: str, precision: Precision, *, own_ranges: bool = False) -> None:
+    """Raise `UserError` where a package for the export or its check is missing; it names the extra that brings it.
+
+    Args:
+        format: From `known_format`.
+        precision: What the weights and sums are held in.
+        own_ranges: The network was trained in 8 bits, so that nothing is calibrated.
+    """
+    further = RANGES_PACKAGES if own_ranges else INT8_PACKAGES
+    needed = (*PACKAGES.get(format, ()), *(further.get(format, ()) if precision == "int8" else ()))
     missing = [package for package in needed if importlib.util.find_spec(package) is None]
     if missing:
         what = f"{format} in int8" if precision == "int8" else format

@@ -23,7 +23,7 @@ from yolokd.errors import UserError
 STATE = "modelopt"  # key of a checkpoint
 PACKAGES = {"modelopt": "nvidia-modelopt", "huggingface_hub": "huggingface_hub"}  # module → distribution
 INSTALL = "pip install 'yolokd[qat]'"
-FORMATS = ("onnx", "engine")  # Ultralytics' exports that keep the ranges
+FORMATS = ("onnx", "openvino", "engine")  # exports that keep the ranges
 
 
 def require_modelopt() -> None:

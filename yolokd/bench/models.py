@@ -39,6 +39,7 @@ class Setting:
     batch: int
     device: torch.device
     amp: bool | torch.dtype  # as Ultralytics' autocast takes it; always False on a CPU
+    quantizes: bool = False  # whether the student computes with simulated rounding to 8 bits
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of a training step's forward pass."""
@@ -49,7 +50,7 @@ class Setting:
     def precision(self) -> str:
         """Its name."""
         names = {False: "float32", True: "float16, mixed", torch.bfloat16: "bfloat16, mixed"}
-        return names[self.amp]
+        return names[self.amp] + (", student in 8 bits" if self.quantizes else "")
 
     @property
     def machine(self) -> str:
@@ -86,6 +87,8 @@ def read_setting(recipes: Sequence[Recipe]) -> Setting:
             raise UserError(f"The recipes differ in train.{key} ({found}); give one for all with --set train.{key}=…")
         return next(iter(values.values()))
 
+    if len({recipe.quantizes for recipe in recipes}) > 1:
+        raise UserError("Some recipes train in 8 bits, some do not; give one for all with --set train.quantize=….")
     batch, device, amp, side = shared("batch"), shared("device"), shared("amp"), shared("imgsz")
     if not isinstance(batch, int) or batch < 1:
         raise UserError(f"bench needs a number of images per step, not {batch}: give --batch.")
@@ -93,7 +96,11 @@ def read_setting(recipes: Sequence[Recipe]) -> Setting:
     chosen = select_device(device or "", verbose=False)
     half = torch.bfloat16 if amp == "bf16" else amp not in {False, "fp32"}
     return Setting(
-        imgsz=int(make_divisible(side, 32)), batch=batch, device=chosen, amp=half if chosen.type == "cuda" else False
+        imgsz=int(make_divisible(side, 32)),
+        batch=batch,
+        device=chosen,
+        amp=half if chosen.type == "cuda" else False,
+        quantizes=recipes[0].quantizes,
     )
 
 
@@ -171,7 +178,11 @@ def make_student(models: Models, setting: Setting) -> DetectionModel:
     student = deepcopy(models.student)
     student.args = get_cfg(overrides={"imgsz": setting.imgsz, "dis": 6.0})
     student.train()
-    return setting.place(student)
+    placed: DetectionModel = setting.place(student)
+    if setting.quantizes:  # with ranges of noise, which cost what others cost
+        shape = (setting.batch, student.yaml.get("channels", 3), setting.imgsz, setting.imgsz)
+        insert_quantizers(placed, [torch.rand(shape, device=setting.device)], lambda images: images)
+    return placed
 
 
 def make_pair(models: Models, setting: Setting, recipe: Recipe) -> TeacherStudent:
@@ -193,9 +204,6 @@ def make_pair(models: Models, setting: Setting, recipe: Recipe) -> TeacherStuden
     offer = offer_of(recipe, read_head(models.teacher, "The teacher"))
     check_pair(losses, read_head(models.student, "The student"), offer, [])
     student, teacher = make_student(models, setting), deepcopy(models.teacher)
-    if recipe.quantizes:  # with ranges of noise, which cost what others cost
-        shape = (setting.batch, student.yaml.get("channels", 3), setting.imgsz, setting.imgsz)
-        insert_quantizers(student, [torch.rand(shape, device=setting.device)], lambda images: images)
     pair = build_pair(Parts(recipe, student, teacher, match, setting.device, half=bool(setting.amp)))
     placed: TeacherStudent = setting.place(pair).train()
     return placed

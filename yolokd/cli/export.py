@@ -19,7 +19,7 @@ from yolokd.outputs import check_file
 
 if TYPE_CHECKING:
     from yolokd.backend.formats import Precision
-    from yolokd.deploy.report import ExportReport, Side
+    from yolokd.deploy.report import Calibrated, ExportReport, Side
     from yolokd.deploy.sensitivity import Outcome
     from yolokd.evaluation.wording import Words
 
@@ -138,6 +138,11 @@ def describe(report: ExportReport) -> list[str]:
     if report.ap_change is not None:
         change = f"{_points(report.before.AP)} to {_points(report.after.AP)} ({_change(report.ap_change)})"
         lines.append(f"AP on square images: {change}")
+    if (found := report.calibrated) is not None:
+        lines.append(
+            f"the ranges of the training against calibrated ones, same weights: {_change(found.gain)} AP "
+            f"({_interval(found.gain_interval)})"
+        )
     lines += [f"note: {note}" for note in report.notes]
     if report.passed is not None:
         equal = "keeps enough of the checkpoint's AP" if report.precision == "int8" else "equals the checkpoint"
@@ -158,10 +163,20 @@ def show_reports(console: Console, reports: Sequence[ExportReport], words: Words
         change = "–" if report.ap_change is None else _change(report.ap_change)
         interval = "–" if report.ap_interval is None else _interval(report.ap_interval)
         source = "checkpoint, int8" if report.own_ranges else "checkpoint"
+        made = f"{report.format} {report.precision}" + (", trained" if report.own_ranges else "")
+        if report.calibrated is not None:
+            name = _add_calibrated(table, name, f"{report.format} {report.precision}, calibrated", report.calibrated)
         table.add_row(*map(Text, (name, source, *_cells(report.before, "", ""))))
-        made = f"{report.format} {report.precision}"
         table.add_row(*map(Text, ("", made, *_cells(report.after, change, interval))))
     console.print(table)
+
+
+def _add_calibrated(table: Table, name: str, made: str, found: Calibrated) -> str:
+    """Add the rows of the same weights without their ranges, above those with them; return what these are called."""
+    change = "–" if found.ap_change is None else _change(found.ap_change)
+    table.add_row(*map(Text, (name, "its weights, float32", *_cells(found.before, "", ""))))
+    table.add_row(*map(Text, ("", made, *_cells(found.after, change, _interval(found.ap_interval)))))
+    return ""
 
 
 def show_sensitivity(console: Console, report: ExportReport, words: Words = str) -> None:

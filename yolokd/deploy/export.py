@@ -8,39 +8,32 @@ images padded to a square for both, since an export has one input shape; size on
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from yolokd.backend import parts, runtimes
-from yolokd.backend.formats import (
-    QUANTIZE,
-    Precision,
-    check_precision,
-    known_format,
-    precision_of_quantized,
-    require_packages,
-)
-from yolokd.backend.networks import Identity, identity_of
+from yolokd.backend import runtimes
+from yolokd.backend.formats import QUANTIZE, Precision
 from yolokd.backend.opening import image_size, open_checkpoint, quiet
-from yolokd.deploy import samples
+from yolokd.deploy import record, samples
+from yolokd.deploy.calibrated import calibrate, judge
+from yolokd.deploy.conversion import choose_head, convert, open_run
 from yolokd.deploy.parity import Parity, compare
-from yolokd.deploy.report import ExportReport, Side, size_of
+from yolokd.deploy.report import ExportReport, size_of
+from yolokd.deploy.request import Progress, Request, make_request
+from yolokd.deploy.scoring import score, side_of
 from yolokd.deploy.sensitivity import Pair, Sensitivity, Trial, measure
-from yolokd.deploy.writing import check_writable, copy_beside, hushed, place
-from yolokd.errors import RunError, UserError
+from yolokd.deploy.writing import copy_beside, place
+from yolokd.errors import RunError
 from yolokd.evaluation.bootstrap import ap_interval
-from yolokd.recipe.classes import ITEM
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from yolokd.evaluation.models import Examined
-
-Progress = Callable[[str], None]
 
 
 def export(
@@ -63,7 +56,8 @@ def export(
         format: One of Ultralytics' formats. ONNX, OpenVINO and TorchScript are compared; others where their runtime is
             at hand, else the notes say that they were not.
         precision: "float32", "float16" or "int8", which needs a data set as `check`: ranges are measured on at most
-            300 of its training images. A network that was trained in 8 bits is exported in int8, with its own ranges.
+            300 of its training images. A network that was trained in 8 bits is exported in int8, with its own ranges;
+            if int8 is asked for, its weights are calibrated as well, for comparison.
         imgsz: Side of the square input in pixels; None is the size that the checkpoint was trained at.
         check: What to compare on: a data set (AP on its validation images, outputs on 16 of them), or a folder or a
             image (outputs only). None takes the two images that Ultralytics ships.
@@ -75,6 +69,7 @@ def export(
 
     Returns:
         A report; `passed` is False where the two differ by more than the precision allows. Nothing is deleted then.
+        With a data set as `check` it is kept in the run's directory as well (`yolokd.deploy.record`).
 
     Raises:
         UserError: Unknown format, a precision that it does not have, a missing package, int8 without a data set, a
@@ -83,91 +78,82 @@ def export(
         DataError: `check` holds no images, or is a data set that cannot be scored on.
         RunError: Ultralytics' export failed, or its result cannot be run.
     """
-    from yolokd.backend import checkpoints
-
-    source, format = checkpoints.find(weights), known_format(format)
-    detector = checkpoints.load_detector(source)  # no detector: told by its own path, not by a copy's
-    data = check if check is not None and samples.is_data_set(check) else None
-    has_ranges = checkpoints.is_quantized(source)
-    precision = precision_of_quantized(format, precision) if has_ranges else precision
-    _check_request(format, precision, data, options, has_ranges=has_ranges)
-    kept, partition = tuple(keep_float), parts.Partition({}, 0)
-    if kept or sensitivity:
-        _check_parts(format, precision, has_ranges=has_ranges, own_nms=sensitivity and bool(options.get("nms")))
-        partition = parts.partition_of(detector)
-        partition.check(kept, source)
-    check_writable(source.parent)
-    say = progress or (lambda _: None)
-    asked = (source, identity_of(detector), format, precision, has_ranges, check, data, nms_free, options, say)
-    request = _Request(*asked, partition, kept, sensitivity)
+    request = make_request(
+        weights,
+        format,
+        precision,
+        check=check,
+        nms_free=nms_free,
+        keep_float=tuple(keep_float),
+        sensitivity=sensitivity,
+        options=options,
+        say=progress or (lambda _: None),
+    )
     with tempfile.TemporaryDirectory(prefix="yolokd-") as temporary, quiet():
-        return _export(request, imgsz, Path(temporary))
+        report = _export(request, imgsz, Path(temporary))
+    return _kept(report, request.data)
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What is asked for, checked."""
-
-    source: Path  # the checkpoint
-    identity: Identity  # of the checkpoint; an export does not record what task it was trained on
-    format: str
-    precision: Precision
-    has_ranges: bool  # of its 8 bits, from training
-    check: str | Path | None
-    data: str | Path | None  # `check`, if it is a data set
-    nms_free: bool
-    options: Mapping[str, Any]  # of `YOLO.export`
-    say: Progress
-    partition: parts.Partition  # of the checkpoint; empty where no parts are asked for
-    keep_float: tuple[str, ...]  # names of parts
-    sensitivity: bool
+def _kept(report: ExportReport, data: str | Path | None) -> ExportReport:
+    """Keep a report in the run's directory; a note tells where that is impossible."""
+    try:
+        record.keep(report, data)
+    except OSError as error:
+        note = f"not kept for the report on the run, as '{record.FILE}' cannot be written: {error.strerror or error}"
+        return replace(report, notes=(*report.notes, note))
+    return report
 
 
-def _export(request: _Request, imgsz: int | None, folder: Path) -> ExportReport:
+def _export(request: Request, imgsz: int | None, folder: Path) -> ExportReport:
     """Export in `folder`, move the result beside its checkpoint and compare the two."""
     copy = copy_beside(request.source, folder)
     yolo = open_checkpoint(copy, folder)  # of a run that is still going on, `copy` is its student from here on
     size, notes = image_size(yolo, imgsz)
     if request.has_ranges:
         notes += ("the checkpoint was trained in 8 bits, and the export has the ranges of its training",)
-    _choose_head(yolo, request.source, request.nms_free)
+    choose_head(yolo, request.source, request.nms_free)
     channels = request.identity.channels
     inputs = [samples.letterbox(path, size, channels) / 255 for path in samples.to_compare(request.check)]
     notes += (skipped,) if (skipped := samples.left_out_of(request.check)) else ()
-    before = _score(request, request.source, size)
+    before = score(request, request.source, size)
     request.say(f"exporting to {request.format}, {request.precision}")
     options = _export_options(request, size, folder)
     written = _run_export(yolo, request, options, request.keep_float)
     path, remark = place(written, copy, request.source)
     request.say("comparing outputs")
-    run, hindrance = _open_run(path, request.format, inputs[0])
+    run, hindrance = open_run(path, request.format, inputs[0])
     pairs, parity, after = None, None, None
     times: Sequence[float | None] = (None, None)
+    plain: tuple[Path, ...] = ()
     own_nms = bool(request.options.get("nms"))
     if run is not None:
         pairs, parity = (None, None) if own_nms else _compare(yolo, run, path, inputs)
-        after = _score(request, path, size)
+        after = score(request, path, size)
+        if request.calibrated_on is not None:
+            plain = calibrate(request, request.calibrated_on, copy, options, folder / "without-ranges")
         device = runtimes.device_of(request.format)
-        times = runtimes.latencies((copy, path), size, device, nms_free=request.nms_free, channels=channels)
+        times = runtimes.latencies((copy, path, *plain), size, device, nms_free=request.nms_free, channels=channels)
     report = ExportReport(
         format=request.format,
         precision=request.precision,
         imgsz=size,
-        before=_side(request.source, size_of(copy), before, times[0]),
-        after=_side(path, size_of(path), after, times[1]),
+        before=side_of(request.source, size_of(copy), before, times[0]),
+        after=side_of(path, size_of(path), after, times[1]),
         parity=parity,
         keep_float=request.keep_float,
         own_ranges=request.has_ranges,
     )
     request.say("comparing AP")
     report = replace(report, ap_interval=_interval(report, before, after))
+    if plain:
+        report = replace(report, calibrated=judge(request, plain, times[2:], after, size))
     if request.sensitivity and pairs is not None and after is not None:
         found = _sensitivity(request, yolo, options, inputs, Trial(pairs, after, report.after.bytes))
         report = replace(report, sensitivity=found)
     return replace(report, notes=(*notes, *remark, *_remarks(report, before, after, hindrance, own_nms=own_nms)))
 
 
-def _export_options(request: _Request, size: int, folder: Path) -> dict[str, Any]:
+def _export_options(request: Request, size: int, folder: Path) -> dict[str, Any]:
     own: dict[str, Any] = {"imgsz": size, "quantize": QUANTIZE[request.precision]}
     chosen = {**own, "nms": False if request.nms_free else None, **request.options}
     if request.precision == "int8" and request.data is not None and not request.has_ranges:
@@ -176,15 +162,15 @@ def _export_options(request: _Request, size: int, folder: Path) -> dict[str, Any
 
 
 def _sensitivity(
-    request: _Request, yolo: Any, options: dict[str, Any], inputs: Sequence[Tensor], whole: Trial
+    request: Request, yolo: Any, options: dict[str, Any], inputs: Sequence[Tensor], whole: Trial
 ) -> Sensitivity:
     """Export once for each part that is in 8 bits, with that part in full precision, and compare."""
 
     def attempt(part: str) -> Trial:
         request.say(f"exporting with {part} in full precision")
         path = _run_export(yolo, request, options, (*request.keep_float, part))
-        run, hindrance = _open_run(path, request.format, inputs[0])
-        found = _score(request, path, inputs[0].shape[-1])
+        run, hindrance = open_run(path, request.format, inputs[0])
+        found = score(request, path, inputs[0].shape[-1])
         if run is None or found is None:  # the export itself could be run and scored
             raise RunError(f"The export with {part} in full precision cannot be compared: {hindrance}.")
         return Trial(_compare(yolo, run, path, inputs)[0], found, size_of(path))
@@ -199,88 +185,17 @@ def _interval(report: ExportReport, before: Examined | None, after: Examined | N
     return ap_interval(before.truth, before.detections, after.detections)
 
 
-def _check_request(
-    format: str, precision: Precision, data: str | Path | None, options: dict[str, Any], *, has_ranges: bool
-) -> None:
-    if clash := {"quantize", "half", "int8"} & options.keys():
-        raise UserError(f"Give precision='float16' or precision='int8' instead of {', '.join(sorted(clash))}.")
-    if precision not in QUANTIZE:
-        raise UserError(f"There is no precision '{precision}'; known: {', '.join(QUANTIZE)}.")
-    check_precision(format, precision)
-    if precision == "int8" and data is None and not has_ranges:
-        raise UserError(
-            "An int8 export measures the range of every layer on a data set and is judged by its AP there: "
-            "name the data set, --check road.yaml."
-        )
-    require_packages(format, precision)
-
-
-def _check_parts(format: str, precision: Precision, *, has_ranges: bool, own_nms: bool) -> None:
-    if has_ranges:
-        raise UserError("A network that was trained in 8 bits has its own ranges: no part can be left in float32.")
-    if precision != "int8":
-        raise UserError("Parts are left in full precision in an int8 export: add --int8, or leave them out.")
-    if format not in parts.FORMATS:
-        raise UserError(
-            f"Only exports to {' and '.join(parts.FORMATS)} can leave parts in full precision, not {format}."
-        )
-    if own_nms:
-        raise UserError("The sensitivity of the parts is measured at raw outputs: leave nms out.")
-
-
-def _choose_head(yolo: Any, source: Path, nms_free: bool) -> None:
-    yolo.model.end2end = nms_free
-    if nms_free and not yolo.model.end2end:
-        raise UserError(f"'{source}' has no NMS-free head (YOLO26 and YOLOv10 have one); leave out --nms-free.")
-
-
-def _score(request: _Request, path: Path, size: int) -> Examined | None:
-    """Score the checkpoint or its export on the data set, if there is one, on square images."""
-    if request.data is None:
-        return None
-    from yolokd.evaluation.models import examine
-
-    identity = request.identity
-    joined = bool(identity.single_cls) and identity.names == {0: ITEM}
-    (found,) = examine(
-        [path],
-        request.data,
-        imgsz=size,
-        device=runtimes.device_of(request.format),
-        square=True,
-        nms_free=request.nms_free,
-        single_cls=joined,
-        only=identity.classes if joined else None,
-        progress=lambda name, share: request.say(f"scoring {name}, {share:.0%}"),
-    )
-    return found
-
-
-def _run_export(yolo: Any, request: _Request, options: dict[str, Any], kept: Sequence[str]) -> Path:
+def _run_export(yolo: Any, request: Request, options: dict[str, Any], kept: Sequence[str]) -> Path:
     """Export where `yolo` was loaded from, with some parts in full precision; return the path of the result."""
-    source, format = request.source, request.format
-    try:
-        with hushed(), parts.kept_in_float(format, request.partition, kept):
-            return Path(yolo.export(format=format, **options))
-    except RunError:
-        raise
-    except ImportError as error:
-        raise UserError(f"Export to {format} needs the package '{error.name}': pip install {error.name}") from error
-    except Exception as error:  # converters of two dozen formats, each with errors of its own
-        raise RunError(f"Ultralytics could not export '{source}' to {format}: {error}") from error
-
-
-def _open_run(path: Path, format: str, image: Tensor) -> tuple[runtimes.Run | None, str]:
-    """Return the export as a function and nothing to say; or None and why it cannot be run here."""
-    try:
-        run = runtimes.open_run(path, format)
-        run(image)
-    except Exception as error:  # whatever a runtime objects to in the file
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        if format in runtimes.PLAIN:
-            raise RunError(f"'{path}' was written but cannot be run: {reason}") from error
-        return None, f"not checked, as {format} cannot be run here: {reason}"
-    return run, ""
+    return convert(
+        yolo,
+        request.source,
+        request.format,
+        options,
+        partition=request.partition,
+        kept=kept,
+        own_ranges=request.has_ranges,
+    )
 
 
 def _compare(yolo: Any, run: runtimes.Run, path: Path, inputs: Sequence[Tensor]) -> tuple[list[Pair], Parity]:
@@ -292,13 +207,6 @@ def _compare(yolo: Any, run: runtimes.Run, path: Path, inputs: Sequence[Tensor])
             return pairs, compare(pairs)
     except Exception as error:  # an output of another form than the checkpoint's
         raise RunError(f"'{path}' was written, but its outputs cannot be compared: {error}") from error
-
-
-def _side(path: Path, size: int, found: Examined | None, latency: float | None) -> Side:
-    if found is None:
-        return Side(str(path), size, latency)
-    score = found.score
-    return Side(str(path), size, latency, score.AP, score.AP50, score.per_class)
 
 
 def _remarks(

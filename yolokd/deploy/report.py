@@ -33,6 +33,22 @@ class Side:
 
 
 @dataclass(frozen=True)
+class Calibrated:
+    """The weights of a network that was trained in 8 bits, without its ranges: measured, not kept."""
+
+    before: Side  # in full precision
+    after: Side  # exported in 8 bits with calibrated ranges
+    ap_interval: tuple[float, float]  # of the change between the two, 95 %, over the images
+    gain: float  # AP of the export with the ranges of the training less that of this one, in [−1, 1]
+    gain_interval: tuple[float, float]  # of `gain`
+
+    @property
+    def ap_change(self) -> float | None:
+        """AP of the calibrated export less that in full precision; None where it says nothing."""
+        return change(self.before, self.after)
+
+
+@dataclass(frozen=True)
 class ExportReport:
     """What was written and how it compares with its checkpoint."""
 
@@ -47,6 +63,7 @@ class ExportReport:
     keep_float: tuple[str, ...] = ()  # parts that an int8 export has in full precision
     own_ranges: bool = False  # the checkpoint was trained in 8 bits, and `before` is what it computes in them
     sensitivity: Sensitivity | None = None  # to 8 bits, part by part; None: not measured
+    calibrated: Calibrated | None = None  # the same weights without their own ranges; None: not measured
 
     @property
     def source(self) -> str:
@@ -61,9 +78,7 @@ class ExportReport:
     @property
     def ap_change(self) -> float | None:
         """AP of the export less that of the checkpoint, in [−1, 1]; None where it says nothing."""
-        if self.before.AP is None or self.after.AP is None or self.before.AP <= 0:
-            return None
-        return self.after.AP - self.before.AP
+        return change(self.before, self.after)
 
     @property
     def ap_limit(self) -> float:
@@ -132,6 +147,13 @@ class ExportReport:
             "passed": self.passed,
             "failures": list(self.failures),
         }
+
+
+def change(before: Side, after: Side) -> float | None:
+    """Return the change in AP, in [−1, 1]; None where it was not measured or the checkpoint finds nothing."""
+    if before.AP is None or after.AP is None or before.AP <= 0:
+        return None
+    return after.AP - before.AP
 
 
 def size_of(path: Path) -> int:

@@ -77,7 +77,7 @@ NARROWER: dict[str, Any] = {
     "nbs": _Positive,
     "optimizer": Literal["auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSProp"],
     "patience": _Count,
-    "quantize": Literal[8, "int8", 16, "fp16", 32, "fp32"],
+    "quantize": Literal[8, "int8"],  # others are for exports, and change nothing while training
     "save_period": Annotated[int, Field(ge=-1)],
     "scale": _Fraction | Annotated[list[_Above], Field(min_length=2, max_length=2)],
     "seed": Annotated[int, Field(ge=0, le=LARGEST_SEED)],

@@ -10,7 +10,7 @@ from pathlib import Path
 from yolokd.errors import DataError
 from yolokd.evaluation.models import Progress
 from yolokd.evaluation.wording import NOTE, everywhere, words_for
-from yolokd.report import sections
+from yolokd.report import eight_bits, sections
 from yolokd.report.anomalies import find_anomalies
 from yolokd.report.arms import Arms, gather
 from yolokd.report.examples import examples
@@ -57,7 +57,7 @@ def make_page(
     parts = [sections.comparison(arms)]
     if images is not None:
         parts += [*sections.accuracies(arms, scores, images), sections.costs(arms, scores)]
-    parts += [*sections.trainings(arms, scores), sections.limits(study, scores)]
+    parts += [eight_bits.section(study, arms), *sections.trainings(arms, scores), sections.limits(study, scores)]
     if images is not None:
         parts.append(examples(arms, scores, images))
     parts += [sections.method(study, arms, images), sections.each_run(study, arms, scores)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from yolokd.backend.api import DetectionModel, parse_device, select_device
+from yolokd.backend.checkpoints import Spec, find, is_quantized, is_yaml
 from yolokd.backend.dataset import Dataset
 from yolokd.backend.quantization import FORMATS, require_modelopt
 from yolokd.data.check import DataReport
@@ -61,13 +62,43 @@ def check_quantization(recipe: Recipe, *, scratch: bool) -> list[str]:
     require_modelopt()
     if recipe.train.get("compile"):
         raise UserError("train.quantize=8 and train.compile exclude each other: Ultralytics compiles no quantizers.")
-    notes = [f"the student trains in 8 bits; its checkpoints export to {' and '.join(FORMATS)} only"]
+    notes = [f"the student trains in 8 bits; its checkpoints export to {', '.join(FORMATS)} only"]
     if scratch:
         notes.append(
             "the ranges of the 8 bits are measured once, before the first step, and the student is not trained yet: "
             "train it first, then give its checkpoint with --student"
         )
     return notes
+
+
+def refuse_quantized(recipe: Recipe, student: Spec, teacher: Spec | None) -> None:
+    """Refuse checkpoints that were trained in 8 bits where they would be used in full precision without a word.
+
+    Args:
+        recipe: The resolved recipe.
+        student: As the user named it.
+        teacher: As the user named it; None if the recipe uses none.
+
+    Raises:
+        UserError: A teacher that was trained in 8 bits, or a student whose recipe does not go on in 8 bits.
+        WeightsError: As `yolokd.backend.checkpoints.load`.
+    """
+    teachers = () if teacher is None else (teacher, *(recipe.teacher.models if recipe.distills else ()))
+    for spec in teachers:
+        if not is_yaml(spec) and is_quantized(find(spec)):
+            raise UserError(
+                f"The teacher '{spec}' was trained in 8 bits, and a teacher answers in full precision: give a "
+                f"checkpoint in full precision, such as the one that its training began from."
+            )
+    if recipe.quantizes:
+        return
+    pretrained = recipe.train.get("pretrained")
+    for spec in (student, *([pretrained] if isinstance(pretrained, str) else [])):
+        if not is_yaml(spec) and is_quantized(find(spec)):
+            raise UserError(
+                f"The student '{spec}' was trained in 8 bits, and the recipe '{recipe.name}' would train it on without "
+                f"them: add --set train.quantize=8, or begin from a checkpoint in full precision."
+            )
 
 
 def check_with_data(train: Mapping[str, Any], data: Dataset, report: DataReport, student: DetectionModel) -> None:

@@ -28,7 +28,7 @@ from yolokd.recipe.arguments import argument
 from yolokd.teachers.several import match_teachers, of_first
 from yolokd.teachers.table import check_teacher, offer_of
 from yolokd.training.answers import check_answers
-from yolokd.training.argument_checks import check_quantization, check_with_data, check_with_device
+from yolokd.training.argument_checks import check_quantization, check_with_data, check_with_device, refuse_quantized
 from yolokd.training.first_weights import first_weights, with_class_rows
 from yolokd.training.regime import in_its_regime
 from yolokd.training.run_directory import check_writable, refuse_inside, run_folder
@@ -140,6 +140,7 @@ def make_plan(
     folder = _folder(teacher, student, recipe, runs)
     teacher = _needed_teacher(teacher, recipe, notes)
     _check_files(student, train.get("pretrained"))
+    refuse_quantized(recipe, student, teacher)
     notes += check_quantization(recipe, scratch=from_scratch(student, train.get("pretrained")))
     recipe = with_absolute_paths(recipe)
     teaching = [] if teacher is None else _load_teachers(teacher, recipe, imgsz, known)
