@@ -18,6 +18,7 @@ from yolokd.backend.descriptions import from_yaml
 from yolokd.backend.devices import check_device
 from yolokd.backend.heads import read_head
 from yolokd.backend.quantization import insert_quantizers
+from yolokd.distillation.levels import Levels
 from yolokd.distillation.model import TeacherStudent
 from yolokd.distillation.pair import Parts, build_pair, check_pair
 from yolokd.errors import PairError, UserError
@@ -183,15 +184,16 @@ def make_pair(models: Models, setting: Setting, recipe: Recipe) -> TeacherStuden
     if not any(recipe.terms().values()):
         raise UserError(f"The recipe '{recipe.name}' has no losses: there is nothing to measure.")
     require_plain(recipe, "bench")
-    losses = active_losses(recipe)
+    student_head = read_head(models.student, "The student")
+    offer = offer_of(recipe, read_head(models.teacher, "The teacher"), student_head)
+    losses = active_losses(recipe, Levels.of(student_head.levels, offer).features)
     match = match_classes(models.student.names, models.teacher.names, recipe.teacher.classes)
     if not match.student and requirements(losses.values()).classes:
         raise PairError(
             f"The recipe '{recipe.name}' compares class scores, but the two models share no class by name; map them "
             f"in the recipe (teacher.classes)."
         )
-    offer = offer_of(recipe, read_head(models.teacher, "The teacher"))
-    check_pair(losses, read_head(models.student, "The student"), offer, [])
+    check_pair(losses, student_head, offer, [])
     student, teacher = make_student(models, setting), deepcopy(models.teacher)
     if recipe.quantizes:  # with ranges of noise, which cost what others cost
         shape = (setting.batch, student.yaml.get("channels", 3), setting.imgsz, setting.imgsz)
