@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from tests.helpers.models import batch, detector
-from yolokd.backend.heads import as_head, grid_of, neck_features, split_branches
+from yolokd.backend.heads import as_head, split_branches
 from yolokd.errors import RecipeError, UserError
-from yolokd.losses.base import Head
+from yolokd.losses.base import Grid, Head
 from yolokd.teachers.detector import DetectorTeacher
-from yolokd.teachers.several import SeveralTeacher, image_grid, match_teachers, of_first
+from yolokd.teachers.several import SeveralTeacher, match_teachers, of_first
 
 A, B = {0: "car", 1: "bus", 2: "person"}, {0: "Person", 1: "tram", 2: "car"}
 IMAGES = batch()["img"]
-GRID = image_grid(IMAGES)
+GRID = Grid.of_images(IMAGES, ("p3", "p4", "p5"))
 
 
 def teachers(*families: str) -> list[DetectorTeacher]:
@@ -36,13 +36,6 @@ def excite(teacher: DetectorTeacher, seed: int) -> None:
 def head_of(teacher: Any, branch: str = "one2many") -> Head:
     raw = teacher(IMAGES).raw
     return as_head(split_branches(raw)[branch], GRID, None)
-
-
-def test_image_grid__is_that_of_the_neck_features() -> None:
-    (teacher,) = teachers("v8")
-    raw = teacher(IMAGES).raw
-    assert raw is not None
-    assert image_grid(IMAGES) == grid_of(neck_features(raw))
 
 
 def test_several__equal_teachers_answer_like_one() -> None:

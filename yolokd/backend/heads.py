@@ -39,7 +39,8 @@ class HeadInfo:
     @property
     def largest_stride(self) -> int:
         """Pixels per cell of its coarsest level: sides of images are multiples of it."""
-        return STRIDES[self.levels[-1]]
+        stride: int = STRIDES[self.levels[-1]]
+        return stride
 
 
 def is_supported_head(head: nn.Module) -> bool:

@@ -3,9 +3,10 @@
 Source: Lan and Tian, "Adaptive Instance Distillation for Object Detection in Autonomous Driving", ICPR 2022
 (arXiv:2201.11097): the weight exp(−α · D). No code was published, and no source says what an instance is.
 Differs: by default an instance is an object, and D the mean of the teacher's detection loss over the anchors that the
-teacher's own assignment gives to it, on all of the teacher's levels. `image` and `level` take the criterion of a whole image, or of one level of it;
-there, too, Ultralytics' gains stay out, so that α means the same in all three. Weights are never renormalized.
-Unlabeled images are background throughout, in `image` and `level` by the mean over the places, and no instances.
+teacher's own assignment gives to it, on all of the teacher's levels. `image` and `level` take the criterion of a whole
+image, or of one level of it; there, too, Ultralytics' gains stay out, so that α means the same in all three. Weights
+are never renormalized. Unlabeled images are background throughout, in `image` and `level` by the mean over the places,
+and no instances.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What a wired loss sees (`Step`) and returns: loss maps, one per term.
 
 A loss map says how wrong the student is at each place: (B, A), A being the cells of the levels that both models have,
-one level after the other from fine to coarse, row-major. A loss without a place returns (B,). Each wired loss scales its maps so that `map.sum(1).mean(0)` (or
-`.mean(0)` of a (B,) loss) is the value that its paper defines for the batch; gains, schedules and weights come later.
+one level after the other from fine to coarse, row-major. A loss without a place returns (B,). Each wired loss scales
+its maps so that `map.sum(1).mean(0)` (or `.mean(0)` of a (B,) loss) is the value that its paper defines for the batch;
+gains, schedules and weights come later.
 
 Nothing here is saved with a model: trainable parts are plain torch modules that `Loss.build` returns.
 """
@@ -31,7 +32,7 @@ class Grid:
 
     @classmethod
     def of_images(cls, images: Tensor, levels: Iterable[str]) -> Grid:
-        """Return the grid of some levels, from fine to coarse, for images (B, C, H, W) whose sides fit their strides."""
+        """Return the grid of some levels, from fine to coarse, for images (B, C, H, W) whose sides they divide."""
         height, width = images.shape[-2:]
         strides = {level: STRIDES[level] for level in levels}
         return cls({level: (height // stride, width // stride) for level, stride in strides.items()}, strides)
