@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -62,6 +62,10 @@ class Setting:
         model = model.to(self.device)
         return model.to(memory_format=torch.channels_last) if self.device.type == "cuda" else model
 
+    def for_stride(self, stride: int) -> Setting:
+        """Return the setting with images whose sides are multiples of a stride."""
+        return replace(self, imgsz=int(make_divisible(self.imgsz, stride)))
+
 
 @dataclass(frozen=True)
 class Models:
@@ -103,7 +107,7 @@ def open_models(teacher: Spec, student: Spec, *, seed: int = 0) -> Models:
 
     Raises:
         WeightsError: A checkpoint or description that is missing or no detector.
-        PairError: The two take images of different channels, or have levels that cannot be distilled.
+        PairError: The two take images of different channels, or have other levels than each other.
     """
     specs = {"teacher": teacher, "student": student}
     models = {who: load_detector(find(spec)) for who, spec in specs.items() if not is_yaml(spec)}
@@ -115,8 +119,14 @@ def open_models(teacher: Spec, student: Spec, *, seed: int = 0) -> Models:
             models[who] = from_yaml(specs[who], None if names is None else len(names))
             models[who].names = names or models[who].names
             settle(models[who])
-    for who, model in models.items():
-        read_head(model, f"The {who}")
+    heads = {who: read_head(model, f"The {who}") for who, model in models.items()}
+    if heads["teacher"].levels != heads["student"].levels:
+        raise PairError(
+            "bench times Ultralytics' built-in distiller beside the recipe, which takes equal levels on both sides: "
+            + ", ".join(f"the {who} has {', '.join(head.levels)}" for who, head in sorted(heads.items()))
+            + "."
+        )
+    for model in models.values():
         vars(model).pop("criterion", None)  # checkpoints may carry that of their training
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(".dfl" not in name)  # as Ultralytics' trainer does
