@@ -169,3 +169,36 @@ def test_scaled__takes_several_teachers() -> None:
     assert output.raw is not None
     assert output.raw["scores"].shape == (2, 5, 84)
     assert output.features["p4"].shape[-2:] == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "levels", "features"),
+    [
+        (("p2", "p3", "p4", "p5"), ("p3", "p4", "p5"), ("p2", "p3", "p4", "p5"), ("p2", "p3", "p4")),
+        (("p3", "p4", "p5"), ("p2", "p3", "p4", "p5"), ("p3", "p4", "p5"), ("p3", "p4")),
+        (("p3", "p4", "p5"), ("p4", "p5", "p6"), ("p3", "p4", "p5"), ("p3", "p4", "p5")),
+        (("p2", "p3"), ("p3",), ("p2", "p3"), ("p2",)),
+        (("p5", "p6"), ("p3", "p4"), (), ()),
+    ],
+)
+def test_scaled_offer__of_other_levels(
+    student: tuple[str, ...], teacher: tuple[str, ...], levels: tuple[str, ...], features: tuple[str, ...]
+) -> None:
+    offer = scaled_offer(Offer(dict.fromkeys(teacher, 4), ("one2many",), 16), student)
+    assert (offer.levels, tuple(offer.widths)) == (levels, features)
+
+
+@pytest.mark.parametrize("teacher", [("p2", "p3", "p4", "p5"), ("p3", "p4", "p5"), ("p4", "p5", "p6")])
+def test_candidates__are_the_cells_of_the_same_place_whatever_the_levels(teacher: tuple[str, ...]) -> None:
+    images, student = torch.zeros(1, 3, 128, 192), ("p2", "p3", "p4", "p5")
+    fine, inner = Grid.of_images(images, teacher), Offer(dict.fromkeys(teacher, 4), ("one2many",), 16)
+    levels = scaled_offer(inner, student).levels
+    own = Grid.of_images(torch.zeros(1, 3, 64, 96), levels)
+    cells = candidates(fine, levels)
+    centers, strides = own.centers(torch.device("cpu"))
+    points, pixels = fine.centers(torch.device("cpu"))
+    for anchor in range(own.anchors):
+        inside = ((points / 2 - centers[anchor]).abs() < strides[anchor] / 2).all(1)  # in the student's pixels
+        near = {float(strides[anchor]), 2 * float(strides[anchor])}  # strides of the level itself and of the coarser
+        wanted = {int(a) for a in inside.nonzero().flatten() if float(pixels[a]) in near}
+        assert set(cells[anchor].tolist()) == wanted

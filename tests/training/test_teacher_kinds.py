@@ -186,7 +186,6 @@ def test_levels__train_whatever_each_side_has(
     run = start(pair.plan(recipe, changes, epochs=1))
     assert_distilled(run, *terms)
     plain = load_detector(run / "weights" / "best.pt")
-    assert plain.stride.tolist() == load_detector(run / "weights" / "last.pt").stride.tolist()
     assert len(plain.stride) == (4 if student == "v8-p2" else 3)
 
 
@@ -209,7 +208,7 @@ def test_levels__continue_after_an_interruption(
         stop_after(patch, 1)
         with pytest.raises(KeyboardInterrupt):
             start(plan)
-    saved = load(plan.folder / "weights" / "last.pt")[0]
+    saved: Any = load(plan.folder / "weights" / "last.pt")[0]
     assert sorted(saved.projector["mgd"]["generator"]) == ["p3", "p4", "p5"]
     run = resume(str(plan.folder))
     assert [row["epoch"] for row in rows(run)] == ["1", "2"]

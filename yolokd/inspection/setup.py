@@ -50,19 +50,11 @@ def open_pair(
     Raises:
         UserError: Anything that is wrong with models, recipe, classes or device.
     """
-    if not any(recipe.terms().values()):
-        raise UserError(f"The recipe '{recipe.name}' has no losses: there is nothing to inspect.")
-    require_plain(recipe, "inspect")
-    if recipe.teacher.answers == "stored":
-        raise UserError(
-            "inspect asks the teacher about the images that it is given, and the recipe takes stored answers: set "
-            "teacher.answers to live, with losses on live answers."
-        )
+    _check_recipe(recipe)
     if is_yaml(teacher):
         raise WeightsError(
             f"The teacher '{teacher}' is a model description without weights; give a trained checkpoint."
         )
-    check_device(recipe.train.get("device"))
     detector = load_detector(find(teacher))
     scratch = is_yaml(student)
     with torch.random.fork_rng(devices=[]):
@@ -90,6 +82,18 @@ def open_pair(
         pair = build_pair(Parts(in_full_precision(recipe, notes), student_model, detector, match, device, seed=seed))
     trained: frozenset[str] = frozenset() if scratch else take_parts(pair, find(student))
     return Inspector(recipe, pair.to(device), detector, match, size, device, trained, tuple(notes), joined)
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    if not any(recipe.terms().values()):
+        raise UserError(f"The recipe '{recipe.name}' has no losses: there is nothing to inspect.")
+    require_plain(recipe, "inspect")
+    if recipe.teacher.answers == "stored":
+        raise UserError(
+            "inspect asks the teacher about the images that it is given, and the recipe takes stored answers: set "
+            "teacher.answers to live, with losses on live answers."
+        )
+    check_device(recipe.train.get("device"))
 
 
 def in_full_precision(recipe: Recipe, notes: list[str]) -> Recipe:
