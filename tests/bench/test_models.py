@@ -94,7 +94,7 @@ def test_open_models__random_weights_give_activations_of_an_ordinary_size(tmp_pa
     [
         ("missing.pt", WeightsError, "There is no file 'missing.pt'"),
         ("missing.yaml", WeightsError, "There is no model description 'missing.yaml'"),
-        ("yolov8-p2.yaml", PairError, "The teacher has detection levels of strides 4, 8, 16, 32"),
+        ("yolov8-p2.yaml", PairError, "the student has p3, p4, p5, the teacher has p2, p3, p4, p5"),
     ],
 )
 def test_open_models__refuses(tmp_path: Path, teacher: str, error: type[Exception], words: str) -> None:

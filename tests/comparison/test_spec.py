@@ -221,6 +221,18 @@ def test_opened__another_comparison_is_refused_by_name(plan: Comparison, change:
     assert read(plan.folder) == plan
 
 
+def test_opened__levels_that_an_earlier_version_named_by_itself_are_all(plan: Comparison) -> None:
+    ssim = load_recipes(["ssim"], data=plan.data, **BUDGET)[1].to_dict()
+    assert ssim["losses"]["ssim"]["levels"] is None
+    for levels in (["p3", "p4", "p5"], None):
+        earlier = {**ssim, "losses": {"ssim": {**ssim["losses"]["ssim"], "levels": levels}}}
+        with opened(replace(plan, recipes={**plan.recipes, "ssim": earlier})):
+            pass
+    fewer = {**ssim, "losses": {"ssim": {**ssim["losses"]["ssim"], "levels": ["p3"]}}}
+    with pytest.raises(UserError, match="another recipe 'ssim'"), opened(replace(plan, recipes={"ssim": fewer})):
+        pass
+
+
 def test_opened__changed_recipes_and_students_are_named(plan: Comparison) -> None:
     with opened(plan):
         pass

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from ultralytics.nn.tasks import DetectionModel
 
-from tests.helpers.models import DUAL, FAMILIES, batch, class_names, detector
+from tests.helpers.models import DUAL, FAMILIES, LEVELS, OTHER_LEVELS, batch, class_names, detector
 from tests.helpers.waits import Waits
 from yolokd.augment.ikd import adversarial
 from yolokd.backend.checkpoints import load_detector
@@ -31,9 +31,10 @@ from yolokd.distillation.adversarial import (
     quarters,
 )
 from yolokd.distillation.assignment import branch_criteria
+from yolokd.distillation.levels import Levels
 from yolokd.errors import PairError, ShapeError
 from yolokd.loaders.batch import COUNTS, with_counts
-from yolokd.losses.base import LEVELS, Grid, Step
+from yolokd.losses.base import Grid, Step
 from yolokd.losses.ikd import IKD, feature_gap
 from yolokd.teachers.detector import DetectorTeacher
 
@@ -82,9 +83,14 @@ def make_parts(student: DetectionModel, teacher: DetectorTeacher) -> nn.ModuleDi
     return IKD_LOSS.build(read_head(student, "The student").widths, teacher.info.widths)
 
 
+def examples_of(images: Tensor, student: DetectionModel, teacher: DetectorTeacher) -> Examples:
+    levels = Levels.of(read_head(student, "The student").levels, teacher.offer)
+    return Examples(images, student, teacher, levels)
+
+
 def compare(student: DetectionModel, teacher: DetectorTeacher, parts: nn.ModuleDict, images: Tensor) -> Tensor:
     """The loss map of adversarial examples."""
-    step = Step({}, {}, Grid({}, {}), adversarial=Examples(images, student, teacher))
+    step = Step({}, {}, Grid({}, {}), adversarial=examples_of(images, student, teacher))
     return IKD_LOSS.maps(step, parts, ("ikd",))["ikd"]
 
 
@@ -222,7 +228,7 @@ def test_make__only_on_every_nth_step() -> None:
 def test_ikd__on_every_nth_step_counts_n_times() -> None:
     student, teacher = detector("v8").train(), make_teacher()
     parts, images = make_parts(student, teacher), batch()["img"]
-    step = Step({}, {}, Grid({}, {}), adversarial=Examples(images, student, teacher))
+    step = Step({}, {}, Grid({}, {}), adversarial=examples_of(images, student, teacher))
     thrice = IKD(settings(every=3)).maps(step, parts, ("ikd",))["ikd"]
     torch.testing.assert_close(thrice, 3 * compare(student, teacher, parts, images))
     assert IKD(settings(every=3)).maps(replace(step, adversarial=None), parts, ("ikd",)) == {}
@@ -347,10 +353,10 @@ def test_ikd__equals_the_models_in_evaluation_mode(family: str) -> None:
     images = batch(3)["img"]
     result = compare(student, teacher, parts, images)
     with torch.no_grad():
-        own: Any = neck_features(copy.deepcopy(student).eval()(images)[1])
-        goal: Any = neck_features(master(images)[1])
+        own: Any = neck_features(copy.deepcopy(student).eval()(images)[1], images)
+        goal: Any = neck_features(master(images)[1], images)
         expected = []
-        for level in LEVELS:
+        for level in LEVELS[family]:
             squares = (parts[level](own[level]) - goal[level]).square()  # (B, C, H, W)
             expected.append(torch.stack([squares[:, :, y, x].sum(1) for y, x in np.ndindex(*squares.shape[2:])], 1))
     torch.testing.assert_close(result.detach(), torch.cat(expected, 1), rtol=1e-3, atol=1e-3)
@@ -421,14 +427,14 @@ def test_ikd__a_student_that_is_the_teacher_has_no_gap() -> None:
     assert float(compare(model.train(), teacher, parts, batch()["img"]).detach().abs().max()) < 1e-6
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *OTHER_LEVELS])
 def test_neck_pass__gives_what_the_head_sees(family: str) -> None:
     model, images = detector(family).eval(), batch()["img"]
     with torch.no_grad():
         raw: Any = model(images)[1]
         features = neck_pass(model, images)
-    assert list(features) == list(LEVELS)
-    assert all(torch.equal(features[level], feature) for level, feature in neck_features(raw).items())
+    assert tuple(features) == LEVELS[family]
+    assert all(torch.equal(features[level], feature) for level, feature in neck_features(raw, images).items())
 
 
 def test_frozen_statistics__restores_modes_after_an_error_and_leaves_frozen_ones_frozen() -> None:

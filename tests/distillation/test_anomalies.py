@@ -16,7 +16,8 @@ NUMBER = 7  # of the step in the run
 def step(anomaly_checks: AnomalyChecks, objects: int = 2, detection: float = 1.0, **values: float) -> None:
     tensors: dict[str, Tensor] = {term: torch.tensor([0.0, value, 0.0]) for term, value in values.items()}
     labeled = {"img": torch.zeros(2, 3, 1, 1), "cls": torch.zeros(objects, 1), "im_file": ["data/a.jpg", "data/b.jpg"]}
-    anomaly_checks.record(NUMBER, tensors, TrainingBatch.of(labeled), torch.tensor(detection))
+    levels = ("p3", "p4", "p5")
+    anomaly_checks.record(NUMBER, tensors, TrainingBatch.of(labeled), torch.tensor(detection), levels)
 
 
 def test_read__the_first_term_that_is_not_finite_is_named_with_step_and_images() -> None:

@@ -384,7 +384,7 @@ def test_families__real_heads_are_judged(family: str) -> None:
     raw = teacher(batch["img"]).raw
     assert raw is not None
     weighting = InstanceWeighting(options(), match_classes({0: "class0", 1: "x", 2: "class2"}, class_names(3), {}))
-    weights = weighting(raw, batch, grid_of(neck_features(raw)))
+    weights = weighting(raw, batch, grid_of(neck_features(raw, batch["img"])))
     assert weights.head.shape == (3, GRID.anchors)
     assert all(((tensor >= 0) & (tensor <= 1)).all() for tensor in (weights.head, weights.features, weights.image))
     assert weights.instances.counted.sum() == (batch["cls"] != 1).sum()

@@ -78,8 +78,12 @@ def test_build_pair__every_kind_of_live_teacher_teaches_the_student(family: str,
 @pytest.mark.parametrize(
     ("losses", "offer", "text"),
     [
-        ({"ssim": {}}, replace(FULL, widths={"p3": 16, "p4": 32}), r"gives neck features of p3, p4.*Leave p5 out"),
-        ({"ssim": {}}, replace(FULL, widths={}, branches=()), "gives stored answers only"),
+        (
+            {"ssim": {"levels": ["p3", "p5"]}},
+            replace(FULL, widths={"p3": 16, "p4": 32}),
+            r"gives neck features of p3, p4.*Leave p5 out",
+        ),
+        ({"ssim": {}}, replace(FULL, widths={}, branches=(), stored=True), "gives stored answers only"),
         ({"bckd": {}}, replace(FULL, branches=()), "'bckd' compares class scores and boxes"),
         ({"ultralytics": {}}, replace(FULL, branches=()), "'ultralytics' compares class scores"),
         ({"ld": {}}, replace(FULL, bins=1), "reg_max 16 and the teacher's 1"),
@@ -88,13 +92,14 @@ def test_build_pair__every_kind_of_live_teacher_teaches_the_student(family: str,
 )
 def test_check_pair__names_what_the_teacher_lacks(losses: dict[str, Any], offer: Offer, text: str) -> None:
     student = read_head(detector("v8"), "The student")
-    check_pair(active_losses(recipe(**losses)), student, FULL, [])
+    wired = active_losses(recipe(**losses), student.levels)
+    check_pair(wired, student, FULL, [])
     with pytest.raises(PairError, match=text):
-        check_pair(active_losses(recipe(**losses)), student, offer, [])
+        check_pair(wired, student, offer, [])
 
 
 def test_check_pair__a_teacher_that_cannot_be_attacked() -> None:
     attack = Recipe.from_dict({"losses": {"fgd": {}}, "augment": {"ikd": {"adversarial": {}}}})
     student = read_head(detector("v8"), "The student")
     with pytest.raises(PairError, match="'ikd' attacks the teacher"):
-        check_pair(active_losses(attack), student, replace(FULL, attackable=False), [])
+        check_pair(active_losses(attack, student.levels), student, replace(FULL, attackable=False), [])

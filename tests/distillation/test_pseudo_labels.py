@@ -98,11 +98,12 @@ def test_apply__as_a_slow_loop_does() -> None:
 def test_without_doubt__no_loss_and_no_gradient_there(family: str) -> None:
     model = detector(family).train()
     data = joined(batch(), 2)
-    raw = model(TrainingBatch.of(data).images)
+    images = TrainingBatch.of(data).images
+    raw = model(images)
     whole = [0.5, 0.5, 1.0, 1.0]
     labels = PseudoLabels(torch.full((3,), 0.5))
     chosen = labels.choose(answers((2, whole, [0.3, 0.3, 0.3])), 2)
-    found = labels.apply(TrainingBatch.of(data), chosen, grid_of(neck_features(raw)))
+    found = labels.apply(TrainingBatch.of(data), chosen, grid_of(neck_features(raw, images)))
     quiet = found.without_doubt(raw)
     for name, branch in quiet.items() if "one2many" in quiet else [("one2many", quiet)]:
         scores = branch["scores"]

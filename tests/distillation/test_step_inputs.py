@@ -28,8 +28,9 @@ def first_and_last(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
 def raw_and_criterion(family: str = "v8") -> tuple[Any, Any, Any]:
     model = detector(family).train()
     model.criterion = model.init_criterion()
-    raw = model(batch()["img"])
-    return raw, model.criterion, grid_of(neck_features(raw))
+    images = batch()["img"]
+    raw = model(images)
+    return raw, model.criterion, grid_of(neck_features(raw, images))
 
 
 def labels_as_answers(certain: float = 1.0) -> Answers:

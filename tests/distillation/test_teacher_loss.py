@@ -17,7 +17,6 @@ from yolokd.backend.heads import as_head
 from yolokd.distillation.teacher_loss import (
     Objects,
     TeacherLoss,
-    assigner,
     distance_loss,
     missed_loss,
     overlap,
@@ -30,7 +29,7 @@ from yolokd.loaders.batch import with_counts
 def judge(raw: dict[str, Any], batch: dict[str, Any], classes: int = 3) -> tuple[TeacherLoss, Objects]:
     head = as_head(raw, GRID, None)
     objects = pad_objects(batch, torch.arange(classes), head)
-    return teacher_loss(head, objects, assigner(classes)), objects
+    return teacher_loss(head, objects), objects
 
 
 @pytest.mark.parametrize("bins", [16, 1])

@@ -54,8 +54,12 @@ def teacher_pt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def student_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("student") / "student.yaml"
-    description = config("v8")
+    return write_description(tmp_path_factory.mktemp("student") / "student.yaml")
+
+
+def write_description(path: Path, family: str = "v8") -> Path:
+    """Write the description of a tiny student of a family of YOLOv8's, whatever its levels."""
+    description = config(family)
     description.update(depth_multiple=0.33, width_multiple=0.125)
     del description["scales"], description["scale"]
     path.write_text(yaml.safe_dump(description))

@@ -22,11 +22,27 @@ FAMILIES = {
     "26": "26/yolo26.yaml",
 }
 DUAL = ("v10", "26")
+OTHER_LEVELS = {  # families whose heads have others than three levels, from p3 on
+    "v8-p2": "v8/yolov8-p2.yaml",
+    "v8-p6": "v8/yolov8-p6.yaml",
+    "v8-p3p4": "v8/yolov8.yaml",
+    "v8-p5": "v8/yolov8.yaml",
+}
+LEVELS = {
+    **dict.fromkeys(FAMILIES, ("p3", "p4", "p5")),
+    "v8-p2": ("p2", "p3", "p4", "p5"),
+    "v8-p6": ("p3", "p4", "p5", "p6"),
+    "v8-p3p4": ("p3", "p4"),
+    "v8-p5": ("p5",),
+}
 
 
 @cache
 def _config(family: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = YAML.load(CONFIGS / FAMILIES[family])
+    loaded: dict[str, Any] = YAML.load(CONFIGS / {**FAMILIES, **OTHER_LEVELS}[family])
+    layers = {"v8-p3p4": (15, 18), "v8-p5": (21,)}.get(family)
+    if layers is not None:  # the layers after the last of them are left out
+        loaded["head"] = [*loaded["head"][: layers[-1] - 9], [list(layers), 1, "Detect", ["nc"]]]
     return loaded
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from tests.helpers.models import detector
 from yolokd.backend.classes import match_classes
+from yolokd.backend.heads import read_head
+from yolokd.distillation.levels import Levels
 from yolokd.distillation.model import TeacherStudent
 from yolokd.distillation.state import build_distillation
 from yolokd.recipe import Recipe
@@ -17,7 +19,8 @@ def pair_of(recipe: Recipe, student: Any, teacher: Any) -> TeacherStudent:
     """Wire a pair as the trainer does."""
     master = DetectorTeacher(teacher.eval())
     match = match_classes(student.names, teacher.names, recipe.teacher.classes)
-    model = TeacherStudent(student, master, build_distillation(recipe, match))
+    levels = Levels.of(read_head(student, "The student").levels, master.offer)
+    model = TeacherStudent(student, master, build_distillation(recipe, match, levels))
     model.train()
     return model
 

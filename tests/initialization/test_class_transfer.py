@@ -14,9 +14,10 @@ from ultralytics.nn.tasks import DetectionModel
 
 from tests.helpers.lively import lively
 from tests.helpers.models import DUAL, config, detector
+from yolokd.backend.heads import read_head
 from yolokd.errors import PairError, RecipeError, UserError
 from yolokd.initialization import class_transfer
-from yolokd.initialization.class_transfer import plan_class_rows, require_same_head, transfer_class_rows
+from yolokd.initialization.class_transfer import plan_class_rows, require_levels, require_same_head, transfer_class_rows
 
 CLASSES = 40  # of the checkpoint, whose class branch is then 40 channels wide, and 32 for fewer classes
 DATA = {0: "class7", 1: "kite", 2: "CLASS2 "}
@@ -130,10 +131,10 @@ def test_transfer__one_joined_class_is_copied() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
-def test_transfer__a_row_of_the_teacher_equals_ridge_regression(family: str) -> None:
+@pytest.mark.parametrize(("family", "master"), [*zip(FAMILIES, FAMILIES, strict=True), ("v8", "v8-p2")])
+def test_transfer__a_row_of_the_teacher_equals_ridge_regression(family: str, master: str) -> None:
     """Features are read by a hook of this test, and solved by numpy as an augmented least-squares problem."""
-    checkpoint, teacher = lively(family, classes=CLASSES), lively(family, width=0.25, classes=3, seed=2)
+    checkpoint, teacher = lively(family, classes=CLASSES), lively(master, width=0.25, classes=3, seed=2)
     names, batches = {0: "class4", 1: "kite"}, images()
     teacher.names = {0: "dog", 1: "kite", 2: "cat"}
     student = fine_tuned(checkpoint, family, names)
@@ -147,6 +148,7 @@ def test_transfer__a_row_of_the_teacher_equals_ridge_regression(family: str) -> 
             found: list[Tensor] = []
             handle = layers[-1].register_forward_pre_hook(lambda unit, given, found=found: found.append(given[0]))
             start, cells = ((0, 64), (64, 16), (80, 4))[level]
+            start += 16 * 16 if master == "v8-p2" else 0  # whose p2 the student does not have
             target = []
             for batch in batches:
                 scores(student, batch)
@@ -177,6 +179,13 @@ def test_transfer__a_teacher_that_the_hidden_channels_suffice_for_is_matched_exa
     image = images(1, seed=1)[0]
     ours, theirs = scores(student, image)["one2many"], scores(checkpoint, image)["one2many"][:, [1, 6]]
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_require_levels__a_level_that_the_teacher_lacks_is_refused() -> None:
+    student, other = (read_head(detector(family), "The model") for family in ("v8", "v8-p2"))
+    require_levels(student, other)
+    with pytest.raises(PairError, match="on every level of the student, and the teacher has no p2"):
+        require_levels(other, student)
 
 
 def test_transfer__a_single_head_teaches_both_branches() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
-from tests.helpers.models import FAMILIES, config, detector
+from tests.helpers.models import FAMILIES, OTHER_LEVELS, config, detector
 from yolokd.backend.classes import match_classes
 from yolokd.errors import PairError
 from yolokd.initialization.weight_selection import select_weights, spaced
@@ -25,7 +25,7 @@ def test_spaced__floor_of_equal_steps() -> None:
     assert spaced(3, 3).tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted({*FAMILIES, *OTHER_LEVELS}))
 def test_inherit__equal_shapes_give_an_equal_model(family: str) -> None:
     student, teacher = detector(family, seed=1), detector(family, seed=2)
     image = torch.rand(1, 3, 64, 64)
@@ -113,6 +113,11 @@ def test_inherit__leaves_the_models_as_they_work() -> None:
 def test_inherit__another_family_is_refused() -> None:
     with pytest.raises(PairError, match=r"layer 2 is C2f in the student and C3k2 in the teacher"):
         select_weights(detector("v8"), detector("11"), same_classes(detector("v8")))  # type: ignore[arg-type]
+
+
+def test_inherit__other_levels_are_another_family() -> None:
+    with pytest.raises(PairError, match=r"layer 16 is Upsample in the student and Conv in the teacher"):
+        select_weights(detector("v8-p2"), detector("v8"), same_classes(detector("v8")))  # type: ignore[arg-type]
 
 
 def test_inherit__a_narrower_teacher_has_nothing_to_give() -> None:

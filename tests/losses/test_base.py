@@ -9,14 +9,14 @@ from ultralytics.utils.loss import v8DetectionLoss
 from ultralytics.utils.tal import dist2bbox, make_anchors
 
 from tests.helpers.steps import GRID, STRIDES, gradient
-from yolokd.losses.base import LEVELS, Grid, Head, adapters
+from yolokd.losses.base import Grid, Head, adapters
 
 CPU = torch.device("cpu")
 
 
 def test_grid__places_cut_the_anchors_into_levels() -> None:
     anchors = list(range(GRID.anchors))
-    assert [anchor for level in LEVELS for anchor in anchors[GRID.places(level)]] == anchors
+    assert [anchor for level in GRID.shapes for anchor in anchors[GRID.places(level)]] == anchors
     assert GRID.places("p4") == slice(96, 120)
     with pytest.raises(KeyError, match="p6"):
         GRID.places("p6")

@@ -331,7 +331,7 @@ def test_ssim_wired__is_the_mean_over_cells_summed_over_levels() -> None:
 
 def test_ssim_wired__small_levels_shrink_the_window() -> None:
     grid = Grid(shapes={"p3": (6, 7), "p4": (3, 9), "p5": (1, 2)}, strides=STRIDES)
-    loss, step = SSIM(SSIMConfig()), make_step(grid=grid)
+    loss, step = SSIM(SSIMConfig(levels=("p3", "p4", "p5"))), make_step(grid=grid)
     parts = parts_of(loss)
     loss_map = loss.maps(step, parts, ["ssim"])["ssim"]
     for level, window in (("p3", 11), ("p4", 5), ("p5", 1)):
@@ -343,14 +343,14 @@ def test_ssim_wired__small_levels_shrink_the_window() -> None:
 def test_ssim_wired__equal_models_agree() -> None:
     step = make_step()
     same = Step(student=step.teacher, teacher=step.teacher, grid=step.grid)
-    loss = SSIM(SSIMConfig())
+    loss = SSIM(SSIMConfig(levels=("p3", "p4", "p5")))
     parts = loss.build(TEACHER_CHANNELS, TEACHER_CHANNELS)
     assert not list(parts.parameters())
     assert value(loss, same, parts) == 0
 
 
 def test_ssim_wired__trains_student_and_adapters_only() -> None:
-    loss, step = SSIM(SSIMConfig()), make_step()
+    loss, step = SSIM(SSIMConfig(levels=("p3", "p4", "p5"))), make_step()
     parts = parts_of(loss)
     loss_map = loss.maps(step, parts, ["ssim"])["ssim"]
     assert all(moves(loss_map, x) for x in (*step.student.values(), next(parts["p3"].parameters())))
@@ -359,7 +359,7 @@ def test_ssim_wired__trains_student_and_adapters_only() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_ssim_wired__autocast_and_half_features_change_nothing(dtype: torch.dtype) -> None:
-    loss, step = SSIM(SSIMConfig()), cast(make_step(), dtype)
+    loss, step = SSIM(SSIMConfig(levels=("p3", "p4", "p5"))), cast(make_step(), dtype)
     parts = loss.build(STUDENT_CHANNELS, TEACHER_CHANNELS)
     outside = loss.maps(step, parts, ["ssim"])["ssim"]
     with torch.autocast("cpu", dtype=torch.bfloat16):

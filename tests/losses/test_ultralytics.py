@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import torch
@@ -11,9 +11,12 @@ from ultralytics.nn.tasks import DetectionModel
 
 from tests.helpers.steps import GRID, STUDENT_CHANNELS, TEACHER_CHANNELS, cast, doubled, gradient, make_step, moves
 from yolokd.errors import RunError, ShapeError
-from yolokd.losses.base import LEVELS, Step
+from yolokd.losses.base import Step
 from yolokd.losses.ultralytics import Ultralytics, score_weighted_l2_map
 from yolokd.recipe import UltralyticsConfig
+
+LEVELS: Final = ("p3", "p4", "p5")
+LOSS = Ultralytics(UltralyticsConfig(levels=LEVELS))
 
 
 def built_in(student: Tensor, teacher: Tensor, score: Tensor) -> Tensor:
@@ -100,11 +103,11 @@ def test_score_weighted_l2_map__shapes_that_merely_broadcast_are_refused() -> No
 
 
 def value(step: Step, parts: nn.ModuleDict) -> Tensor:
-    return Ultralytics(UltralyticsConfig()).maps(step, parts, ["ultralytics"])["ultralytics"].sum(1).mean(0)
+    return LOSS.maps(step, parts, ["ultralytics"])["ultralytics"].sum(1).mean(0)
 
 
 def parts_of() -> nn.ModuleDict:
-    return Ultralytics(UltralyticsConfig()).build(STUDENT_CHANNELS, TEACHER_CHANNELS).double()
+    return LOSS.build(STUDENT_CHANNELS, TEACHER_CHANNELS).double()
 
 
 def test_ultralytics_wired__equals_the_built_in_distiller() -> None:
@@ -128,7 +131,7 @@ def test_ultralytics_wired__equals_the_built_in_distiller() -> None:
     )
     channels = [{level: x.shape[1] for level, x in side.items()} for side in (step.student, step.teacher)]
     torch.manual_seed(7)
-    parts = Ultralytics(UltralyticsConfig()).build(*channels)
+    parts = LOSS.build(*channels)
     for own, theirs in zip(parts.parameters(), original.projector.parameters(), strict=True):
         assert torch.equal(own, theirs)
     torch.testing.assert_close(6 * value(step, parts)[None], wanted, rtol=1e-5, atol=0)
@@ -153,7 +156,7 @@ def test_ultralytics_wired__trains_student_and_projectors_only() -> None:
 
 
 def test_ultralytics_wired__projects_also_where_channels_are_equal() -> None:
-    parts = Ultralytics(UltralyticsConfig()).build(TEACHER_CHANNELS, TEACHER_CHANNELS)
+    parts = LOSS.build(TEACHER_CHANNELS, TEACHER_CHANNELS)
     assert [len(list(parts[level].parameters())) for level in LEVELS] == [4, 4, 4]
 
 

@@ -109,3 +109,16 @@ def test_ask__a_file_that_is_no_image(tmp_path: Path) -> None:
     bad.write_text("no image")
     with pytest.raises(DataError, match=r"bad\.png' cannot be read as an image"):
         list(ask(panel(), [str(bad)], imgsz=64, device=CPU))
+
+
+def test_ask__sides_are_multiples_of_the_largest_stride(tmp_path: Path) -> None:
+    file = tmp_path / "image.png"
+    cv2.imwrite(str(file), np.full((50, 90, 3), 128, np.uint8))
+    asked, sizes = panel("v8-p6"), []
+    answers = asked.answers
+    asked.answers = lambda images: sizes.append(tuple(images.shape[-2:])) or answers(images)  # type: ignore[method-assign,func-returns-value]
+    ((_, answer),) = ask(asked, [str(file)], imgsz=96, device=CPU)
+    assert asked.stride == 64
+    assert sizes == [(128, 128)]
+    assert len(answer.boxes) > 0
+    assert panel("v8").stride == panel("v8-p3p4").stride == 32

@@ -30,7 +30,7 @@ def test_teacher__equals_the_unfolded_model(family: str) -> None:
     for name, branch in split_branches(raw).items():
         for key in ("scores", "boxes"):
             torch.testing.assert_close(split_branches(output.raw)[name][key], branch[key], rtol=1e-4, atol=1e-4)
-    for level, feature in neck_features(raw).items():
+    for level, feature in neck_features(raw, images).items():
         torch.testing.assert_close(output.features[level], feature, rtol=1e-4, atol=1e-4)
 
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from tests.helpers.models import batch, detector
-from yolokd.backend.heads import as_head, grid_of, neck_features, split_branches
-from yolokd.errors import RecipeError, UserError
-from yolokd.losses.base import Head
+from yolokd.backend.heads import as_head, read_head, split_branches
+from yolokd.errors import PairError, RecipeError, UserError
+from yolokd.losses.base import Grid, Head
 from yolokd.teachers.detector import DetectorTeacher
-from yolokd.teachers.several import SeveralTeacher, image_grid, match_teachers, of_first
+from yolokd.teachers.several import SeveralTeacher, match_teachers, of_first, require_same_levels
 
 A, B = {0: "car", 1: "bus", 2: "person"}, {0: "Person", 1: "tram", 2: "car"}
 IMAGES = batch()["img"]
-GRID = image_grid(IMAGES)
+GRID = Grid.of_images(IMAGES, ("p3", "p4", "p5"))
 
 
 def teachers(*families: str) -> list[DetectorTeacher]:
@@ -36,13 +36,6 @@ def excite(teacher: DetectorTeacher, seed: int) -> None:
 def head_of(teacher: Any, branch: str = "one2many") -> Head:
     raw = teacher(IMAGES).raw
     return as_head(split_branches(raw)[branch], GRID, None)
-
-
-def test_image_grid__is_that_of_the_neck_features() -> None:
-    (teacher,) = teachers("v8")
-    raw = teacher(IMAGES).raw
-    assert raw is not None
-    assert image_grid(IMAGES) == grid_of(neck_features(raw))
 
 
 def test_several__equal_teachers_answer_like_one() -> None:
@@ -128,3 +121,16 @@ def test_of_first__keeps_what_the_first_knows() -> None:
     match = of_first(match_teachers({0: "tram", 1: "car"}, [A, B], {}, joined=False), len(A))
     assert (match.student, match.teacher, match.missing) == ((1,), ((0,),), ("tram",))
     assert match.teacher_count == 3
+
+
+def test_require_same_levels__names_those_of_each() -> None:
+    heads = {f"{family}.pt": read_head(detector(family), "The teacher") for family in ("v8", "26", "v8-p2")}
+    require_same_levels({name: head for name, head in heads.items() if name != "v8-p2.pt"})
+    with pytest.raises(PairError, match=r"'v8.pt' has p3, p4, p5; .*'v8-p2.pt' has p2, p3, p4, p5"):
+        require_same_levels(heads)
+
+
+def test_several__of_two_levels_answer_at_those() -> None:
+    answer = SeveralTeacher(teachers("v8-p3p4", "v8-p3p4"), [A, B])(IMAGES).raw
+    assert answer is not None
+    assert answer["scores"].shape[-1] == sum((64 // stride) ** 2 for stride in (8, 16))

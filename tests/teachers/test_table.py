@@ -11,6 +11,7 @@ from yolokd.recipe import Recipe
 from yolokd.teachers import table
 from yolokd.teachers.table import make_teacher
 
+LEVELS = ("p3", "p4", "p5")
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
@@ -32,15 +33,15 @@ def recipe(*, examples: bool = False, **teacher: Any) -> Recipe:
 def test_make_teacher__precision_follows_device_and_recipe(
     asked: str, device: torch.device, half: bool, dtype: torch.dtype
 ) -> None:
-    teacher = make_teacher(recipe(precision=asked), detector("v8"), device, half=half)
+    teacher = make_teacher(recipe(precision=asked), detector("v8"), device, half=half, student=LEVELS)
     assert teacher.dtype == dtype
     assert {p.dtype for p in teacher.parameters()} == {dtype}
 
 
 def test_make_teacher__twins_take_single_precision() -> None:
-    assert make_teacher(recipe(examples=True), detector("v8"), GPU, half=True).dtype == torch.float32
+    assert make_teacher(recipe(examples=True), detector("v8"), GPU, half=True, student=LEVELS).dtype == torch.float32
     with pytest.raises(UserError, match="takes single precision"):
-        make_teacher(recipe(examples=True, precision="fp16"), detector("v8"), GPU, half=True)
+        make_teacher(recipe(examples=True, precision="fp16"), detector("v8"), GPU, half=True, student=LEVELS)
 
 
 def test_make_teacher__compiles_only_if_told_and_after_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,9 +54,9 @@ def test_make_teacher__compiles_only_if_told_and_after_a_trial(monkeypatch: pyte
 
     monkeypatch.setattr(table, "require_compiler", tried.append)
     monkeypatch.setattr(torch, "compile", compile_nothing)
-    make_teacher(recipe(), detector("v8"), CPU, half=False)
+    make_teacher(recipe(), detector("v8"), CPU, half=False, student=LEVELS)
     assert not tried
     assert not compiled
-    make_teacher(recipe(compile=True), detector("v8"), CPU, half=False)
+    make_teacher(recipe(compile=True), detector("v8"), CPU, half=False, student=LEVELS)
     assert tried == [CPU]
     assert compiled == [("run", {"options": {"freezing": True}})]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.helpers.fixtures import Pair
+from tests.helpers.fixtures import Pair, write_description
 from tests.helpers.models import detector, save
 from tests.helpers.runs import rows, stop_after
 from tests.helpers.unlabeled import make_images
-from yolokd.backend.checkpoints import load
+from yolokd.backend.checkpoints import load, load_detector
 from yolokd.distillation.model import TeacherStudent
 from yolokd.errors import UserError
 from yolokd.files import sha256
@@ -162,3 +162,54 @@ def test_scale__plain_training_ignores_it(tiny_pair: Pair) -> None:
         run = start(tiny_pair.plan("baseline", [f"teacher.scale={scale}"], epochs=1, name=f"plain{scale}"))
         losses.append({key: value for key, value in rows(run)[0].items() if key != "time"})
     assert losses[0] == losses[1]
+
+
+def with_levels(pair: Pair, folder: Path, student: str, teacher: str) -> Pair:
+    """The pair with a student and a teacher of other levels."""
+    model = save(detector(teacher, width=0.25, seed=1), folder / "teacher.pt")
+    return replace(pair, teacher=model, student=write_description(folder / "student.yaml", student))
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "recipe", "changes", "terms"),
+    [
+        ("v8-p2", "v8-p2", "bckd_ssim", ["weighting.aid={}"], ("bckd_cls", "bckd_box", "ssim")),
+        ("v8", "v8-p2", "everything", [], ("bckd_cls", "bckd_box", "samkd_logits", "samkd", "ikd")),
+        ("v8-p2", "v8", "cwd", ["teacher.scale=2", "losses.bckd={}"], ("cwd", "bckd_cls", "bckd_box")),
+        ("v8-p2", "26", "bckd", ["losses.pkd={}"], ("bckd_cls", "pkd")),
+    ],
+)
+def test_levels__train_whatever_each_side_has(
+    tiny_pair: Pair, tmp_path: Path, student: str, teacher: str, recipe: str, changes: list[str], terms: tuple[str, ...]
+) -> None:
+    pair = with_levels(tiny_pair, tmp_path, student, teacher)
+    run = start(pair.plan(recipe, changes, epochs=1))
+    assert_distilled(run, *terms)
+    plain = load_detector(run / "weights" / "best.pt")
+    assert len(plain.stride) == (4 if student == "v8-p2" else 3)
+
+
+def test_levels__a_stored_teacher_and_pseudo_labels_know_no_levels(tiny_pair: Pair, tmp_path: Path) -> None:
+    pair = with_levels(tiny_pair, tmp_path, "v8-p3p4", "v8-p6")
+    overrides = ["train.pseudo_labels=0.01", "teacher.flip=false"]
+    free = str(make_images(tmp_path / "free", 8))
+    for name in ("soft", "baseline"):
+        stored = [*overrides, *(["teacher.answers=stored"] if name == "soft" else [])]
+        run = start(pair.plan(name, stored, epochs=1, unlabeled=free, name=name))
+        assert len(rows(run)) == 1
+
+
+def test_levels__continue_after_an_interruption(
+    tiny_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = with_levels(tiny_pair, tmp_path, "v8-p2", "v8-p6")
+    plan = pair.plan("mgd", epochs=2)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            start(plan)
+    saved: Any = load(plan.folder / "weights" / "last.pt")[0]
+    assert sorted(saved.projector["mgd"]["generator"]) == ["p3", "p4", "p5"]
+    run = resume(str(plan.folder))
+    assert [row["epoch"] for row in rows(run)] == ["1", "2"]
+    assert_distilled(run, "mgd")

@@ -17,9 +17,8 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.modules.head import OBB, Detect, RTDETRDecoder, WorldDetect, YOLOEDetect
 
 from yolokd.backend.checkpoints import load
-from yolokd.backend.heads import as_head, grid_of, neck_features
+from yolokd.backend.heads import are_levels, as_head, grid_of, neck_features
 from yolokd.errors import WeightsError
-from yolokd.losses.base import LEVEL_OF_STRIDE
 
 
 def load_box_model(path: Path) -> Any:
@@ -72,11 +71,16 @@ def is_prompt_free(model: Any) -> bool:
 
 
 def is_on_grid(model: Any) -> bool:
-    """Whether a model gives scores and boxes at every anchor of the strides 8, 16 and 32."""
+    """Whether a model gives scores and boxes at every anchor of levels that have names."""
     head = head_of(model)
     if not isinstance(head, Detect) or is_prompt_free(model):
         return False
-    return [int(stride) for stride in head.stride.tolist()] == list(LEVEL_OF_STRIDE)
+    return are_levels(head.stride.tolist())
+
+
+def stride_of(model: Any) -> int:
+    """Return the largest stride of a model, in pixels."""
+    return int(max(model.stride.tolist()))
 
 
 def raw_outputs(model: Any, images: Tensor) -> dict[str, Any]:
@@ -127,7 +131,7 @@ def _of_anchors(model: Any, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _of_some_anchors(model: Any, image: Tensor) -> tuple[Tensor, Tensor]:
     raw = raw_outputs(model, image)
-    grid = grid_of(neck_features(raw))
+    grid = grid_of(neck_features(raw, image))
     boxes = as_head({"scores": raw["boxes"][:, :1], "boxes": raw["boxes"]}, grid, None).boxes[0]  # (A, 4)
     return raw["scores"][0].mT.sigmoid(), boxes[raw["index"]]
 

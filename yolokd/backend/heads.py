@@ -6,7 +6,7 @@ Holds for the heads of v3u to v13 and 26 in Ultralytics 8.4: `Detect` (one branc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ from ultralytics.nn.modules.head import Detect, v10Detect
 from ultralytics.nn.tasks import DetectionModel
 
 from yolokd.errors import PairError
-from yolokd.losses.base import LEVEL_OF_STRIDE, Grid, Head
+from yolokd.losses.base import Grid, Head
+from yolokd.losses.levels import STRIDES, level_of
 from yolokd.losses.tensors import widen
 
 
@@ -30,6 +31,17 @@ class HeadInfo:
     bins: int  # reg_max: distribution bins per side, 1 for plain distances
     branches: tuple[str, ...]  # of "one2many", "one2one"
 
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Its levels, from fine to coarse."""
+        return tuple(self.layers)
+
+    @property
+    def largest_stride(self) -> int:
+        """Pixels per cell of its coarsest level: sides of images are multiples of it."""
+        stride: int = STRIDES[self.levels[-1]]
+        return stride
+
 
 def is_supported_head(head: nn.Module) -> bool:
     """Whether this is a plain detect head; segmentation, pose and text-prompted heads derive from it and are not."""
@@ -40,27 +52,33 @@ def read_head(model: DetectionModel, what: str) -> HeadInfo:
     """Describe the head of a detector.
 
     Raises:
-        PairError: Levels other than p3, p4, p5 (strides 8, 16, 32), or a head that was fused for inference.
+        PairError: Strides that no level is named after, or not from fine to coarse, or a head that was fused for
+            inference.
     """
     head = model.model[-1]
-    strides = [int(s) for s in head.stride.tolist()]
-    if strides != list(LEVEL_OF_STRIDE):
+    strides = head.stride.tolist()
+    if not are_levels(strides):
         raise PairError(
-            f"{what} has detection levels of strides {', '.join(map(str, strides))}; yolokd distills heads with "
-            f"strides 8, 16, 32 (p3, p4, p5). P2 and P6 variants and two-level models are not supported."
+            f"{what} has detection levels of strides {', '.join(f'{stride:g}' for stride in strides)}; yolokd distills "
+            f"heads whose strides are some of {', '.join(map(str, STRIDES.values()))}, from fine to coarse."
         )
+    levels = [level_of(stride) for stride in strides]
     if head.cv2 is None:
         raise PairError(f"{what} was fused for inference and lost its one-to-many branch; give the unfused checkpoint.")
     dual = getattr(head, "one2one_cv2", None) is not None
     return HeadInfo(
         index=head.i,
-        layers=dict(zip(LEVEL_OF_STRIDE.values(), head.f, strict=True)),
-        widths={
-            level: branch[0].conv.in_channels for level, branch in zip(LEVEL_OF_STRIDE.values(), head.cv2, strict=True)
-        },
+        layers=dict(zip(levels, head.f, strict=True)),
+        widths={level: branch[0].conv.in_channels for level, branch in zip(levels, head.cv2, strict=True)},
         bins=head.reg_max,
         branches=("one2many", "one2one") if dual else ("one2many",),
     )
+
+
+def are_levels(strides: Iterable[float]) -> bool:
+    """Whether these are strides of named levels, each once, from fine to coarse."""
+    found = list(strides)
+    return found == sorted(set(found)) and set(found) <= set(STRIDES.values())
 
 
 def split_branches(raw: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -68,16 +86,31 @@ def split_branches(raw: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return dict(raw) if "one2many" in raw else {"one2many": raw}
 
 
-def neck_features(raw: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the head's inputs by level, (B, C, H, W), from the one-to-many branch (the other sees them detached)."""
-    return dict(zip(LEVEL_OF_STRIDE.values(), split_branches(raw)["one2many"]["feats"], strict=True))
+def neck_features(raw: Mapping[str, Any], images: Tensor) -> dict[str, Tensor]:
+    """Return the head's inputs by level, (B, C, H, W), from the one-to-many branch (the other sees them detached).
+
+    Args:
+        raw: The head's raw outputs.
+        images: What the model has seen, (B, C, H, W); sides are multiples of its largest stride.
+    """
+    return by_level(split_branches(raw)["one2many"]["feats"], images)
+
+
+def by_level(features: Iterable[Tensor], images: Tensor) -> dict[str, Tensor]:
+    """Return neck features, (B, C, H, W) each, by the name of their level, which follows from the size of the images.
+
+    Args:
+        features: From fine to coarse.
+        images: What they are of, (B, C, H, W); sides are multiples of the largest stride.
+    """
+    return {level_of(images.shape[-1] / feature.shape[-1]): feature for feature in features}
 
 
 def grid_of(features: Mapping[str, Tensor]) -> Grid:
     """Return where the anchors of these neck features lie."""
     return Grid(
         shapes={level: (f.shape[-2], f.shape[-1]) for level, f in features.items()},
-        strides={level: stride for stride, level in LEVEL_OF_STRIDE.items()},
+        strides={level: STRIDES[level] for level in features},
     )
 
 

@@ -60,6 +60,7 @@ def _bench(
     warm_up: int,
     report: Callable[[float], None],
 ) -> Report:
+    setting = setting.for_stride(max(32, int(models.student.stride.max())))
     batch = make_batch(models, setting)
     steps_of = [RecipeSteps(models, setting, recipe, batch) for recipe in recipes]
     student = make_student(models, setting)

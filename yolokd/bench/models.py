@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from yolokd.backend.descriptions import from_yaml
 from yolokd.backend.devices import check_device
 from yolokd.backend.heads import read_head
 from yolokd.backend.quantization import insert_quantizers
+from yolokd.distillation.levels import Levels
 from yolokd.distillation.model import TeacherStudent
 from yolokd.distillation.pair import Parts, build_pair, check_pair
 from yolokd.errors import PairError, UserError
@@ -61,6 +62,10 @@ class Setting:
         """Put a model where and as Ultralytics' trainer puts it."""
         model = model.to(self.device)
         return model.to(memory_format=torch.channels_last) if self.device.type == "cuda" else model
+
+    def for_stride(self, stride: int) -> Setting:
+        """Return the setting with images whose sides are multiples of a stride."""
+        return replace(self, imgsz=int(make_divisible(self.imgsz, stride)))
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def open_models(teacher: Spec, student: Spec, *, seed: int = 0) -> Models:
 
     Raises:
         WeightsError: A checkpoint or description that is missing or no detector.
-        PairError: The two take images of different channels, or have levels that cannot be distilled.
+        PairError: The two take images of different channels, or have other levels than each other.
     """
     specs = {"teacher": teacher, "student": student}
     models = {who: load_detector(find(spec)) for who, spec in specs.items() if not is_yaml(spec)}
@@ -121,8 +126,14 @@ def open_models(teacher: Spec, student: Spec, *, seed: int = 0) -> Models:
             models[who] = from_yaml(specs[who], None if names is None else len(names))
             models[who].names = names or models[who].names
             settle(models[who])
-    for who, model in models.items():
-        read_head(model, f"The {who}")
+    heads = {who: read_head(model, f"The {who}") for who, model in models.items()}
+    if heads["teacher"].levels != heads["student"].levels:
+        raise PairError(
+            "bench times Ultralytics' built-in distiller beside the recipe, which takes equal levels on both sides: "
+            + ", ".join(f"the {who} has {', '.join(head.levels)}" for who, head in sorted(heads.items()))
+            + "."
+        )
+    for model in models.values():
         vars(model).pop("criterion", None)  # checkpoints may carry that of their training
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(".dfl" not in name)  # as Ultralytics' trainer does
@@ -194,15 +205,16 @@ def make_pair(models: Models, setting: Setting, recipe: Recipe) -> TeacherStuden
     if not any(recipe.terms().values()):
         raise UserError(f"The recipe '{recipe.name}' has no losses: there is nothing to measure.")
     require_plain(recipe, "bench")
-    losses = active_losses(recipe)
+    student_head = read_head(models.student, "The student")
+    offer = offer_of(recipe, read_head(models.teacher, "The teacher"), student_head)
+    losses = active_losses(recipe, Levels.of(student_head.levels, offer).features)
     match = match_classes(models.student.names, models.teacher.names, recipe.teacher.classes)
     if not match.student and requirements(losses.values()).classes:
         raise PairError(
             f"The recipe '{recipe.name}' compares class scores, but the two models share no class by name; map them "
             f"in the recipe (teacher.classes)."
         )
-    offer = offer_of(recipe, read_head(models.teacher, "The teacher"))
-    check_pair(losses, read_head(models.student, "The student"), offer, [])
+    check_pair(losses, student_head, offer, [])
     student, teacher = make_student(models, setting), deepcopy(models.teacher)
     pair = build_pair(Parts(recipe, student, teacher, match, setting.device, half=bool(setting.amp)))
     placed: TeacherStudent = setting.place(pair).train()

@@ -183,7 +183,7 @@ class RecipeSteps:
         with timer(self._key("ikd", "forward")), self.setting.autocast():
             images = attack.make(teacher, self.batch, 1)
             assert images is not None
-            examples = Examples(images, pair.student_model, teacher)
+            examples = Examples(images, pair.student_model, teacher, self.wired.levels)
             parts: Any = pair.projector["ikd"]
             (values,) = losses["ikd"].maps(replace(self.seen, adversarial=examples), parts, ("ikd",)).values()
             value = reduce_map(values, self.seen.grid).sum()
@@ -223,7 +223,7 @@ class Onlooker(Loss):
     def maps(self, step: Step, parts: nn.ModuleDict, active: Any) -> dict[str, Tensor]:
         """Keep the step; the map is 0 everywhere."""
         self.step = step
-        feature = step.student["p3"]
+        feature = next(iter(step.student.values()))
         return {self.terms[0]: feature.new_zeros(len(feature), step.grid.anchors)}
 
 

@@ -224,13 +224,14 @@ def _show_taps(console: Console, plan: Plan, teacher: ModelPlan) -> None:
     for column in ("features", "student", "teacher"):
         taps.add_column(column)
     scaled = plan.recipe.teacher.scale != 1
-    for level in plan.student.head.layers:
-        other = COARSER.get(level) if scaled else level
+    theirs = () if scaled else teacher.head.levels
+    for level in sorted({*plan.student.head.levels, *theirs}):
+        other = COARSER.get(level, "") if scaled else level
         cells = [
-            f"layer {head.layers[one]}, {head.widths[one]} channels" if one is not None else "none"
+            f"layer {head.layers[one]}, {head.widths[one]} channels" if one in head.layers else "none"
             for head, one in ((plan.student.head, level), (teacher.head, other))
         ]
-        taps.add_row(level, cells[0], f"{other}: {cells[1]}" if scaled and other else cells[1])
+        taps.add_row(level, cells[0], f"{other}: {cells[1]}" if scaled and other in teacher.head.layers else cells[1])
     console.print(taps)
 
 

@@ -253,8 +253,16 @@ def _differences(asked: Comparison, stored: Comparison) -> list[str]:
 
 
 def _essence(recipe: Recipe) -> Recipe:
-    """Return what makes a recipe what it is: without its summary, and the training arguments that all recipes share."""
-    return recipe.with_sections(train={key: value for key, value in recipe.train.items() if key in OWN}, summary="")
+    """Return what makes a recipe what it is: without its summary, and the training arguments that all recipes share.
+
+    Levels that an earlier version named by itself, the three that all of its models had, are all common ones.
+    """
+    losses = {
+        name: {**section, "levels": None} if section.get("levels") == ["p3", "p4", "p5"] else section
+        for name, section in recipe.to_dict()["losses"].items()
+    }
+    own = {key: value for key, value in recipe.train.items() if key in OWN}
+    return recipe.with_sections(train=own, summary="", losses=losses)
 
 
 @contextmanager

@@ -24,11 +24,12 @@ from torch.utils.checkpoint import checkpoint
 from yolokd.augment.ikd import adversarial
 from yolokd.backend.api import DetectionModel
 from yolokd.backend.classes import ClassMatch
-from yolokd.backend.heads import as_head, grid_of, neck_features, split_branches
+from yolokd.backend.heads import as_head, by_level, grid_of, neck_features, split_branches
+from yolokd.distillation.levels import Levels
 from yolokd.distillation.teacher_loss import assigner, pad_objects
 from yolokd.errors import PairError
 from yolokd.loaders.batch import COUNTS
-from yolokd.losses.base import LEVELS, Head, LevelMaps
+from yolokd.losses.base import Head, LevelMaps
 from yolokd.teachers.detector import DetectorTeacher
 
 if TYPE_CHECKING:
@@ -75,7 +76,6 @@ class Attack:
         self.config = config
         self._labels = torch.tensor(classes.places)
         self._picked = None if classes.identical else torch.tensor(classes.columns)
-        self._assign = assigner(len(classes.student))
 
     def make(self, teacher: DetectorTeacher, batch: Mapping[str, Any], number: int) -> Tensor | None:
         """Return the adversarial examples of a batch, (B, 3, H, W), detached; None on steps that have none.
@@ -120,7 +120,7 @@ class Attack:
     def _head(self, teacher: DetectorTeacher, images: Tensor) -> Head:
         raw: Any = teacher.run(images, head=True).raw
         self._picked = None if self._picked is None else self._picked.to(images.device)  # it stays there
-        return as_head(split_branches(raw)["one2many"], grid_of(neck_features(raw)), self._picked)
+        return as_head(split_branches(raw)["one2many"], grid_of(neck_features(raw, images)), self._picked)
 
     @torch.no_grad()
     def _targets(self, head: Head, batch: Mapping[str, Any]) -> Tensor:
@@ -129,7 +129,8 @@ class Attack:
         objects = pad_objects(batch, self._labels, head)
         points, _ = head.grid.centers(head.logits.device)
         labels, boxes, known = objects.labels[..., None], objects.boxes, objects.known[..., None]
-        scores: Tensor = self._assign(head.logits.sigmoid(), head.boxes, points, labels, boxes, known)[2]
+        assign = assigner(head.logits.shape[-1], head.grid)
+        scores: Tensor = assign(head.logits.sigmoid(), head.boxes, points, labels, boxes, known)[2]
         return scores.to(head.logits.dtype)
 
 
@@ -140,6 +141,7 @@ class Examples:
     images: Tensor
     student: DetectionModel
     teacher: DetectorTeacher
+    levels: Levels
 
     def compare(self, distance: LevelMaps) -> Tensor:
         """Return the loss map of a distance between neck features, (B, A); see `yolokd.losses.base`.
@@ -149,12 +151,14 @@ class Examples:
         computed anew there, instead of being held beside it. The gradient is that of this second time, with running
         statistics that the clean pass has updated; the value is that of the first.
         """
-        goal = self.teacher(self.images, head=False, levels=LEVELS).features
+        levels = self.levels.features
+        goal = self.teacher(self.images, head=False, levels=levels).features
+        grid = self.levels.grids(self.images).common
 
         def compared(images: Tensor) -> Tensor:
             with frozen_statistics(self.student):
                 own = neck_pass(self.student, images)
-            return grid_of(own).spread(distance(own, goal))
+            return grid.spread(distance({level: own[level] for level in levels}, goal))
 
         result: Tensor = checkpoint(compared, self.images, use_reentrant=False, preserve_rng_state=False)
         return result
@@ -194,8 +198,8 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
 
 def neck_pass(student: DetectionModel, images: Tensor) -> dict[str, Tensor]:
     """Run a detector up to what its head looks at, by level, (B, C, H, W); the head does not run."""
-    wanted = dict(zip(student.model[-1].f, LEVELS, strict=True))
-    features: dict[str, Tensor] = {}
+    wanted = student.model[-1].f
+    features: dict[int, Tensor] = {}
     outputs: list[Any] = []
     x: Any = images
     for index, layer in enumerate(student.model[: max(wanted) + 1]):
@@ -205,5 +209,5 @@ def neck_pass(student: DetectionModel, images: Tensor) -> dict[str, Tensor]:
         x = layer(x)
         outputs.append(x if index in student.save else None)
         if index in wanted:
-            features[wanted[index]] = x
-    return features
+            features[index] = x
+    return by_level((features[index] for index in wanted), images)

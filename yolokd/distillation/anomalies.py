@@ -16,7 +16,6 @@ from torch import Tensor
 
 from yolokd.errors import RunError
 from yolokd.loaders.batch import TrainingBatch
-from yolokd.losses.base import LEVELS
 
 EVERY = 20  # steps between two readings
 ZERO_STEPS = 20  # active steps with objects on which a term may be exactly zero
@@ -29,6 +28,7 @@ class _Record:
     objects: bool
     detection: Tensor  # (), the detection loss
     files: tuple[str, ...]
+    levels: tuple[str, ...]
 
 
 @dataclass
@@ -38,10 +38,18 @@ class AnomalyChecks:
     zeros: Counter[str] = field(default_factory=Counter)
     _pending: list[_Record] = field(default_factory=list)
 
-    def record(self, number: int, values: Mapping[str, Tensor], batch: TrainingBatch, detection: Tensor) -> None:
+    def record(
+        self,
+        number: int,
+        values: Mapping[str, Tensor],
+        batch: TrainingBatch,
+        detection: Tensor,
+        levels: tuple[str, ...],
+    ) -> None:
         """Keep one step's values by level, (L,) or (1,) for a term without a place; nothing is read from the device."""
         detached = {term: value.detach() for term, value in values.items()}
-        self._pending.append(_Record(number, detached, batch.has_objects, detection.detach(), tuple(batch.files)))
+        files = tuple(batch.files)
+        self._pending.append(_Record(number, detached, batch.has_objects, detection.detach(), files, levels))
 
     @property
     def due(self) -> bool:
@@ -63,15 +71,15 @@ class AnomalyChecks:
         for record in records:
             broken = not math.isfinite(next(numbers))  # the student itself: left to Ultralytics, which recovers
             for term, parts in record.values.items():
-                levels = [next(numbers) for _ in parts]
+                values = [next(numbers) for _ in parts]
                 if not broken:
-                    self._judge(term, levels, record)
+                    self._judge(term, values, record)
 
-    def _judge(self, term: str, levels: list[float], record: _Record) -> None:
-        value = sum(levels)
+    def _judge(self, term: str, values: list[float], record: _Record) -> None:
+        value = sum(values)
         if not math.isfinite(value):
-            bad = [name for name, part in zip(LEVELS, levels, strict=False) if not math.isfinite(part)]
-            where = f" at {', '.join(bad)}" if len(levels) > 1 else ""
+            bad = [name for name, part in zip(record.levels, values, strict=False) if not math.isfinite(part)]
+            where = f" at {', '.join(bad)}" if len(values) > 1 else ""
             shown = ", ".join(Path(f).name for f in record.files[:8]) or "unknown"
             raise RunError(
                 f"The distillation term kd_{term} became {value}{where} in step {record.step}, on the images "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from yolokd.backend.api import E2ELoss
+from yolokd.losses.base import Grid
 
 
 @dataclass(frozen=True)
 class Assigned:
-    """One branch's assignment: positives (B, A) bool, and the mass of its soft labels, () and at least 1."""
+    """One branch's assignment: positives (B, A) bool, and the mass of their soft labels, () and at least 1."""
 
     positives: Tensor
     target_scores_sum: Tensor
@@ -28,14 +29,21 @@ def branch_criteria(criterion: Any) -> dict[str, tuple[Any, float]]:
 
 
 @contextmanager
-def watch(criterion: Any) -> Iterator[dict[str, Assigned]]:
-    """Record the assignment of each branch during one detection loss; nothing stays behind on the criterion."""
+def watch(criterion: Any, grid: Grid, levels: Collection[str]) -> Iterator[dict[str, Assigned]]:
+    """Record the assignment of each branch during one detection loss; nothing stays behind on the criterion.
+
+    Args:
+        criterion: The student's.
+        grid: Where its anchors lie.
+        levels: Those whose anchors are recorded.
+    """
     seen: dict[str, Assigned] = {}
 
     def recorder(name: str) -> Any:
         def record(module: nn.Module, inputs: Any, output: tuple[Tensor, ...]) -> None:
             _, _, scores, foreground, _ = output
-            seen[name] = Assigned(foreground.bool(), scores.sum().clamp(min=1))
+            scores = grid.pick(scores, levels)
+            seen[name] = Assigned(grid.pick(foreground.bool(), levels), scores.sum().clamp(min=1))
 
         return record
 

@@ -3,15 +3,16 @@
 Source: Lan and Tian, "Adaptive Instance Distillation for Object Detection in Autonomous Driving", ICPR 2022
 (arXiv:2201.11097): the weight exp(−α · D). No code was published, and no source says what an instance is.
 Differs: by default an instance is an object, and D the mean of the teacher's detection loss over the anchors that the
-teacher's own assignment gives to it. `image` and `level` take the criterion of a whole image, or of one level of it;
-there, too, Ultralytics' gains stay out, so that α means the same in all three. Weights are never renormalized.
-Unlabeled images are background throughout, in `image` and `level` by the mean over the places, and no instances.
+teacher's own assignment gives to it, on all of the teacher's levels. `image` and `level` take the criterion of a whole
+image, or of one level of it; there, too, Ultralytics' gains stay out, so that α means the same in all three. Weights
+are never renormalized. Unlabeled images are background throughout, in `image` and `level` by the mean over the places,
+and no instances.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,7 +23,6 @@ from yolokd.backend.heads import as_head, split_branches
 from yolokd.distillation.teacher_loss import (
     Objects,
     TeacherLoss,
-    assigner,
     missed_loss,
     pad_objects,
     teacher_loss,
@@ -60,6 +60,15 @@ class Weights:
             return self.image
         return self.head if head else self.features
 
+    def at(self, levels: Collection[str], grid: Grid) -> Weights:
+        """Return the weights of the anchors of some levels.
+
+        Args:
+            levels: Those that are kept.
+            grid: Of the weights as they are.
+        """
+        return replace(self, head=grid.pick(self.head, levels), features=grid.pick(self.features, levels))
+
 
 class InstanceWeighting:
     """Weighs each place of a batch by how well the teacher does there.
@@ -95,7 +104,6 @@ class InstanceWeighting:
         self.alpha, self.scope, self.normalize = config.alpha, config.scope, config.normalize
         self.labels = torch.tensor(classes.places)
         self.picked = None if classes.identical else torch.tensor(classes.columns)
-        self.assign = assigner(len(classes.student))
 
     @torch.no_grad()
     def __call__(self, taught_raw: Mapping[str, Any], batch: Mapping[str, Any], grid: Grid) -> Weights:
@@ -105,7 +113,7 @@ class InstanceWeighting:
             taught_raw: The teacher's raw head output; of a dual head the one-to-many branch is judged.
             batch: Ground truth as the trainer hands it over; rows of the output beyond its images are of unlabeled
                 ones.
-            grid: Where the anchors lie.
+            grid: Where the teacher's anchors lie.
         """
         raw = split_branches(taught_raw)["one2many"]
         device = raw["scores"].device
@@ -113,7 +121,7 @@ class InstanceWeighting:
         self.picked = None if self.picked is None else self.picked.to(device)
         head = as_head(raw, grid, self.picked)
         objects = pad_objects(batch, self.labels, head)
-        loss = teacher_loss(head, objects, self.assign)
+        loss = teacher_loss(head, objects)
         if self.scope == "instance":
             return self._by_object(objects, loss, loss.of_objects(objects, missed_loss(head, objects)), grid)
         return self._by_image(loss, len(batch["img"]), grid)

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from yolokd.backend.api import DetectionModel, copy_attr
 from yolokd.backend.checkpoints import SavedPair
-from yolokd.backend.heads import grid_of, neck_features, read_head
+from yolokd.backend.heads import neck_features, read_head
 from yolokd.distillation.adversarial import Examples
 from yolokd.distillation.assignment import branch_criteria, watch
 from yolokd.distillation.instance_weights import Weights
+from yolokd.distillation.levels import Grids
 from yolokd.distillation.loss_accumulator import LossAccumulator
 from yolokd.distillation.pseudo_labels import live_answers
 from yolokd.distillation.state import Distillation
@@ -42,11 +43,7 @@ class Look:
     values: dict[str, Tensor]  # active term → the value of that map, (), with gradient
     weights: Weights | None  # None if nothing is weighed
     adversarial: Tensor | None  # adversarial examples of the images, (B, 3, H, W); None on a step without
-
-    @property
-    def grid(self) -> Grid:
-        """Where the anchors lie."""
-        return grid_of(self.features)
+    grid: Grid  # of the maps: the levels that both have
 
 
 class TeacherStudent(SavedPair):
@@ -91,7 +88,7 @@ class TeacherStudent(SavedPair):
         seen = self.look(typed, active)
         if not seen.maps:
             return self._join(seen.detection, seen.items, zeros, len(typed))
-        run.anomaly_checks.record(run.step, seen.levels, typed, seen.detection.sum())
+        run.anomaly_checks.record(run.step, seen.levels, typed, seen.detection.sum(), tuple(seen.grid.shapes))
         self._measure(seen.detection.sum() / len(typed), seen.values, seen.features)
         strengths = {term: run.strength(term, active[term]) for term in seen.values}
         weighted = torch.stack([seen.values[t] * strengths[t] if t in strengths else zeros[0] for t in self.terms])
@@ -108,30 +105,28 @@ class TeacherStudent(SavedPair):
             self.student_model.criterion = self.student_model.init_criterion()
         images = batch.images
         raw = self.student_model(images)
-        features = neck_features(raw)
-        grid = grid_of(features)
-        with watch(self.student_model.criterion) as assigned:
-            detection, items = self._detection_loss(batch, raw, taught, grid)
-        weights = None if taught is None else self._weigh(batch, taught, grid)
-        run = self._run()
-        accumulator = LossAccumulator(grid, weights, {term for loss in run.losses.values() for term in loss.head_terms})
+        run, features = self._run(), neck_features(raw, images)
+        grids = run.levels.grids(images)
+        with watch(self.student_model.criterion, grids.student, run.levels.common) as assigned:
+            detection, items = self._detection_loss(batch, raw, taught, grids)
+        weights = None if taught is None else self._weigh(batch, taught, grids)
+        heads = {term for loss in run.losses.values() for term in loss.head_terms}
+        accumulator = LossAccumulator(grids.common, weights, heads)
         if taught is not None:
             with torch.autocast(images.device.type, enabled=False):
                 shares = {name: share for name, (_, share) in branch_criteria(self.student_model.criterion).items()}
                 losses = run.on_clean_images(active)
-                step = gather(
-                    batch.labeled, raw, taught, assigned, shares, losses.values(), run.common_classes, run.counts
-                )
-                step = replace(step, number=run.step, answered=self._answered(batch, raw, grid, losses))
+                inputs = (batch.labeled, raw, features, grids, taught, assigned, shares)
+                step = gather(*inputs, losses.values(), run.common_classes, run.counts)
+                step = replace(step, number=run.step, answered=self._answered(batch, raw, grids.student, losses))
                 self._compare(step, losses, active, accumulator)
         accumulator.add(ahead)
         images_of = None if examples is None else examples.images
-        return Look(
-            detection, items, features, accumulator.maps, accumulator.levels, accumulator.values, weights, images_of
-        )
+        found = accumulator.maps, accumulator.levels, accumulator.values
+        return Look(detection, items, features, *found, weights, images_of, grids.common)
 
     def _detection_loss(
-        self, batch: TrainingBatch, raw: Any, taught: TeacherOutput | None, grid: Grid
+        self, batch: TrainingBatch, raw: Any, taught: TeacherOutput | None, grids: Grids
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the student's detection loss times B, and its parts; pseudo-labeled images take part in it."""
         run = self._run()
@@ -143,9 +138,9 @@ class TeacherStudent(SavedPair):
                 if taught is None or taught.raw is None:
                     raise RuntimeError("pseudo-labels take the teacher's answers, stored or live")
                 classes = len(self.student_model.names)
-                answers = live_answers(taught.raw, grid, *run.common_classes(batch.images.device), classes)
+                answers = live_answers(taught.raw, grids.teacher, *run.common_classes(batch.images.device), classes)
             chosen = run.pseudo.choose(answers, len(batch))
-        pseudo = run.pseudo.apply(batch, chosen, grid)
+        pseudo = run.pseudo.apply(batch, chosen, grids.student)
         detection, items = self.student_model.loss(pseudo.labels, pseudo.without_doubt(raw))
         return detection * (len(batch) / len(batch.images)), items
 
@@ -190,7 +185,7 @@ class TeacherStudent(SavedPair):
             return None
         teacher: Any = self.teacher_model  # `check_pair` refuses one that cannot be attacked
         images = run.attack.make(teacher, batch.labeled, run.step)
-        return None if images is None else Examples(images, self.student_model, teacher)
+        return None if images is None else Examples(images, self.student_model, teacher, run.levels)
 
     def _on_adversarial(self, examples: Examples | None, active: Mapping[str, float]) -> dict[str, Tensor]:
         """Return the maps of the losses on adversarial examples, which go ahead of the student's pass."""
@@ -224,10 +219,10 @@ class TeacherStudent(SavedPair):
                 accumulator.add(piece, () if piece.keys() <= loss.head_terms else inputs)
                 del piece  # and its graph, before the next is made
 
-    def _weigh(self, batch: TrainingBatch, taught: TeacherOutput, grid: Grid) -> Weights | None:
+    def _weigh(self, batch: TrainingBatch, taught: TeacherOutput, grids: Grids) -> Weights | None:
         run = self._run()
         if run.weighting is None or taught.raw is None:
             return None
-        weights = run.weighting(taught.raw, batch.labeled, grid)
+        weights = run.weighting(taught.raw, batch.labeled, grids.teacher)
         run.weight_log.record(weights, batch.files)
-        return weights
+        return weights.at(run.levels.common, grids.teacher)

@@ -10,7 +10,8 @@ import torch
 
 from yolokd.backend.api import DetectionModel
 from yolokd.backend.classes import ClassMatch
-from yolokd.backend.heads import HeadInfo
+from yolokd.backend.heads import HeadInfo, read_head
+from yolokd.distillation.levels import Levels
 from yolokd.distillation.model import TeacherStudent
 from yolokd.distillation.state import build_distillation
 from yolokd.errors import PairError
@@ -58,15 +59,18 @@ def build_pair(parts: Parts) -> TeacherStudent:
         UserError: A setting of the teacher that cannot be met; see `yolokd.teachers.table.check_teacher`.
     """
     learned = [place for places in parts.match.teacher for place in places]
+    student = read_head(parts.student, "The student").levels
     teacher = make_teacher(
         parts.recipe,
         parts.teacher,
         parts.device,
         half=parts.half,
+        student=student,
         further=parts.further,
         classes=learned or None,
     )
-    distillation = build_distillation(parts.recipe, parts.match, epochs=parts.epochs, state=parts.state)
+    levels = Levels.of(student, teacher.offer)
+    distillation = build_distillation(parts.recipe, parts.match, levels, epochs=parts.epochs, state=parts.state)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(parts.seed)  # of the CPU alone: forking spares no other device
         return TeacherStudent(parts.student, teacher, distillation)
@@ -74,16 +78,12 @@ def build_pair(parts: Parts) -> TeacherStudent:
 
 def check_pair(losses: Mapping[str, Loss], student: HeadInfo, teacher: Offer, notes: list[str]) -> None:
     """Raise `PairError` where a loss cannot compare these two; add to the notes what is left out."""
+    notes += Levels.of(student.levels, teacher).check(losses, teacher)
     for name, loss in losses.items():
         if loss.requires.answers and not teacher.stored:
             raise PairError(
                 f"The loss '{name}' compares with stored answers of the teacher, but this one answers live. Set "
                 "teacher.answers to stored."
-            )
-        if lacking := [level for level in loss.requires.levels if level not in teacher.widths]:
-            raise PairError(
-                f"The loss '{name}' compares neck features of {', '.join(loss.requires.levels)}, but the teacher gives "
-                f"{teacher}. Leave {', '.join(lacking)} out (losses.{name}.levels), or take another loss."
             )
         if loss.requires.teacher_head and not teacher.branches:
             raise PairError(

@@ -14,6 +14,7 @@ from yolokd.distillation.adversarial import Attack
 from yolokd.distillation.anomalies import AnomalyChecks
 from yolokd.distillation.balance import Balance
 from yolokd.distillation.instance_weights import InstanceWeighting
+from yolokd.distillation.levels import Levels
 from yolokd.distillation.positives import PositiveCounts
 from yolokd.distillation.pseudo_labels import PseudoLabels
 from yolokd.distillation.weight_files import WeightLog
@@ -31,6 +32,7 @@ class Distillation:
         gains: Term → gain, or "auto", as the recipe says.
         schedules: Term → its schedule.
         classes: Which classes both partners know.
+        levels: Levels of both.
         balance: Gradient ratios and the gains that follow from them.
         counts: Average number of positives per image over the run.
         weighting: Weights of places by how well the teacher does there; None weighs everything 1.
@@ -45,6 +47,7 @@ class Distillation:
     gains: Mapping[str, Gain]
     schedules: Mapping[str, Schedule]
     classes: ClassMatch
+    levels: Levels
     balance: Balance
     counts: PositiveCounts
     weighting: InstanceWeighting | None = None
@@ -100,23 +103,25 @@ class Distillation:
 
 
 def build_distillation(
-    recipe: Recipe, match: ClassMatch, *, epochs: int = 1, state: MutableMapping[str, Any] | None = None
+    recipe: Recipe, match: ClassMatch, levels: Levels, *, epochs: int = 1, state: MutableMapping[str, Any] | None = None
 ) -> Distillation:
     """Return the recipe at work on one pair.
 
     Args:
         recipe: What to distill.
         match: Which classes both partners know.
+        levels: Levels of both.
         epochs: Epochs of the whole run.
         state: A plain dict that is saved with the run; None keeps nothing.
     """
     gains, balance, aid = recipe.terms(), recipe.balance, recipe.weighting.aid
     state = {} if state is None else state
     return Distillation(
-        losses=losses_of(recipe),
+        losses=losses_of(recipe, levels.features),
         gains=gains,
         schedules={term: recipe.schedule_of(term) for term in gains},
         classes=match,
+        levels=levels,
         balance=Balance(
             [term for term, gain in gains.items() if gain == "auto"],
             share=balance.share,

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from yolokd.backend.api import xywh2xyxy
-from yolokd.backend.heads import as_head, grid_of, neck_features, split_branches
+from yolokd.backend.heads import as_head, split_branches
 from yolokd.distillation.assignment import Assigned
+from yolokd.distillation.levels import Grids
 from yolokd.distillation.positives import PositiveCounts
 from yolokd.distillation.teacher_loss import image_size, slots
 from yolokd.loaders.batch import Answers, counts_of
@@ -25,6 +26,8 @@ CommonClasses = Callable[[torch.device], tuple[Tensor | None, Tensor | None]]
 def gather(
     batch: Mapping[str, Any],
     raw: Mapping[str, Any],
+    features: Mapping[str, Tensor],
+    grids: Grids,
     taught: TeacherOutput,
     assigned: Mapping[str, Assigned],
     shares: Mapping[str, float],
@@ -37,25 +40,26 @@ def gather(
     Args:
         batch: As the loader makes it.
         raw: The student's raw outputs.
+        features: Its neck features.
+        grids: Where the anchors lie.
         taught: What the teacher says.
-        assigned: The student's own assignment, by branch.
+        assigned: The student's own assignment on the common levels, by branch.
         shares: Branch → its weight in the detection loss.
         losses: Those that act in this step.
         classes: Returns the indices of the common classes in student and teacher on a device.
         counts: Averages of the run, to which this step is added; None lets each step stand alone.
     """
-    features = neck_features(raw)
-    grid, needs = grid_of(features), requirements(losses)
+    common, needs = grids.common.shapes, requirements(losses)
     head = taught.raw or {}
     return Step(
         student={
-            level: widen(x) if level in needs.levels else x for level, x in features.items()
+            level: widen(x) if level in needs.levels else x for level, x in features.items() if level in common
         },  # once for all losses
         teacher=taught.features,
-        grid=grid,
-        branches=branches(raw, head, assigned, shares, grid, classes, counts) if needs.heads and head else (),
-        teacher_scores=teacher_scores(head) if needs.teacher_scores and head else None,
-        boxes_xyxy_px=boxes_of(batch, len(features["p3"])) if needs.boxes else (),
+        grid=grids.common,
+        branches=branches(raw, head, assigned, shares, grids, classes, counts) if needs.heads and head else (),
+        teacher_scores=grids.teacher.pick(teacher_scores(head), common) if needs.teacher_scores and head else None,
+        boxes_xyxy_px=boxes_of(batch, len(next(iter(features.values())))) if needs.boxes else (),
     )
 
 
@@ -137,20 +141,20 @@ def branches(
     taught: Mapping[str, Any],
     assigned: Mapping[str, Assigned],
     shares: Mapping[str, float],
-    grid: Grid,
+    grids: Grids,
     classes: CommonClasses,
     counts: PositiveCounts | None = None,
 ) -> tuple[Branch, ...]:
-    """Return the branches that both heads have, with the common classes only; arguments as `gather`'s."""
-    own, other = split_branches(raw), split_branches(taught)
+    """Return the branches that both heads have, on common levels, with the common classes; arguments as `gather`'s."""
+    common, own, other = grids.common.shapes, split_branches(raw), split_branches(taught)
     count = len(own["one2many"]["scores"])
     pick, pick_other = classes(own["one2many"]["scores"].device)
     return tuple(
         Branch(
             name=name,
             weight=weight,
-            student=as_head(own[name], grid, pick),
-            teacher=as_head(other[name], grid, pick_other),
+            student=as_head(own[name], grids.student, pick).at(common),
+            teacher=as_head(other[name], grids.teacher, pick_other).at(common),
             positives=padded(assigned[name].positives, count),
             target_scores_sum=assigned[name].target_scores_sum,
             labeled=len(assigned[name].positives) / count,

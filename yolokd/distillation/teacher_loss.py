@@ -17,7 +17,7 @@ from torch import Tensor
 
 from yolokd.backend.api import DFLoss, TaskAlignedAssigner, bbox2dist, bbox_iou, xywh2xyxy
 from yolokd.loaders.batch import COUNTS
-from yolokd.losses.base import LEVEL_OF_STRIDE, Grid, Head
+from yolokd.losses.base import Grid, Head
 from yolokd.losses.tensors import widen
 
 
@@ -64,9 +64,10 @@ class TeacherLoss:
         return levels / self.mass.sum(1, keepdim=True).clamp(min=1)
 
 
-def assigner(classes: int) -> TaskAlignedAssigner:
-    """Return the task-aligned assigner with the settings that Ultralytics trains with."""
-    return TaskAlignedAssigner(topk=10, num_classes=classes, alpha=0.5, beta=6.0, stride=list(LEVEL_OF_STRIDE))
+def assigner(classes: int, grid: Grid) -> TaskAlignedAssigner:
+    """Return the task-aligned assigner with the settings that Ultralytics trains with, for anchors on a grid."""
+    strides = list(grid.strides.values())
+    return TaskAlignedAssigner(topk=10, num_classes=classes, alpha=0.5, beta=6.0, stride=strides)
 
 
 def pad_objects(batch: Mapping[str, Any], judged: Tensor, head: Head) -> Objects:
@@ -104,16 +105,15 @@ def slots(image: Tensor, images: int, most: int | None = None) -> tuple[Tensor, 
     return slot, torch.arange(width, device=image.device) < counts[:, None]
 
 
-def teacher_loss(head: Head, objects: Objects, assign: TaskAlignedAssigner) -> TeacherLoss:
+def teacher_loss(head: Head, objects: Objects) -> TeacherLoss:
     """Return the teacher's detection loss at each anchor, against its own assignment of the objects that it knows.
 
     Args:
         head: The teacher's head outputs over the judged classes.
         objects: The ground truth; objects of unknown classes take no part.
-        assign: The assigner for as many classes.
     """
     points, strides = head.grid.centers(head.logits.device)
-    _, boxes, scores, foreground, slot = assign(
+    _, boxes, scores, foreground, slot = assigner(head.logits.shape[-1], head.grid)(
         head.logits.sigmoid(), head.boxes, points, objects.labels[..., None], objects.boxes, objects.known[..., None]
     )
     scores = scores.to(head.logits.dtype)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from yolokd.backend.api import DetectionModel
 from yolokd.backend.classes import ClassMatch, match_task
-from yolokd.backend.heads import read_head, split_branches
+from yolokd.backend.heads import HeadInfo, by_level, grid_of, neck_features, read_head, split_branches
 from yolokd.errors import PairError
 from yolokd.initialization.reconstruction import Fit, positions
 from yolokd.recipe.classes import ITEM, ClassMap, fold
@@ -132,6 +132,7 @@ def require_same_head(student: DetectionModel, checkpoint: DetectionModel, path:
     """
     ours, theirs = (read_head(model, "The student") for model in (student, checkpoint))
     for what, here, there in (
+        ("levels", ours.levels, theirs.levels),
         ("inputs", tuple(ours.widths.values()), tuple(theirs.widths.values())),
         ("branches", ours.branches, theirs.branches),
     ):
@@ -141,6 +142,19 @@ def require_same_head(student: DetectionModel, checkpoint: DetectionModel, path:
                 f"{_listed(map(str, there))}, the student's {_listed(map(str, here))}. Give a checkpoint of the "
                 f"student's own architecture, or take student.init: random."
             )
+
+
+def require_levels(student: HeadInfo, teacher: HeadInfo) -> None:
+    """Refuse a teacher to whose logits the class rows of some of the student's levels cannot be fitted.
+
+    Raises:
+        PairError: The student has a level that the teacher lacks.
+    """
+    if lacking := [level for level in student.levels if level not in teacher.levels]:
+        raise PairError(
+            f"student.init: classes fits class rows to the teacher's on every level of the student, and the teacher "
+            f"has no {_listed(lacking)}. Take another teacher, or student.init: auto."
+        )
 
 
 @torch.no_grad()
@@ -236,13 +250,16 @@ def _taught(
 ) -> dict[tuple[str, int], list[Tensor]]:
     """Return the teacher's logits on the student's grid, each [(B, rows, H, W)].
 
-    A teacher with one branch gives the logits for both of the student's.
+    A teacher with one branch gives the logits for both of the student's. It has all levels of the student, see
+    `require_levels`.
     """
-    raw = split_branches(teacher(batch))
+    output = teacher(batch)
+    raw, grid = split_branches(output), grid_of(neck_features(output, batch))
     found: dict[tuple[str, int], list[Tensor]] = {}
     for part, branch in BRANCHES.items():
         levels = [(key, x.shape[-2:]) for key, x in features.items() if key[0] == part]
-        scores = raw.get(branch, raw["one2many"])["scores"]  # (B, K, A)
+        own = by_level((features[key] for key, _ in levels), batch)
+        scores = grid.pick(raw.get(branch, raw["one2many"])["scores"], own, 2)  # (B, K, A)
         cells = scores.split([h * w for _, (h, w) in levels], 2) if levels else ()
         for (key, shape), logits in zip(levels, cells, strict=True):
             found[key] = [_largest(logits.unflatten(2, shape), sources)]

@@ -27,7 +27,7 @@ from yolokd.backend.classes import ClassMatch
 from yolokd.errors import PairError
 
 MIXING = (Attention, AAttn)  # whose channels belong to heads
-SIDE = 64  # pixels of the tagged image; any multiple of the largest stride
+SIDE = 64  # pixels of the tagged image, or the largest stride if that is more
 
 
 class UnfitTeacherError(PairError):
@@ -97,8 +97,8 @@ def select_weights(student: DetectionModel, teacher: DetectionModel, classes: Cl
     for model, tagged in ((teacher, given), (student, taken)):
         with _in_place_of_convolutions(model, tagged):
             model.model[-1].training, mode = True, model.model[-1].training  # raw outputs, no decoding
-            channels = int(model.yaml.get("channels", 3))
-            model(torch.arange(1.0, channels + 1, dtype=torch.float64).view(1, -1, 1, 1).expand(1, -1, SIDE, SIDE))
+            channels, side = int(model.yaml.get("channels", 3)), max(SIDE, int(model.stride.max()))
+            model(torch.arange(1.0, channels + 1, dtype=torch.float64).view(1, -1, 1, 1).expand(1, -1, side, side))
             model.model[-1].training = mode
     copied = sum(
         _copy(taken.units[name], given.units[name], taken.rows[name], given, taken, name) for name in taken.rows

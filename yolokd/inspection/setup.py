@@ -15,6 +15,8 @@ from yolokd.backend.descriptions import from_yaml
 from yolokd.backend.devices import check_device
 from yolokd.backend.heads import read_head
 from yolokd.backend.networks import identity_of
+from yolokd.backend.opening import MIN_STRIDE
+from yolokd.distillation.levels import Levels
 from yolokd.distillation.model import TeacherStudent
 from yolokd.distillation.pair import Parts, build_pair, check_pair
 from yolokd.errors import PairError, UserError, WeightsError
@@ -48,19 +50,11 @@ def open_pair(
     Raises:
         UserError: Anything that is wrong with models, recipe, classes or device.
     """
-    if not any(recipe.terms().values()):
-        raise UserError(f"The recipe '{recipe.name}' has no losses: there is nothing to inspect.")
-    require_plain(recipe, "inspect")
-    if recipe.teacher.answers == "stored":
-        raise UserError(
-            "inspect asks the teacher about the images that it is given, and the recipe takes stored answers: set "
-            "teacher.answers to live, with losses on live answers."
-        )
+    _check_recipe(recipe)
     if is_yaml(teacher):
         raise WeightsError(
             f"The teacher '{teacher}' is a model description without weights; give a trained checkpoint."
         )
-    check_device(recipe.train.get("device"))
     detector = load_detector(find(teacher))
     scratch = is_yaml(student)
     with torch.random.fork_rng(devices=[]):
@@ -71,13 +65,16 @@ def open_pair(
         joined = not scratch and is_joined(student_model)
         names = resolve(data).names if joined and data is not None else student_model.names
         match = match_task(names, detector.names, recipe.teacher.classes, joined=joined)
-        losses, notes = active_losses(recipe), list[str]()
+        heads = read_head(detector, "The teacher"), read_head(student_model, "The student")
+        offer, notes = offer_of(recipe, *heads), list[str]()
+        losses = active_losses(recipe, Levels.of(heads[1].levels, offer).features)
         if requirements(losses.values()).classes:
             require_classes(match, allow_partial=allow_partial, teacher=str(teacher), data=data or "DATA.yaml")
         _check_color(("teacher", detector), ("student", student_model))
-        offer = offer_of(recipe, read_head(detector, "The teacher"))
-        check_pair(losses, read_head(student_model, "The student"), offer, notes)
-        size = _side(imgsz or (argument(recipe.train, "imgsz") if scratch else student_model.args["imgsz"]), notes)
+        check_pair(losses, heads[1], offer, notes)
+        stride = max(MIN_STRIDE, *(head.largest_stride for head in heads))
+        asked = imgsz or (argument(recipe.train, "imgsz") if scratch else student_model.args["imgsz"])
+        size = _side(asked, stride, notes)
         student_model.args = get_cfg()
         vars(student_model).pop("criterion", None)  # checkpoints may carry that of their training
         device = select_device(recipe.train.get("device") or "", verbose=False)
@@ -85,6 +82,18 @@ def open_pair(
         pair = build_pair(Parts(in_full_precision(recipe, notes), student_model, detector, match, device, seed=seed))
     trained: frozenset[str] = frozenset() if scratch else take_parts(pair, find(student))
     return Inspector(recipe, pair.to(device), detector, match, size, device, trained, tuple(notes), joined)
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    if not any(recipe.terms().values()):
+        raise UserError(f"The recipe '{recipe.name}' has no losses: there is nothing to inspect.")
+    require_plain(recipe, "inspect")
+    if recipe.teacher.answers == "stored":
+        raise UserError(
+            "inspect asks the teacher about the images that it is given, and the recipe takes stored answers: set "
+            "teacher.answers to live, with losses on live answers."
+        )
+    check_device(recipe.train.get("device"))
 
 
 def in_full_precision(recipe: Recipe, notes: list[str]) -> Recipe:
@@ -154,10 +163,10 @@ def _check_color(*models: tuple[str, DetectionModel]) -> None:
             raise PairError(f"The {role} takes images of {takes} channels; inspect draws over color images, of 3.")
 
 
-def _side(asked: int | list[int], notes: list[str]) -> int:
-    """Return the side of the square input, a multiple of 32; a note if that is not what was asked for."""
+def _side(asked: int | list[int], stride: int, notes: list[str]) -> int:
+    """Return the side of the square input, a multiple of a stride; a note if that is not what was asked for."""
     side = max(asked) if isinstance(asked, list) else asked
-    size = int(make_divisible(side, 32))
+    size = int(make_divisible(side, stride))
     if size != side:
-        notes.append(f"imgsz {side} is rounded to {size}, a multiple of the largest stride 32")
+        notes.append(f"imgsz {side} is rounded to {size}, a multiple of the largest stride {stride}")
     return size

@@ -1,8 +1,9 @@
 """What a wired loss sees (`Step`) and returns: loss maps, one per term.
 
-A loss map says how wrong the student is at each place: (B, A), A being the cells of p3, p4, p5 one after the other,
-row-major. A loss without a place returns (B,). Each wired loss scales its maps so that `map.sum(1).mean(0)` (or
-`.mean(0)` of a (B,) loss) is the value that its paper defines for the batch; gains, schedules and weights come later.
+A loss map says how wrong the student is at each place: (B, A), A being the cells of the levels that both models have,
+one level after the other from fine to coarse, row-major. A loss without a place returns (B,). Each wired loss scales
+its maps so that `map.sum(1).mean(0)` (or `.mean(0)` of a (B,) loss) is the value that its paper defines for the batch;
+gains, schedules and weights come later.
 
 Nothing here is saved with a model: trainable parts are plain torch modules that `Loss.build` returns.
 """
@@ -18,10 +19,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from yolokd.losses.levels import STRIDES
 from yolokd.losses.tensors import mean_over_ranks, widen, without_autocast
-
-LEVEL_OF_STRIDE = {8: "p3", 16: "p4", 32: "p5"}
-LEVELS = tuple(LEVEL_OF_STRIDE.values())
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,13 @@ class Grid:
 
     shapes: Mapping[str, tuple[int, int]]  # level → (H, W)
     strides: Mapping[str, int]  # level → pixels per cell
+
+    @classmethod
+    def of_images(cls, images: Tensor, levels: Iterable[str]) -> Grid:
+        """Return the grid of some levels, from fine to coarse, for images (B, C, H, W) whose sides they divide."""
+        height, width = images.shape[-2:]
+        strides = {level: STRIDES[level] for level in levels}
+        return cls({level: (height // stride, width // stride) for level, stride in strides.items()}, strides)
 
     @property
     def anchors(self) -> int:
@@ -44,6 +50,27 @@ class Grid:
                 return slice(start, start + h * w)
             start += h * w
         raise KeyError(level)
+
+    def at(self, levels: Collection[str]) -> Grid:
+        """Return the grid of some of its levels alone, in its own order."""
+        return Grid(
+            {level: shape for level, shape in self.shapes.items() if level in levels},
+            {level: stride for level, stride in self.strides.items() if level in levels},
+        )
+
+    def pick(self, x: Tensor, levels: Collection[str], dim: int = 1) -> Tensor:
+        """Return the anchors of some of its levels, in its own order; `x` itself if those are all.
+
+        Args:
+            x: Has A places along `dim`.
+            levels: Of the grid; others are passed over.
+            dim: Along which the anchors lie.
+        """
+        if all(level in levels for level in self.shapes):
+            return x
+        places = [self.places(level) for level in self.shapes if level in levels]
+        parts = [x.narrow(dim, one.start, one.stop - one.start) for one in places]
+        return torch.cat(parts, dim) if parts else x.narrow(dim, 0, 0)
 
     def spread(self, maps: Mapping[str, Tensor]) -> Tensor:
         """Join maps (B, H, W) of some levels into (B, A); levels that are not given are zero."""
@@ -74,6 +101,13 @@ class Head:
     logits: Tensor  # (B, A, K), float32 or wider
     raw: Tensor  # (B, A, 4·R): bins of the distances left, top, right, bottom; R = 1 means the distances themselves
     grid: Grid
+
+    def at(self, levels: Collection[str]) -> Head:
+        """Return what it says at the anchors of some levels; itself if those are all of its levels."""
+        if all(level in levels for level in self.grid.shapes):
+            return self
+        pick = self.grid.pick
+        return Head(pick(self.logits, levels), pick(self.raw, levels), self.grid.at(levels))
 
     @property
     def bins(self) -> int:
@@ -164,7 +198,7 @@ class Step:
 
     student: Mapping[str, Tensor]  # level → neck features (B, C, H, W), with gradient
     teacher: Mapping[str, Tensor]  # level → neck features of the teacher, without
-    grid: Grid
+    grid: Grid  # of the levels that both have
     number: int = 1  # of the step in the run, from 1
     branches: tuple[Branch, ...] = ()  # empty if no loss needs a head
     teacher_scores: Tensor | None = None  # (B, A): the teacher's largest score over all of its own classes
@@ -206,7 +240,7 @@ class Requirements:
     def __or__(self, other: Requirements) -> Requirements:
         """Return what both together need; `objects` only if both act on labeled objects alone."""
         return Requirements(
-            levels=tuple(level for level in LEVELS if level in (*self.levels, *other.levels)),
+            levels=tuple(sorted({*self.levels, *other.levels})),
             heads=self.heads or other.heads,
             classes=self.classes or other.classes,
             distributions=self.distributions or other.distributions,
@@ -269,7 +303,13 @@ class FeatureLoss(Loss):
         """Return what one level adds to each active term on features: (B, H, W), or (B,) for one without a place."""
 
     def pieces(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> Iterator[dict[str, Tensor]]:
-        """Give one level after the other, so that only one at a time takes memory."""
+        """Give one level after the other, so that only one at a time takes memory.
+
+        Raises:
+            ValueError: No levels were named; see `yolokd.losses.table.losses_of`.
+        """
+        if not self.levels:
+            raise ValueError(f"the loss of {', '.join(self.terms)} was given no levels to compare")
         for level in self.levels:
             yield {
                 term: values if values.ndim == 1 else step.grid.spread({level: values})

@@ -76,7 +76,7 @@ class CWD(FeatureLoss):
     terms = ("cwd",)
 
     def __init__(self, config: CWDConfig) -> None:
-        self.requires = Requirements(levels=tuple(config.levels))
+        self.requires = Requirements(levels=tuple(config.levels or ()))
         self.tau = config.tau
 
     def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:

@@ -17,14 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolokd.losses.base import FeatureLoss, Requirements, Step, adapters
+from yolokd.losses.levels import STRIDES
 from yolokd.losses.samkd import spatial_attention
 from yolokd.losses.tensors import as_pair, widen, without_autocast
 
 if TYPE_CHECKING:
     from yolokd.recipe import FBKDConfig
 
-REDUCTION = {"p3": 4, "p4": 2, "p5": 2}  # channels of a non-local block are divided by it
-POOLING = {"p3": 4, "p4": 2, "p5": 2}  # cells per side that a non-local block joins on the side that is looked at
+FINE = ("p2", "p3")  # levels of many cells, whose non-local blocks are made smaller
+REDUCTION = {level: 4 if level in FINE else 2 for level in STRIDES}  # channels of a non-local block are divided by it
+POOLING = REDUCTION  # cells per side that a non-local block joins on the side that is looked at
 
 
 def norm_map(squares: Tensor) -> Tensor:
@@ -102,7 +104,7 @@ class FBKD(FeatureLoss):
 
     def __init__(self, config: FBKDConfig) -> None:
         self.config = config
-        self.requires = Requirements(levels=tuple(config.levels))
+        self.requires = Requirements(levels=tuple(config.levels or ()))
 
     def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
         """Return, per level, the adapters of the four terms and the two partners' non-local blocks."""

@@ -132,7 +132,7 @@ class FGD(FeatureLoss):
 
     def __init__(self, config: FGDConfig) -> None:
         self.config = config
-        self.requires = Requirements(levels=tuple(config.levels), boxes=True)
+        self.requires = Requirements(levels=tuple(config.levels or ()), boxes=True)
 
     def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
         """Return an adapter and two context blocks per level, one for each partner."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from yolokd.losses.base import LEVELS, Loss, Requirements, Step, adapters
+from yolokd.losses.base import Loss, Requirements, Step, adapters
 from yolokd.losses.tensors import as_pair, widen, without_autocast
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def feature_gap(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class IKD(Loss):
-    """`feature_gap` of all levels on adversarial examples; nothing on the steps without."""
+    """`feature_gap` of all common levels on adversarial examples; nothing on the steps without."""
 
     terms = ("ikd",)
     requires = Requirements(adversarial=True, objects=True)
@@ -41,8 +41,8 @@ class IKD(Loss):
         self.every = config.every
 
     def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
-        """Return an adapter per level."""
-        return adapters(LEVELS, student, teacher)
+        """Return an adapter per common level."""
+        return adapters([level for level in student if level in teacher], student, teacher)
 
     def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
         """Return {"ikd": (B, A)}: n times the squared distance, where one step in n has adversarial examples.

@@ -108,7 +108,7 @@ class MGD(FeatureLoss):
     terms = ("mgd",)
 
     def __init__(self, config: MGDConfig) -> None:
-        self.requires = Requirements(levels=tuple(config.levels))
+        self.requires = Requirements(levels=tuple(config.levels or ()))
         self.ratio = config.ratio
         self.kind = config.generator
         self.masks = MaskStream(config.seed)

@@ -64,7 +64,7 @@ class PKD(FeatureLoss):
     terms = ("pkd",)
 
     def __init__(self, config: PKDConfig) -> None:
-        self.requires = Requirements(levels=tuple(config.levels))
+        self.requires = Requirements(levels=tuple(config.levels or ()))
 
     def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
         """Return an adapter per level."""

@@ -190,7 +190,7 @@ class SAMKD(FeatureLoss):
     def __init__(self, config: SAMKDConfig) -> None:
         self.config = config
         logits = config.logits != 0
-        self.requires = Requirements(levels=tuple(config.levels), heads=logits, classes=logits)
+        self.requires = Requirements(levels=tuple(config.levels or ()), heads=logits, classes=logits)
         self.masks = MaskStream(config.seed)
 
     def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:

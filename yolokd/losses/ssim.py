@@ -292,7 +292,7 @@ class SSIM(FeatureLoss):
 
     def __init__(self, config: SSIMConfig) -> None:
         self.config = config
-        self.requires = Requirements(levels=tuple(config.levels))
+        self.requires = Requirements(levels=tuple(config.levels or ()))
 
     def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
         """Make an adapter for each level of the recipe."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from yolokd.losses.base import Loss
@@ -20,6 +21,7 @@ from yolokd.losses.ultralytics import Ultralytics
 
 if TYPE_CHECKING:
     from yolokd.recipe import Recipe
+    from yolokd.recipe.losses import LossConfig
 
 # Recipe key under `losses` → class.
 LOSSES: dict[str, type[Loss]] = {
@@ -37,15 +39,26 @@ LOSSES: dict[str, type[Loss]] = {
 }
 
 
-def losses_of(recipe: Recipe) -> dict[str, Loss]:
-    """Return the losses of a recipe by method; that of `augment.ikd.adversarial` is called `ikd`."""
-    losses = {name: LOSSES[name](config) for name, config in recipe.losses.items()}
+def losses_of(recipe: Recipe, levels: Sequence[str] = ()) -> dict[str, Loss]:
+    """Return the losses of a recipe by method; that of `augment.ikd.adversarial` is called `ikd`.
+
+    Args:
+        recipe: What to distill.
+        levels: Those whose neck features both models have, for losses whose recipe names none. Without them such a
+            loss knows its other requirements only.
+    """
+    losses = {name: LOSSES[name](_on(config, levels)) for name, config in recipe.losses.items()}
     if recipe.augment.adversarial is not None:
         losses["ikd"] = IKD(recipe.augment.adversarial)
     return losses
 
 
-def active_losses(recipe: Recipe) -> dict[str, Loss]:
-    """Return the wired losses of which at least one term has a gain above 0."""
+def active_losses(recipe: Recipe, levels: Sequence[str] = ()) -> dict[str, Loss]:
+    """Return the wired losses of which at least one term has a gain above 0; arguments as those of `losses_of`."""
     gains = recipe.terms()
-    return {name: loss for name, loss in losses_of(recipe).items() if any(gains[term] for term in loss.terms)}
+    return {name: loss for name, loss in losses_of(recipe, levels).items() if any(gains[term] for term in loss.terms)}
+
+
+def _on(config: LossConfig, levels: Sequence[str]) -> LossConfig:
+    unset = getattr(config, "levels", ()) is None
+    return config.model_copy(update={"levels": tuple(levels)}) if unset else config

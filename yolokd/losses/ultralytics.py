@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from yolokd.errors import RunError
-from yolokd.losses.base import LEVELS, FeatureLoss, Requirements, Step
+from yolokd.losses.base import FeatureLoss, Requirements, Step
 from yolokd.losses.tensors import as_pair, same_shape, widen, without_autocast
 
 if TYPE_CHECKING:
@@ -49,13 +49,12 @@ def score_weighted_l2_map(student: Tensor, teacher: Tensor, teacher_score: Tenso
 
 
 class Ultralytics(FeatureLoss):
-    """The built-in loss on all levels, each student level behind a projector of two 1×1 convolutions."""
+    """The built-in loss, each student level behind a projector of two 1×1 convolutions."""
 
     terms = ("ultralytics",)
-    requires = Requirements(levels=LEVELS, teacher_scores=True)
 
     def __init__(self, config: UltralyticsConfig) -> None:
-        self.config = config
+        self.requires = Requirements(levels=tuple(config.levels or ()), teacher_scores=True)
 
     def build(self, student: Mapping[str, int], teacher: Mapping[str, int]) -> nn.ModuleDict:
         """Make the built-in's projectors, in its order, so that equal seeds give equal weights."""

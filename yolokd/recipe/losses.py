@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from yolokd.recipe._config import LEVELS, Config, Gain, Levels
+from yolokd.recipe._config import Config, Gain, Levels
 from yolokd.recipe.schedule import Schedule
 
 Generator = Annotated[
@@ -70,7 +70,7 @@ class SSIMConfig(LossConfig):
     """Structural similarity of neck features (de Rijk et al., NeurIPS 2022)."""
 
     gain: Gain = Field(default=2.0, description="Gain of the loss; 0 switches it off.")
-    levels: Levels = LEVELS
+    levels: Levels = None
     window: int = Field(
         default=11,
         ge=3,
@@ -100,7 +100,7 @@ class SAMKDConfig(LossConfig):
     """Adaptive masking of neck features at several scales, and masked logits (Zhang et al., 2025)."""
 
     gain: Gain = Field(default=8e-5, description="Gain of the features, a sum as in mgd; 0 switches them off.")
-    levels: Levels = LEVELS
+    levels: Levels = None
     ratio: float = Field(default=0.65, gt=0, lt=1, description="Share of cells, and of channels, that is hidden.")
     spatial: Literal["attention", "random"] = Field(
         default="attention", description="Which cells are hidden: by the teacher's attention, or at random as in mgd."
@@ -130,7 +130,7 @@ class MGDConfig(LossConfig):
     """Masked generative distillation on neck features (Yang et al., ECCV 2022)."""
 
     gain: Gain = Field(default=8e-5, description="Gain of the loss, a sum over channels and cells; 0 switches it off.")
-    levels: Levels = LEVELS
+    levels: Levels = None
     ratio: float = Field(default=0.65, gt=0, lt=1, description="Probability of a cell to be hidden.")
     generator: Generator = "conv"
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the random masks.")
@@ -148,7 +148,7 @@ class FGDConfig(LossConfig):
         description="Gain of the whole loss; 0 switches it off. With auto the channel attention, a term of its own, "
         "gets a gain of its own.",
     )
-    levels: Levels = LEVELS
+    levels: Levels = None
     foreground: float = Field(default=1.4e-3, ge=0, description="Weight of the cells of objects, alpha in the paper.")
     background: float = Field(default=7e-4, ge=0, description="Weight of all other cells, beta in the paper.")
     attention: float = Field(default=1.3e-3, ge=0, description="Weight of the gap of attentions, gamma in the paper.")
@@ -164,7 +164,7 @@ class PKDConfig(LossConfig):
     """Pearson correlation of neck features (Cao et al., NeurIPS 2022)."""
 
     gain: Gain = Field(default=10.0, description="Gain of the loss; 0 switches it off.")
-    levels: Levels = LEVELS
+    levels: Levels = None
 
     def gains(self) -> dict[str, Gain]:
         """Return the gain of the only term."""
@@ -175,7 +175,7 @@ class CWDConfig(LossConfig):
     """Channel-wise distillation of neck features (Shu et al., ICCV 2021)."""
 
     gain: Gain = Field(default=5.0, description="Gain of the loss; 0 switches it off.")
-    levels: Levels = LEVELS
+    levels: Levels = None
     tau: float = Field(default=1.0, gt=0, description="Temperature of the softmax over cells.")
 
     def gains(self) -> dict[str, Gain]:
@@ -202,7 +202,7 @@ class FBKDConfig(LossConfig):
     spatial: Gain = Field(default=0.02, description="Gain of the means over channels; 0 switches it off.")
     relation: Gain = Field(default=3.9e-4, description="Gain of the non-local relations; 0 switches it off.")
     channel: Gain = Field(default=7.2e-3, description="Gain of the means over cells; 0 switches it off.")
-    levels: Levels = LEVELS
+    levels: Levels = None
     tau: float = Field(default=0.5, gt=0, description="Temperature of the attention.")
 
     def gains(self) -> dict[str, Gain]:
@@ -230,6 +230,7 @@ class UltralyticsConfig(LossConfig):
     """Score-weighted L2 on neck features, the distillation loss that Ultralytics itself ships."""
 
     gain: Gain = Field(default=6.0, description="Gain of the loss, Ultralytics' own argument dis; 0 switches it off.")
+    levels: Levels = None
 
     def gains(self) -> dict[str, Gain]:
         """Return the gain of the only term."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from yolokd.backend.api import LetterBox, non_max_suppression, scale_boxes
+from yolokd.backend.api import LetterBox, make_divisible, non_max_suppression, scale_boxes
 from yolokd.backend.heads import as_head, grid_of, neck_features, split_branches
 from yolokd.images.reader import read_image
 from yolokd.loaders.answers import LOWEST, Answer
-from yolokd.losses.base import LEVEL_OF_STRIDE
 from yolokd.teachers.base import TeacherOutput
 from yolokd.teachers.fusion import fuse, unite
 
 OVERLAP = 0.7  # IoU above which the weaker of two boxes goes, whatever their classes
 MOST = 300  # boxes of an image
 BATCH = 16  # images of one pass
+STRIDE = 32  # sides of images are multiples of it at least
 
 
 class BoxModel(Protocol):
@@ -33,13 +33,18 @@ class BoxModel(Protocol):
         """Class index → name."""
         ...
 
+    @property
+    def stride(self) -> int:
+        """What the sides of its images are multiples of, in pixels."""
+        ...
+
     def answers(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return boxes (N, 4), xyxy in pixels, and class probabilities (N, K) of each image.
 
         They come strongest first, without duplicates, at most `MOST`, and down to a probability of `LOWEST`.
 
         Args:
-            images: (B, 3, H, W) in [0, 1], sides that are multiples of 32.
+            images: (B, 3, H, W) in [0, 1], sides that are multiples of `stride`.
         """
         ...
 
@@ -58,18 +63,31 @@ class Labeler(BoxModel, Protocol):
         ...
 
 
+class GridModel(Protocol):
+    """A detector that gives the raw outputs of its head at all anchors."""
+
+    @property
+    def stride(self) -> int:
+        """Pixels per cell of its coarsest level."""
+        ...
+
+    def __call__(self, images: Tensor) -> TeacherOutput:
+        """Return the raw outputs for images, (B, 3, H, W) in [0, 1]."""
+        ...
+
+
 class Panel:
     """Detectors that are asked together.
 
     Args:
-        teachers: The detectors: from images (B, 3, H, W) to a head's raw outputs at the anchors of strides 8, 16, 32.
+        teachers: The detectors, all of the same levels.
         names: The class names of each.
         flip: Ask about the mirrored image as well.
     """
 
     def __init__(
         self,
-        teachers: Sequence[Callable[[Tensor], TeacherOutput]],
+        teachers: Sequence[GridModel],
         names: Sequence[dict[int, str]],
         *,
         flip: bool = False,
@@ -77,6 +95,7 @@ class Panel:
         self.teachers, self.flip = teachers, flip
         self.united = unite(names)
         self.names = self.united.names
+        self.stride = max(STRIDE, *(teacher.stride for teacher in teachers))
 
     def answers(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return boxes and probabilities of each image; see `BoxModel`."""
@@ -101,9 +120,9 @@ class Panel:
         return fuse(probabilities, boxes, torch.stack(know))
 
     @staticmethod
-    def _one(teacher: Callable[[Tensor], TeacherOutput], images: Tensor, *, flipped: bool) -> tuple[Tensor, Tensor]:
+    def _one(teacher: GridModel, images: Tensor, *, flipped: bool) -> tuple[Tensor, Tensor]:
         raw = teacher(images.flip(3) if flipped else images).raw or {}
-        grid = grid_of(neck_features(raw))
+        grid = grid_of(neck_features(raw, images))
         head = as_head(split_branches(raw)["one2many"], grid, None)
         scores, boxes = head.logits.sigmoid(), head.boxes
         if not flipped:
@@ -152,13 +171,14 @@ def ask(panel: BoxModel, files: Sequence[str], *, imgsz: int, device: torch.devi
     Args:
         panel: Who is asked: teachers, or a model from `yolokd.teachers.opening`.
         files: Color images.
-        imgsz: Longer side of an image in pixels when it is asked about, a multiple of 32.
+        imgsz: Longer side of an image in pixels when it is asked about, rounded up to a multiple of `panel.stride`.
         device: Where they are.
 
     Raises:
         DataError: A file cannot be read as an image.
     """
-    fit = LetterBox((imgsz, imgsz), auto=True, stride=max(LEVEL_OF_STRIDE))
+    side = int(make_divisible(imgsz, panel.stride))
+    fit = LetterBox((side, side), auto=True, stride=panel.stride)
     waiting: list[tuple[str, tuple[int, int], NDArray[np.uint8]]] = []
     for file in files:
         pixels = read_image(file)

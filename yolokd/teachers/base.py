@@ -1,4 +1,4 @@
-"""What a teacher is: whatever answers, on the student's grid, what the losses ask for.
+"""What a teacher is: whatever answers, in pixels of the student's images, what the losses ask for.
 
 A kind of teacher is a class in a file of this folder and a line in `yolokd.teachers.table`.
 """
@@ -18,12 +18,13 @@ from yolokd.backend.heads import HeadInfo
 
 @dataclass(frozen=True)
 class Offer:
-    """What a teacher can give, at every place of the student's grid.
+    """What a teacher can give, at the anchors of its own levels.
 
     Attributes:
-        widths: Level → channels of its neck features there; a level that is missing has none to compare.
+        widths: Level → channels of its neck features there, from fine to coarse; a level that is missing has none.
         branches: Of "one2many" and "one2one", those whose class scores and boxes it gives; () for none.
         bins: Distribution bins per side of a box; 1 for plain distances.
+        head_levels: Levels at whose anchors it gives class scores and boxes; None for those of its neck features.
         attackable: Whether its loss has a gradient with respect to the student's images.
         stored: Whether it has answered before training.
     """
@@ -31,8 +32,14 @@ class Offer:
     widths: Mapping[str, int]
     branches: tuple[str, ...]
     bins: int
+    head_levels: tuple[str, ...] | None = None
     attackable: bool = True
     stored: bool = False
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Levels at whose anchors it gives class scores and boxes, from fine to coarse."""
+        return tuple(self.widths) if self.head_levels is None else self.head_levels
 
     @classmethod
     def of_head(cls, head: HeadInfo) -> Offer:
@@ -51,7 +58,7 @@ class Offer:
 
 @dataclass(frozen=True)
 class TeacherOutput:
-    """What one pass gave, on the student's grid.
+    """What one pass gave, at the anchors of the teacher's levels on the student's images.
 
     Attributes:
         features: Level → neck features, (B, C, H, W).

@@ -39,6 +39,11 @@ class DetectorTeacher(Teacher):
         self._compiled = torch.compile(self.run, options={"freezing": True}) if compiled else None
         self.train()
 
+    @property
+    def stride(self) -> int:
+        """Pixels per cell of its coarsest level."""
+        return self.info.largest_stride
+
     def train(self, mode: bool = True) -> DetectorTeacher:
         """Stay in evaluation mode; only the head module itself is in training mode, so that it decodes no boxes."""
         super().train(False)

@@ -16,12 +16,20 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-from yolokd.backend.box_models import decoded, is_on_grid, load_box_model, raw_outputs, takes_prompts, takes_text
+from yolokd.backend.box_models import (
+    decoded,
+    is_on_grid,
+    load_box_model,
+    raw_outputs,
+    stride_of,
+    takes_prompts,
+    takes_text,
+)
 from yolokd.backend.checkpoints import Spec, find
 from yolokd.backend.prompts import names_of, set_prompts
 from yolokd.files import sha256, sha256_of
 from yolokd.loaders.answers import Answer
-from yolokd.teachers.asking import BoxModel, Labeler, Panel, detections, mirrored
+from yolokd.teachers.asking import STRIDE, BoxModel, Labeler, Panel, detections, mirrored
 from yolokd.teachers.base import TeacherOutput
 from yolokd.teachers.box_fusion import fuse_boxes, require_fusion
 from yolokd.teachers.detector import DetectorTeacher
@@ -54,7 +62,7 @@ def open_labeler(spec: Spec, device: torch.device, *, flip: bool, classes: Seque
 
 def _box_model(model: Any, names: dict[int, str], *, flip: bool) -> BoxModel:
     if is_on_grid(model):
-        return Panel([GridModel(model) if takes_text(model) else DetectorTeacher(model)], [names], flip=flip)
+        return Panel([WholeModel(model) if takes_text(model) else DetectorTeacher(model)], [names], flip=flip)
     if flip:
         require_fusion()
     return DecodedModel(model, names, flip=flip)
@@ -69,12 +77,17 @@ class OpenedModel:
     path: Path
     model: BoxModel
 
+    @property
+    def stride(self) -> int:
+        """What the sides of its images are multiples of, in pixels."""
+        return self.model.stride
+
     def answers(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return boxes and probabilities of each image; see `yolokd.teachers.asking.BoxModel`."""
         return self.model.answers(images)
 
 
-class GridModel(nn.Module):
+class WholeModel(nn.Module):
     """A model on YOLO's grid that is run whole, since its layers take more than images.
 
     Args:
@@ -84,6 +97,7 @@ class GridModel(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self.stride = stride_of(model)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> TeacherOutput:
@@ -106,6 +120,7 @@ class DecodedModel:
 
     def __init__(self, model: Any, names: dict[int, str], *, flip: bool) -> None:
         self.model, self.names, self.flip = model, names, flip
+        self.stride = max(STRIDE, stride_of(model))
 
     @torch.no_grad()
     def answers(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:

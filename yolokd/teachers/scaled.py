@@ -8,11 +8,13 @@ place. In the student's pixels a cell of the teacher's level has half of its str
     p3        p4                         p3
     p4        p5                         p4
     p5        -                          p5
+
+A p2 of the student takes p3 alone, where the teacher has no p2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -20,12 +22,12 @@ import torch
 from torch import Tensor
 
 from yolokd.backend.heads import as_head, raw_of, split_branches
-from yolokd.losses.base import LEVELS, Grid
+from yolokd.losses.base import Grid
+from yolokd.losses.levels import STRIDES
 from yolokd.teachers.base import Offer, Teacher, TeacherOutput
-from yolokd.teachers.several import image_grid
 
 SCALE = 2  # side of the teacher's images per side of the student's
-COARSER = dict(pairwise(LEVELS))  # level of the student → of the teacher with the same cells
+COARSER = dict(pairwise(STRIDES))  # level of the student → of the teacher with the same cells
 
 
 class ScaledTeacher(Teacher):
@@ -33,15 +35,16 @@ class ScaledTeacher(Teacher):
 
     Args:
         inner: The teacher.
+        student: Levels of the student's head.
         classes: Places of its classes by which a cell is chosen; None for all.
     """
 
-    def __init__(self, inner: Teacher, classes: Sequence[int] | None = None) -> None:
+    def __init__(self, inner: Teacher, student: Collection[str], classes: Sequence[int] | None = None) -> None:
         super().__init__()
         self.inner = inner
         self.classes = None if classes is None else torch.tensor(sorted(set(classes)))
         self._cells: dict[tuple[Any, ...], Tensor] = {}  # for one size of images at a time
-        self.offer = scaled_offer(inner.offer)
+        self.offer = scaled_offer(inner.offer, student)
         self.dtype = inner.dtype
 
     @torch.no_grad()
@@ -51,14 +54,14 @@ class ScaledTeacher(Teacher):
         Args:
             images: (B, 3, 2H, 2W) in [0, 1], for a student that sees (B, 3, H, W).
             head: Whether the head's outputs are needed.
-            levels: The student's levels whose features are needed, p5 not among them.
+            levels: The student's levels whose features are needed, of those that the offer has features of.
         """
         output: TeacherOutput = self.inner(images, head=head, levels=tuple(COARSER[level] for level in levels))
         features = {level: output.features[COARSER[level]] for level in levels}
         if output.raw is None:
             return TeacherOutput(features, None)
-        fine = image_grid(images)
-        grid = Grid({level: (h // SCALE, w // SCALE) for level, (h, w) in fine.shapes.items()}, fine.strides)
+        fine = Grid.of_images(images, self.inner.offer.levels)
+        grid = Grid.of_images(images[..., ::SCALE, ::SCALE], self.offer.levels)
         cells = self._cells_of(fine, images.device)
         raw = {}
         for name, branch in split_branches(output.raw).items():
@@ -72,32 +75,40 @@ class ScaledTeacher(Teacher):
         """Return `candidates` on a device; the copy, which the host waits for, is made once for each size."""
         key = (*fine.shapes.values(), device)
         if key not in self._cells:
-            self._cells = {key: candidates(fine).to(device)}
+            self._cells = {key: candidates(fine, self.offer.levels).to(device)}
             self.classes = None if self.classes is None else self.classes.to(device)
         return self._cells[key]
 
 
-def scaled_offer(inner: Offer) -> Offer:
-    """Return what a teacher gives on the student's grid when it sees the images at twice the size."""
-    widths = {level: inner.widths[coarser] for level, coarser in COARSER.items() if coarser in inner.widths}
-    return Offer(widths, inner.branches, 1, attackable=False)
+def scaled_offer(inner: Offer, student: Collection[str]) -> Offer:
+    """Return what a teacher gives at the student's levels when it sees the images at twice the size."""
+    same = {level: COARSER.get(level, "") for level in STRIDES if level in student}
+    widths = {level: inner.widths[coarser] for level, coarser in same.items() if coarser in inner.widths}
+    levels = tuple(level for level, coarser in same.items() if {level, coarser} & set(inner.levels))
+    return Offer(widths, inner.branches, 1, head_levels=levels, attackable=False)
 
 
-def candidates(fine: Grid) -> Tensor:
-    """Return the teacher's anchors that each of the student's anchors chooses from, (A, 5); p5 has one of them twice.
+def candidates(fine: Grid, levels: Sequence[str]) -> Tensor:
+    """Return the teacher's anchors that each of the student's anchors chooses from, (A, 5).
+
+    Where there is no same cell, or no cells that it covers, one of the others stands in its place.
 
     Args:
         fine: The teacher's grid.
+        levels: Those of the student, each of which has candidates.
     """
     numbers = {
         level: torch.arange(h * w).view(h, w) + fine.places(level).start for level, (h, w) in fine.shapes.items()
     }
     rows = []
-    for level, own in numbers.items():
-        covered = own.unflatten(0, (-1, SCALE)).unflatten(2, (-1, SCALE)).transpose(1, 2)  # (h, w, 2, 2)
-        covered = covered.flatten(2).flatten(0, 1)  # (h·w, 4)
-        same = numbers[COARSER[level]].reshape(-1, 1) if level in COARSER else covered[:, :1]
-        rows.append(torch.cat((same, covered), 1))
+    for level in levels:
+        same, own = numbers.get(COARSER.get(level, "")), numbers.get(level)
+        parts = [] if same is None else [same.reshape(-1, 1)]
+        if own is not None:
+            covered = own.unflatten(0, (-1, SCALE)).unflatten(2, (-1, SCALE)).transpose(1, 2)  # (h, w, 2, 2)
+            parts.append(covered.flatten(2).flatten(0, 1))  # (h·w, 4)
+        found = torch.cat(parts, 1)
+        rows.append(torch.cat((found[:, :1].expand(-1, 1 + SCALE**2 - found.shape[1]), found), 1))
     return torch.cat(rows)
 
 

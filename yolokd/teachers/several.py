@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from yolokd.backend.classes import ClassMatch, match_task
-from yolokd.backend.heads import as_head, raw_of, split_branches
-from yolokd.errors import UserError
-from yolokd.losses.base import LEVEL_OF_STRIDE, Grid
+from yolokd.backend.heads import HeadInfo, as_head, raw_of, split_branches
+from yolokd.errors import PairError, UserError
+from yolokd.losses.base import Grid
 from yolokd.recipe.classes import ClassMap, joined_teacher_of, teacher_of
 from yolokd.teachers.base import Offer, Teacher, TeacherOutput
 from yolokd.teachers.fusion import fuse, unite
@@ -23,7 +23,7 @@ class SeveralTeacher(Teacher):
     """Detectors that see the student's own images; see `yolokd.teachers.fusion` for how they become one.
 
     Args:
-        teachers: The detectors.
+        teachers: The detectors, all of the same levels.
         names: The class names of each.
     """
 
@@ -42,7 +42,7 @@ class SeveralTeacher(Teacher):
         first: TeacherOutput = self.teachers[0](images, head=head, levels=levels)
         if not head:
             return first
-        grid = image_grid(images)
+        grid = Grid.of_images(images, self.offer.levels)
         probabilities, boxes = [], []
         self._places = [places.to(images.device) for places in self._places]  # they stay there: copying is a wait
         self._know = self._know.to(images.device)
@@ -63,13 +63,21 @@ def offer_of_several(first: Offer) -> Offer:
     return Offer(first.widths, ("one2many",), 1, attackable=False)
 
 
-def image_grid(images: Tensor) -> Grid:
-    """Return where the anchors of images lie whose sides are multiples of the largest stride, (B, 3, H, W)."""
-    height, width = images.shape[-2:]
-    return Grid(
-        shapes={level: (height // stride, width // stride) for stride, level in LEVEL_OF_STRIDE.items()},
-        strides={level: stride for stride, level in LEVEL_OF_STRIDE.items()},
-    )
+def require_same_levels(heads: Mapping[str, HeadInfo]) -> None:
+    """Refuse detectors that cannot be fused anchor by anchor.
+
+    Args:
+        heads: What the user called each detector → its head.
+
+    Raises:
+        PairError: Their levels differ.
+    """
+    if len({head.levels for head in heads.values()}) > 1:
+        raise PairError(
+            "Several teachers answer as one, anchor by anchor, and need the same levels: "
+            + "; ".join(f"'{spec}' has {', '.join(head.levels)}" for spec, head in heads.items())
+            + ". Give teachers of the same levels, or one alone."
+        )
 
 
 def match_teachers(

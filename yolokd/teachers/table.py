@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +27,7 @@ def make_teacher(
     device: torch.device,
     *,
     half: bool,
+    student: Collection[str],
     further: Sequence[DetectionModel] = (),
     classes: Sequence[int] | None = None,
 ) -> Teacher:
@@ -37,6 +38,7 @@ def make_teacher(
         model: The trained detector, which becomes the teacher's own.
         device: Where it is going to run.
         half: Whether the student trains in mixed precision there.
+        student: Levels of the student's head.
         further: Those of `teacher.models`, likewise.
         classes: Places among the teacher's classes, united if it is several, that the student learns; None for all.
 
@@ -54,7 +56,7 @@ def make_teacher(
         DetectorTeacher(one, dtype=DTYPES[precision], compiled=recipe.teacher.compile) for one in (model, *further)
     ]
     teacher = SeveralTeacher(detectors, names) if further else detectors[0]
-    return teacher if recipe.teacher.scale == 1 else ScaledTeacher(teacher, classes)
+    return teacher if recipe.teacher.scale == 1 else ScaledTeacher(teacher, student, classes)
 
 
 def panel_of(recipe: Recipe, models: Sequence[DetectionModel], device: torch.device) -> Panel:
@@ -64,13 +66,13 @@ def panel_of(recipe: Recipe, models: Sequence[DetectionModel], device: torch.dev
     return Panel(teachers, names, flip=recipe.teacher.answers == "stored" and recipe.teacher.flip)
 
 
-def offer_of(recipe: Recipe, head: HeadInfo) -> Offer:
-    """Return what the teacher gives whose head this is; of several, the head of the first."""
+def offer_of(recipe: Recipe, head: HeadInfo, student: HeadInfo) -> Offer:
+    """Return what the teacher gives whose head this is, of several that of the first, to a student with its head."""
     if recipe.teacher.answers == "stored":
         return OFFER
     offer = Offer.of_head(head)
     offer = offer_of_several(offer) if recipe.teacher.models else offer
-    return offer if recipe.teacher.scale == 1 else scaled_offer(offer)
+    return offer if recipe.teacher.scale == 1 else scaled_offer(offer, student.levels)
 
 
 def check_teacher(recipe: Recipe, device: torch.device) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from yolokd.backend.api import DetectionModel, parse_device, select_device
 from yolokd.backend.checkpoints import Spec, find, is_quantized, is_yaml
@@ -13,6 +13,9 @@ from yolokd.data.check import DataReport
 from yolokd.errors import UserError
 from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import LARGEST_SEED, argument
+
+if TYPE_CHECKING:
+    from yolokd.training.plan import ModelPlan
 
 MOST_GPUS = 1024  # of one run
 
@@ -122,6 +125,39 @@ def check_with_data(train: Mapping[str, Any], data: Dataset, report: DataReport,
     if isinstance(share, float) and round(images * share) < 1:
         raise UserError(f"train.fraction={fraction} leaves none of the {images} training images. Give a larger share.")
     _check_freeze(train.get("freeze"), len(student.model))
+
+
+def check_strides(recipe: Recipe, imgsz: int, student: ModelPlan, teachers: Sequence[ModelPlan]) -> None:
+    """Check that all models of a run take images of the sizes that the loader makes.
+
+    Args:
+        recipe: The resolved recipe.
+        imgsz: Side of the student's images in pixels.
+        student: The student.
+        teachers: Its teachers, which may be none.
+
+    Raises:
+        UserError: A side that is no multiple of a model's largest stride, or sides of many sizes that are none.
+    """
+    stored = recipe.distills and recipe.teacher.answers == "stored"  # asked at sizes of their own
+    scale = recipe.teacher.scale if recipe.distills else 1
+    sides = [("student", student, 1), *(("teacher", one, scale) for one in teachers if not stored)]
+    for who, model, factor in sides:
+        stride = model.head.largest_stride
+        if imgsz * factor % stride:
+            step = stride // factor
+            sizes = [size for size in (imgsz // step * step, imgsz // step * step + step) if size]
+            raise UserError(
+                f"The {who} '{model.spec}' has levels up to stride {stride} and takes images whose sides are multiples "
+                f"of it, not {imgsz * factor} px. Take --imgsz {' or '.join(map(str, sizes))}."
+            )
+        for key in ("rect", "multi_scale"):
+            if recipe.train.get(key) and stride > max(student.head.largest_stride, 32):
+                raise UserError(
+                    f"train.{key} makes images whose sides are multiples of the student's largest stride, "
+                    f"{student.head.largest_stride}, and the teacher '{model.spec}' has levels up to stride {stride}: "
+                    f"leave train.{key} out."
+                )
 
 
 def _check_freeze(freeze: Any, layers: int) -> None:

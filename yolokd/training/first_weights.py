@@ -14,7 +14,7 @@ from yolokd.backend.checkpoints import find, from_scratch, load_detector
 from yolokd.backend.classes import ClassMatch
 from yolokd.backend.dataset import Dataset
 from yolokd.errors import UserError
-from yolokd.initialization.class_transfer import ClassRows, plan_class_rows, require_same_head
+from yolokd.initialization.class_transfer import ClassRows, plan_class_rows, require_levels, require_same_head
 from yolokd.initialization.reconstruction import reconstruct
 from yolokd.initialization.weight_selection import UnfitTeacherError, select_weights
 from yolokd.recipe import Recipe
@@ -70,6 +70,8 @@ def with_class_rows(plan: Plan, student: Loaded, teacher: Loaded | None) -> Plan
     checkpoint = load_detector(find(pretrained)) if isinstance(pretrained, str) else student.model
     require_same_head(student.model, checkpoint, str(pretrained))
     rows = class_rows_of(recipe, plan.data.names, checkpoint, None if teacher is None else teacher.model)
+    if teacher is not None and rows.taught:
+        require_levels(student.plan.head, teacher.plan.head)
     hidden = checkpoint.model[-1].cv3[0][-1].in_channels
     notes = [f"class rows: {rows.describe()}; all {hidden} hidden channels of the checkpoint's class branch are kept"]
     if teacher is not None and not rows.taught and not recipe.terms():

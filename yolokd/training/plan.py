@@ -18,6 +18,7 @@ from yolokd.backend.heads import HeadInfo, read_head
 from yolokd.data.check import DataReport, check_labels
 from yolokd.distillation.adversarial import Attack, extra_passes
 from yolokd.distillation.instance_weights import InstanceWeighting
+from yolokd.distillation.levels import Levels
 from yolokd.distillation.pair import check_pair
 from yolokd.errors import PairError, UserError, WeightsError
 from yolokd.loaders.unlabeled import Unlabeled, check_unlabeled, find_unlabeled, with_absolute_paths
@@ -25,10 +26,16 @@ from yolokd.losses.base import requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import argument
-from yolokd.teachers.several import match_teachers, of_first
+from yolokd.teachers.several import match_teachers, of_first, require_same_levels
 from yolokd.teachers.table import check_teacher, offer_of
 from yolokd.training.answers import check_answers
-from yolokd.training.argument_checks import check_quantization, check_with_data, check_with_device, refuse_quantized
+from yolokd.training.argument_checks import (
+    check_quantization,
+    check_strides,
+    check_with_data,
+    check_with_device,
+    refuse_quantized,
+)
 from yolokd.training.first_weights import first_weights, with_class_rows
 from yolokd.training.regime import in_its_regime
 from yolokd.training.run_directory import check_writable, refuse_inside, run_folder
@@ -156,7 +163,8 @@ def make_plan(
     report = _report(data, bool(train.get("single_cls")), known, progress)
     if report.left_out:
         notes.append(report.left_out)
-    _check_last_batch(report, train, imgsz)
+    check_strides(recipe, imgsz, learning.plan, [one.plan for one in teaching])
+    _check_last_batch(report, train, imgsz, max(32, learning.plan.head.largest_stride))
     check_with_data(train, data, report, learning.model)
     notes += check_task(train, data, report)
     plan = Plan(recipe, learning.plan, None, None, data, report, imgsz, folder, tuple(notes), unlabeled)
@@ -260,7 +268,8 @@ def _with_teachers(plan: Plan, student: Loaded, teachers: Sequence[Loaded], *, a
     match = match_teachers(data.names, names, recipe.teacher.classes, joined=joined)
     for one in teachers:
         _check_channels(one, data)
-    losses = active_losses(recipe)
+    offer = offer_of(recipe, teacher.plan.head, student.plan.head)
+    losses = active_losses(recipe, Levels.of(student.plan.head.levels, offer).features)
     needs = requirements(losses.values())
     notes += check_answers(plan, needs, "', '".join(one.plan.spec for one in teachers))
     if needs.classes or recipe.pseudo_labels:
@@ -272,7 +281,8 @@ def _with_teachers(plan: Plan, student: Loaded, teachers: Sequence[Loaded], *, a
         InstanceWeighting(recipe.weighting.aid, match)
     if recipe.augment.adversarial is not None:
         Attack(recipe.augment.adversarial, match)
-    check_pair(losses, student.plan.head, offer_of(recipe, teacher.plan.head), notes)
+    require_same_levels({one.plan.spec: one.plan.head for one in teachers})
+    check_pair(losses, student.plan.head, offer, notes)
     check_teacher(recipe, select_device(recipe.train.get("device") or "", verbose=False))
     if plan.unlabeled is not None and not recipe.pseudo_labels and (needs.objects or not losses):
         notes.append("the losses of this recipe act on labeled objects only: unlabeled images teach nothing")
@@ -314,12 +324,12 @@ def _load_model(spec: Spec, imgsz: int, what: str, classes: int | None = None) -
     return Loaded(model, plan)
 
 
-def _check_last_batch(report: DataReport, train: Mapping[str, Any], imgsz: int) -> None:
+def _check_last_batch(report: DataReport, train: Mapping[str, Any], imgsz: int, stride: int) -> None:
     images, batch = trained_images(train, report), argument(train, "batch")
-    if imgsz < 64 and isinstance(batch, int) and batch > 0 and (images % min(batch, images) or batch) == 1:
+    if imgsz < 2 * stride and isinstance(batch, int) and batch > 0 and (images % min(batch, images) or batch) == 1:
         raise UserError(
             f"The last batch would hold one image, and at {imgsz} px that gives normalization a single value per "
-            f"channel. Change --batch, or take --imgsz 64 or more."
+            f"channel. Change --batch, or take --imgsz {2 * stride} or more."
         )
 
 
