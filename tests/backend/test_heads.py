@@ -11,7 +11,7 @@ from ultralytics.utils import YAML
 from ultralytics.utils.loss import v8DetectionLoss
 
 from tests.helpers.models import CONFIGS, DUAL, FAMILIES, batch, config, detector
-from yolokd.backend.heads import as_head, grid_of, is_supported_head, neck_features, read_head, split_branches
+from yolokd.backend.heads import as_head, grid_of, neck_features, read_head, split_branches
 from yolokd.errors import PairError
 from yolokd.losses.base import LEVEL_OF_STRIDE
 

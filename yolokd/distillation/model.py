@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from yolokd.backend.api import DetectionModel, copy_attr
 from yolokd.backend.checkpoints import SavedPair
 from yolokd.backend.heads import grid_of, neck_features, read_head
+from yolokd.backend.tasks import task_of_head
 from yolokd.distillation.adversarial import Examples
 from yolokd.distillation.assignment import branch_criteria, watch
 from yolokd.distillation.instance_weights import Weights
@@ -119,8 +120,9 @@ class TeacherStudent(SavedPair):
             with torch.autocast(images.device.type, enabled=False):
                 shares = {name: share for name, (_, share) in branch_criteria(self.student_model.criterion).items()}
                 losses = run.on_clean_images(active)
+                task = task_of_head(self.student_model.model[-1])
                 step = gather(
-                    batch.labeled, raw, taught, assigned, shares, losses.values(), run.common_classes, run.counts
+                    batch.labeled, raw, taught, assigned, shares, losses.values(), run.common_classes, run.counts, task
                 )
                 step = replace(step, number=run.step, answered=self._answered(batch, raw, grid, losses))
                 self._compare(step, losses, active, accumulator)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from yolokd.backend.api import xywh2xyxy
-from yolokd.backend.heads import as_head, grid_of, neck_features, split_branches
+from yolokd.backend.heads import as_head, grid_of, neck_features, split_branches, with_extras
 from yolokd.distillation.assignment import Assigned
 from yolokd.distillation.positives import PositiveCounts
 from yolokd.distillation.teacher_loss import image_size, slots
@@ -31,6 +31,7 @@ def gather(
     losses: Collection[Loss],
     classes: CommonClasses,
     counts: PositiveCounts | None = None,
+    task: str = "detect",
 ) -> Step:
     """Return what some losses look at.
 
@@ -43,9 +44,11 @@ def gather(
         losses: Those that act in this step.
         classes: Returns the indices of the common classes in student and teacher on a device.
         counts: Averages of the run, to which this step is added; None lets each step stand alone.
+        task: What both models give beside class scores and boxes, where the losses compare it.
     """
     features = neck_features(raw)
     grid, needs = grid_of(features), requirements(losses)
+    task = task if needs.extras else "detect"
     head = taught.raw or {}
     return Step(
         student={
@@ -53,7 +56,7 @@ def gather(
         },  # once for all losses
         teacher=taught.features,
         grid=grid,
-        branches=branches(raw, head, assigned, shares, grid, classes, counts) if needs.heads and head else (),
+        branches=branches(raw, head, assigned, shares, grid, classes, counts, task) if needs.heads and head else (),
         teacher_scores=teacher_scores(head) if needs.teacher_scores and head else None,
         boxes_xyxy_px=boxes_of(batch, len(features["p3"])) if needs.boxes else (),
     )
@@ -140,6 +143,7 @@ def branches(
     grid: Grid,
     classes: CommonClasses,
     counts: PositiveCounts | None = None,
+    task: str = "detect",
 ) -> tuple[Branch, ...]:
     """Return the branches that both heads have, with the common classes only; arguments as `gather`'s."""
     own, other = split_branches(raw), split_branches(taught)
@@ -149,8 +153,8 @@ def branches(
         Branch(
             name=name,
             weight=weight,
-            student=as_head(own[name], grid, pick),
-            teacher=as_head(other[name], grid, pick_other),
+            student=with_extras(as_head(own[name], grid, pick), own[name], task),
+            teacher=with_extras(as_head(other[name], grid, pick_other), other[name], task),
             positives=padded(assigned[name].positives, count),
             target_scores_sum=assigned[name].target_scores_sum,
             labeled=len(assigned[name].positives) / count,

@@ -22,6 +22,8 @@ from yolokd.losses.tensors import mean_over_ranks, widen, without_autocast
 
 LEVEL_OF_STRIDE = {8: "p3", 16: "p4", 32: "p5"}
 LEVELS = tuple(LEVEL_OF_STRIDE.values())
+MASKS = "masks"  # of `Requirements.extras`
+COEFFICIENTS, PROTOTYPES = "coefficients", "prototypes"  # of `Head.extras`: what masks are made of
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Head:
     logits: Tensor  # (B, A, K), float32 or wider
     raw: Tensor  # (B, A, 4·R): bins of the distances left, top, right, bottom; R = 1 means the distances themselves
     grid: Grid
+    extras: Mapping[str, Tensor] = field(default_factory=dict)  # what the task gives beside: `COEFFICIENTS` (B, A, M), …
 
     @property
     def bins(self) -> int:
@@ -202,6 +205,7 @@ class Requirements:
     objects: bool = False  # labeled objects: images without labels teach nothing
     adversarial: bool = False  # `Step.adversarial`
     answers: bool = False  # `Step.answered`: stored answers of the teacher
+    extras: tuple[str, ...] = ()  # of both heads, beside class scores and boxes: `MASKS`; see `Head.extras`
 
     def __or__(self, other: Requirements) -> Requirements:
         """Return what both together need; `objects` only if both act on labeled objects alone."""
@@ -215,6 +219,7 @@ class Requirements:
             objects=self.objects and other.objects,
             adversarial=self.adversarial or other.adversarial,
             answers=self.answers or other.answers,
+            extras=tuple(dict.fromkeys((*self.extras, *other.extras))),
         )
 
     @property

@@ -26,6 +26,7 @@ class Offer:
         bins: Distribution bins per side of a box; 1 for plain distances.
         attackable: Whether its loss has a gradient with respect to the student's images.
         stored: Whether it has answered before training.
+        extras: What its heads give beside class scores and boxes, as `yolokd.losses.base.Requirements` names it.
     """
 
     widths: Mapping[str, int]
@@ -33,11 +34,12 @@ class Offer:
     bins: int
     attackable: bool = True
     stored: bool = False
+    extras: tuple[str, ...] = ()
 
     @classmethod
     def of_head(cls, head: HeadInfo) -> Offer:
         """Return what a detector with this head gives at its own size."""
-        return cls(head.widths, head.branches, head.bins)
+        return cls(head.widths, head.branches, head.bins, extras=head.extras)
 
     def __str__(self) -> str:
         """The parts, as a message lists them."""
@@ -46,6 +48,7 @@ class Offer:
             given.append("class scores and boxes")
         if self.branches and self.bins > 1:
             given.append(f"box distributions of {self.bins} bins")
+        given += self.extras
         return ", ".join(given) or "stored answers only"
 
 
