@@ -85,14 +85,6 @@ def test_read_head__a_fused_dual_head_is_refused() -> None:
         read_head(model, "The teacher")
 
 
-def test_is_supported_head__heads_of_other_tasks_are_not() -> None:
-    from ultralytics.nn.modules.head import Pose, Segment
-
-    assert is_supported_head(detector("v8").model[-1])
-    assert not is_supported_head(Segment(nc=2, ch=(16, 16, 16)))
-    assert not is_supported_head(Pose(nc=2, ch=(16, 16, 16)))
-
-
 def test_config__is_not_shared_between_models() -> None:
     assert config("v8") == config("v8")
     first = config("v8")

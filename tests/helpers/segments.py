@@ -13,7 +13,10 @@ import yaml
 from ultralytics.nn import tasks
 from ultralytics.utils import YAML
 
-from tests.helpers.models import CONFIGS, class_names, training_args
+from tests.helpers.models import CONFIGS, class_names, detector, training_args
+from yolokd.losses.base import requirements
+from yolokd.losses.table import active_losses
+from yolokd.recipe import Recipe
 
 FAMILIES = {  # name → class and description
     "v8-seg": ("SegmentationModel", "v8/yolov8-seg.yaml"),
@@ -94,3 +97,26 @@ def make_polygons(folder: Path, *, train: int = 16, val: int = 8, side: int = 64
     path = folder / "data.yaml"
     path.write_text(yaml.safe_dump({"train": "images/train", "val": "images/val", "names": class_names(CLASSES)}))
     return path
+
+
+def suited(recipe: Recipe, family: str, **options: Any) -> Any:
+    """A model that a recipe can compare: a segment model where its losses take masks, else a detector."""
+    if requirements(active_losses(recipe).values()).extras:
+        return model_of(f"{family}-seg", **options)
+    return detector(family, **options)
+
+
+def with_masks(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch whose objects have the insides of their boxes as masks, as Ultralytics' loader gives them."""
+    height, width = (side // 4 for side in batch["img"].shape[-2:])
+    masks, kinds = (torch.zeros(len(batch["img"]), height, width) for _ in range(2))
+    numbers = [0] * len(masks)
+    for image, kind, (x, y, w, h) in zip(
+        batch["batch_idx"].int().tolist(), batch["cls"].flatten().tolist(), batch["bboxes"].tolist(), strict=True
+    ):
+        numbers[image] += 1
+        rows, columns = (
+            slice(int((c - s / 2) * n), int((c + s / 2) * n)) for c, s, n in ((y, h, height), (x, w, width))
+        )
+        masks[image, rows, columns], kinds[image, rows, columns] = numbers[image], kind
+    return {**batch, "masks": masks, "sem_masks": kinds}

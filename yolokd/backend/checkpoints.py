@@ -156,7 +156,7 @@ def as_detector(model: torch.nn.Module, what: str, tasks: Collection[str] = DETE
     if any(type(model) is task.model for task in taken):
         head: Any = model.model[-1]  # type: ignore[index]
         if any(type(model) is task.model and type(head) in task.heads for task in taken):
-            return model  # type: ignore[return-value]
+            return model
         names = ", ".join(kind.__name__ for task in taken for kind in task.heads)
         raise WeightsError(
             f"'{what}' ends in a {type(head).__name__} head; yolokd distills YOLO detectors (heads {names})."

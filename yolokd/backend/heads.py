@@ -1,7 +1,8 @@
 """Reading Ultralytics' detect heads: levels, strides, widths, branches; and their raw outputs as `Head`s.
 
 Holds for the heads of v3u to v13 and 26 in Ultralytics 8.4: `Detect` (one branch, or two with `end2end`), `v10Detect`
-(two), and the heads of other tasks in `yolokd.backend.tasks`, which derive from `Detect`. In training mode they return raw outputs without decoding boxes, and their inputs: the neck features.
+(two), and those of other tasks in `yolokd.backend.tasks`, which derive from `Detect`. In training mode they return raw
+outputs without decoding boxes, and their inputs: the neck features.
 """
 
 from __future__ import annotations

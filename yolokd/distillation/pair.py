@@ -112,7 +112,7 @@ def check_pair(losses: Mapping[str, Loss], student: HeadInfo, teacher: Offer, no
 
 
 def describe_tasks(losses: Mapping[str, Loss], student: HeadInfo, teachers: Sequence[HeadInfo]) -> str | None:
-    """Return what is not distilled of what the tasks give beside class scores and boxes; None where nothing is left out.
+    """Return what is left out of what the tasks give beside class scores and boxes; None where nothing is.
 
     Args:
         losses: Active ones, which fit the pair.

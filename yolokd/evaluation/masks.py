@@ -32,7 +32,7 @@ def encode(masks: Tensor) -> list[Rle]:
     if not len(masks):
         return []
     pixels = np.asfortranarray(masks.permute(1, 2, 0).cpu().numpy().astype(np.uint8))  # (H, W, N)
-    found: list[Rle] = rle.encode(pixels)  # type: ignore[assignment]
+    found: list[Rle] = rle.encode(pixels)
     return found
 
 
@@ -51,7 +51,7 @@ def of_polygon(polygon: Sequence[float], *, width: int, height: int) -> Rle:
     from faster_coco_eval.core import mask as rle
 
     scaled = [value * (height if place % 2 else width) for place, value in enumerate(polygon)]
-    return dict(rle.merge(rle.frPyObjects([scaled], height, width)))  # type: ignore[arg-type]
+    return dict(rle.merge(rle.frPyObjects([scaled], height, width)))
 
 
 def area(mask: Rle) -> float:

@@ -218,9 +218,7 @@ class _Model:
     imgsz: int | None  # longer side in pixels; None: as it was trained
 
 
-def _identify(
-    paths: Sequence[Path], imgsz: int | Sequence[int | None] | None, tasks: Collection[str]
-) -> list[_Model]:
+def _identify(paths: Sequence[Path], imgsz: int | Sequence[int | None] | None, tasks: Collection[str]) -> list[_Model]:
     """Networks with the size that each is scored at."""
     sizes = [imgsz] * len(paths) if imgsz is None or isinstance(imgsz, int) else imgsz
     known = zip(paths, short_names(paths), (networks.identify(path, tasks) for path in paths), sizes, strict=True)

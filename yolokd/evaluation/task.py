@@ -100,14 +100,8 @@ def task_of(
     return Task(dict(data), joined, None if classes is None else tuple(sorted(classes)), source)
 
 
-def suppress(boxes: Sequence[Detection]) -> list[Detection]:
-    """Return the detections that NMS within one class leaves of each image, in their order."""
-    kept = set(kept_places(boxes))
-    return [box for place, box in enumerate(boxes) if place in kept]
-
-
 def kept_places(boxes: Sequence[Detection]) -> list[int]:
-    """Return the places of the detections that `suppress` leaves, in order."""
+    """Return the places of the detections that NMS within one class leaves of each image, in order."""
     places: dict[str, list[int]] = {}
     for place, (image, *_) in enumerate(boxes):
         places.setdefault(image, []).append(place)

@@ -76,7 +76,7 @@ class Head:
     logits: Tensor  # (B, A, K), float32 or wider
     raw: Tensor  # (B, A, 4·R): bins of the distances left, top, right, bottom; R = 1 means the distances themselves
     grid: Grid
-    extras: Mapping[str, Tensor] = field(default_factory=dict)  # what the task gives beside: `COEFFICIENTS` (B, A, M), …
+    extras: Mapping[str, Tensor] = field(default_factory=dict)  # what the task gives beside: `COEFFICIENTS`, …
 
     @property
     def bins(self) -> int:

@@ -97,7 +97,7 @@ def mask_logits(coefficients: Tensor, prototypes: Tensor) -> Tensor:
             f"{tuple(prototypes.shape)}"
         )
     flat = widen(coefficients) @ widen(prototypes).flatten(2)  # (B, N, H·W)
-    return flat.unflatten(2, prototypes.shape[2:])
+    return flat.view(*flat.shape[:2], *prototypes.shape[2:])
 
 
 def inside_boxes(boxes_xyxy_px: Tensor, *, image_size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
@@ -215,12 +215,12 @@ class Mask(Loss):
         if other.shape[2:] != own.shape[2:]:
             other = F.interpolate(other, grid, mode="bilinear", align_corners=False)
         inside = inside_boxes(_pick(boxes, anchors), image_size=image_size(student.grid), grid=grid)
-        share = 1 / taken.sum(1, keepdim=True).clamp_min(1)  # (B, 1)
+        count = taken.sum(1, keepdim=True).clamp_min(1)  # (B, 1)
         compare = {"mask_bce": mask_bce_map, "mask_dice": mask_dice_map}
         maps = {}
         for term in active:
             values = compare[term](own, other, inside)
-            values = torch.where(taken, values * share, torch.zeros_like(values))  # (B, N)
+            values = torch.where(taken, values / count, torch.zeros_like(values))  # (B, N)
             maps[term] = values.new_zeros(scores.shape).scatter(1, anchors, values)  # (B, A)
         return maps
 

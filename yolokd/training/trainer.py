@@ -399,7 +399,7 @@ class DistillTrainer(DetectionTrainer):
         self.on_plot(plot_results(self.csv))
 
 
-class SegmentDistillTrainer(DistillTrainer, SegmentationTrainer):  # type: ignore[misc]
+class SegmentDistillTrainer(DistillTrainer, SegmentationTrainer):
     """The same for students that learn masks: model, data and validation are those of Ultralytics' own trainer."""
 
 
