@@ -95,7 +95,7 @@ def check_students_task(task: str, recipe: Recipe, data: Dataset, report: DataRe
         "train.pseudo_labels labels images with boxes": recipe.pseudo_labels,
         "teacher.answers: stored keeps boxes": recipe.distills and recipe.teacher.answers == "stored",
         "train.quantize trains detect models in 8 bits": recipe.quantizes,
-        f"student.init: {recipe.student.init} makes first weights of detect models": recipe.student.init != "random",
+        "student.init: classes takes over class rows of detect models": recipe.student.init == "classes",
         f"train.batch {batch} is sought with labels of detect models": not isinstance(batch, int) or batch < 1,
     }
     if reasons := [reason for reason, asked in unfit.items() if asked]:
