@@ -35,11 +35,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def plan(
-    world: Path, teacher: str, student: str, recipe: str, overrides: Sequence[str] = (), data: Path | None = None
-) -> Any:
-    options = {"data": str(data or world / "data" / "data.yaml"), "epochs": 2, "imgsz": 64, "batch": 4, "device": "cpu"}
-    resolved = resolve_recipe(recipe, ["train.plots=false", "train.workers=0", *overrides], **options)
+def plan(world: Path, teacher: str, student: str, recipe: str, overrides: Sequence[str] = (), **changes: Any) -> Any:
+    budget = {"data": str(world / "data" / "data.yaml"), "epochs": 2, "imgsz": 64, "batch": 4, "device": "cpu"}
+    resolved = resolve_recipe(recipe, ["train.plots=false", "train.workers=0", *overrides], **{**budget, **changes})
     return make_plan(world / teacher, world / student, resolved, runs=world / "runs")
 
 
@@ -95,7 +93,7 @@ def test_start__across_tasks_the_detect_part_alone(
 ) -> None:
     (world / "detect.yaml").write_text(student_yaml.read_text())
     name = f"{teacher}-{student}".replace(".", "")
-    made = plan(world, teacher, student, "bckd", [f"train.name={name}", "train.epochs=1", "losses.pkd={}"])
+    made = plan(world, teacher, student, "bckd", [f"train.name={name}", "losses.pkd={}"], epochs=1)
     assert [note for note in made.notes if "only the detect part is distilled" in note]
     run = start(made)
     assert all(float(rows(run)[-1][f"train/kd_{term}"]) > 0 for term in ("bckd_cls", "bckd_box", "pkd"))
@@ -129,21 +127,21 @@ def test_make_plan__refuses_students_of_tasks_that_are_not_trained(world: Path) 
 
 def test_make_plan__refuses_labels_without_polygons(world: Path, tiny_data: Path) -> None:
     with pytest.raises(DataError, match=r"and 32 of the 32 train objects of .* are labeled as boxes"):
-        plan(world, "v8-seg.pt", "v8-seg.yaml", "mask", data=tiny_data)
+        plan(world, "v8-seg.pt", "v8-seg.yaml", "mask", data=str(tiny_data))
 
 
 @pytest.mark.parametrize(
-    ("recipe", "overrides", "words"),
+    ("recipe", "changes", "words"),
     [
-        ("soft", [], "teacher.answers: stored keeps boxes"),
-        ("bckd", ["train.batch=-1"], "train.batch -1 is sought with labels of detect models"),
+        ("soft", {}, "teacher.answers: stored keeps boxes"),
+        ("bckd", {"batch": -1}, "train.batch -1 is sought with labels of detect models"),
     ],
 )
 def test_make_plan__refuses_what_teaches_by_boxes_alone(
-    world: Path, recipe: str, overrides: list[str], words: str
+    world: Path, recipe: str, changes: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UserError, match=f"The student's task is segment, but {words}"):
-        plan(world, "v8-seg.pt", "v8-seg.yaml", recipe, overrides)
+        plan(world, "v8-seg.pt", "v8-seg.yaml", recipe, **changes)
 
 
 def test_make_plan__first_weights_of_a_segment_student_are_random(world: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,6 @@ def detect(
 
     kind = KINDS[yolo.task]
 
-    def validator(args: Any, _callbacks: Any) -> _Validator:
-        return kind.validator(checks, args=args, _callbacks=_callbacks)
-
     def started(validator: Any) -> None:
         validator.pred_to_json = keep  # called for each image with detections
 
@@ -76,7 +74,7 @@ def detect(
     for event, callback in {"on_val_start": started, "on_val_batch_end": batch_done}.items():
         yolo.add_callback(event, callback)
     yolo.val(
-        validator=validator,
+        validator=partial(kind.validator, checks),
         data=str(data),
         split="val",
         conf=0.001,

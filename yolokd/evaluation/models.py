@@ -162,21 +162,18 @@ def examine(
     the output of a head that needs no NMS (an export has the one that it was made with). `single_cls` joins all classes
     to one, and `only` names the classes of the data whose objects count: the training arguments of those names, which
     are otherwise taken from the networks (see `yolokd.evaluation.task`). `imgsz` may also be one size for each network,
-    and `choose` returns those of the split's images that are scored on. `tasks` names those of
-    `yolokd.evaluation.detections.KINDS` whose checkpoints are taken.
+    and `choose` returns those of the split's images that are scored on. `tasks` names those that are taken, of `KINDS`.
     """
     from yolokd.backend.devices import check_device
 
     _check_protocol(protocol, metric)
     check_device(device)
-    weights = [weights] if isinstance(weights, (str, Path)) else weights
-    paths = [networks.find(spec) for spec in weights]
+    paths = [networks.find(spec) for spec in ([weights] if isinstance(weights, (str, Path)) else weights)]
     found = _resolve(data, split)
     models = _identify(paths, imgsz, tasks)
     task = task_of({model.name: model.identity for model in models}, found.names, single_cls=single_cls, classes=only)
     _check_task(task, models, channels=found.channels, kitti=protocol == "kitti")
-    masked = any(KINDS[model.identity.task].masks for model in models)
-    truth, kitti, notes = _read_truth(found, split, task, kitti=protocol == "kitti", masks=masked, progress=progress)
+    truth, kitti, notes = _read_truth(found, split, task, models, kitti=protocol == "kitti", progress=progress)
     truth = truth if choose is None else only_images(truth, choose)
     check_mapping(classes or {}, [model.identity.names for model in models], found.names, joined=task.joined)
     teacher_of = [
@@ -226,7 +223,7 @@ def _identify(paths: Sequence[Path], imgsz: int | Sequence[int | None] | None, t
 
 
 def _read_truth(
-    data: Dataset, split: str, task: Task, *, kitti: bool, masks: bool, progress: Progress | None
+    data: Dataset, split: str, task: Task, models: Sequence[_Model], *, kitti: bool, progress: Progress | None
 ) -> tuple[Truth, kitti_set.KittiTruth | None, tuple[str, ...]]:
     """Check the labels of a split and return its ground truth, KITTI's own if asked for, and notes on the images."""
     sources = data.splits[split]
@@ -235,6 +232,7 @@ def _read_truth(
     )
     report.raise_if_bad()
     images = list_images(sources)
+    masks = any(KINDS[model.identity.task].masks for model in models)
     hindrance = _maskless(data, split, report) if masks else ""
     left_out, masks = unusable(sources), masks and not hindrance
     truth = ground_truth(data.yaml_path, split, images, data.names, left_out=left_out, masks=masks)

@@ -180,9 +180,8 @@ def resume(
         _move_teachers(settings, teacher_paths)
     for note in prepared.notes:
         say(note)
-    task = str(interrupted.arguments.get("task") or "detect")
     overrides: dict[str, Any] = {
-        "task": task,
+        "task": interrupted.task,
         "mode": "train",
         "model": str(interrupted.checkpoint),
         "resume": str(interrupted.checkpoint),
@@ -193,7 +192,7 @@ def resume(
     if teacher_paths and settings.load_recipe().distills:
         overrides["distill_model"] = settings.teacher
     _remove_parts(interrupted.folder / "weights")
-    return _run(lambda: trainer_of(task)(overrides=overrides))
+    return _run(lambda: trainer_of(interrupted.task)(overrides=overrides))
 
 
 def _as_started(recipe: Recipe, run: Interrupted) -> Recipe:
