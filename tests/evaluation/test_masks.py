@@ -82,7 +82,8 @@ def test_score__masks_equal_pycocotools() -> None:
 
     def random_block() -> dict[str, Any]:
         width, height = (int(v) for v in rng.integers(4, 36, 2))
-        return block(int(rng.integers(0, 60 - width)), int(rng.integers(0, 40 - height)), width, height)
+        made: dict[str, Any] = block(int(rng.integers(0, 60 - width)), int(rng.integers(0, 40 - height)), width, height)
+        return made
 
     blocks = [random_block() for _ in range(12)]
     truth = truth_of(*blocks)

@@ -51,12 +51,14 @@ def model_of(family: str, *, width: float = 0.125, classes: int = CLASSES, seed:
         for norm in norms:
             norm.momentum = 1.0
         with torch.no_grad():
-            model.train()(torch.rand(8, 3, 64, 64))
+            model.train()(torch.rand(8, 3, 128, 128))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         for name in ("cv3", "one2one_cv3"):
             for branch in getattr(model.model[-1], name, None) or ():
                 branch[-1].bias.data.zero_()
+        for branch in getattr(model.model[-1], "cv4", ()):
+            branch[-1].weight.data.mul_(0.2)  # so that masks are not saturated
     model.names, model.task = class_names(classes), family.partition("-")[2].replace("seg", "segment")
     model.args = training_args(task=model.task)
     return model.eval()
