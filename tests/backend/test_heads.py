@@ -9,7 +9,7 @@ import torch
 from ultralytics.utils.loss import v8DetectionLoss
 
 from tests.helpers.models import DUAL, FAMILIES, LEVELS, OTHER_LEVELS, batch, config, detector
-from yolokd.backend.heads import as_head, grid_of, is_supported_head, neck_features, read_head, split_branches
+from yolokd.backend.heads import as_head, grid_of, neck_features, read_head, split_branches
 from yolokd.errors import PairError
 from yolokd.losses.levels import STRIDES
 
@@ -83,14 +83,6 @@ def test_read_head__a_fused_dual_head_is_refused() -> None:
     model.fuse(verbose=False)
     with pytest.raises(PairError, match="fused for inference"):
         read_head(model, "The teacher")
-
-
-def test_is_supported_head__heads_of_other_tasks_are_not() -> None:
-    from ultralytics.nn.modules.head import Pose, Segment
-
-    assert is_supported_head(detector("v8").model[-1])
-    assert not is_supported_head(Segment(nc=2, ch=(16, 16, 16)))
-    assert not is_supported_head(Pose(nc=2, ch=(16, 16, 16)))
 
 
 def test_config__is_not_shared_between_models() -> None:

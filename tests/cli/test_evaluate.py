@@ -15,6 +15,7 @@ from yolokd.cli.evaluate import evaluate, split_pairs
 from yolokd.errors import UserError
 from yolokd.evaluation import models
 from yolokd.evaluation.kitti_set import KittiScore
+from yolokd.evaluation.masks import MaskScore
 from yolokd.evaluation.models import ModelScore
 
 app = typer.Typer()
@@ -51,6 +52,24 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(models, "evaluate", fake)
     return seen
+
+
+def test_evaluate__masks_get_columns_and_a_key_of_their_own(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    masked = replace(SCORE, name="seg.pt", masks=MaskScore(0.4, 0.6, 0.5, -1.0, 0.3, 0.2, {"car": 0.4}))
+    monkeypatch.setattr(models, "evaluate", lambda *_, **__: [SCORE, masked])
+    file = tmp_path / "scores.json"
+    result = runner.invoke(app, ["a.pt", "b.pt", "--data", "d.yaml", "--json", str(file)], env={"COLUMNS": "200"})
+    header, plain, row, *_ = result.stdout.splitlines()
+    assert " ".join(header.split()).startswith(
+        "model box AP box AP50 box AP75 box APs box APm box APl mask AP mask AP50"
+    )
+    assert plain.split()[1:10] == ["57.4", "75.7", "62.9", "–", "53.8", "80.2", "–", "–", "–"]
+    assert row.split()[1:10] == ["57.4", "75.7", "62.9", "–", "53.8", "80.2", "40.0", "60.0", "50.0"]
+    first, second = json.loads(file.read_text())
+    assert "masks" not in first
+    assert second["masks"]["per_class"] == {"car": 0.4}
 
 
 def test_evaluate__one_row_per_model(asked: dict[str, Any]) -> None:

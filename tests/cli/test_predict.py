@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 from ultralytics import YOLO
 
-from tests.helpers import tiny
+from tests.helpers import segments, tiny
 from yolokd.cli.predict import predict
 from yolokd.errors import RunError, UserError, WeightsError
 
@@ -39,6 +39,17 @@ def test_predict__one_line_per_image_and_the_images(weights: str, images: Path, 
     assert lines[:3] == [f"{n:06}.png: nothing" for n in range(3)]
     assert lines[3:] == [f"The images are in {out}"]
     assert sorted(p.stem for p in out.glob("[!.]*")) == [f"{n:06}" for n in range(3)]
+
+
+def test_predict__masks_of_a_segment_model_are_drawn(images: Path, tmp_path: Path) -> None:
+    weights = segments.save(segments.model_of("v8-seg"), tmp_path / "segment.pt")
+    (image,) = (path for path in images.iterdir() if path.stem == "000000")
+    result = runner.invoke(app, [str(weights), str(image), "--out", str(tmp_path / "out"), "--conf", "0.3"])
+    assert result.exception is None
+    assert "class" in result.stdout.splitlines()[0]
+    pose = segments.save(segments.model_of("v8-pose"), tmp_path / "pose.pt")
+    with pytest.raises(WeightsError, match="one of the tasks detect, segment"):
+        runner.invoke(app, [str(pose), str(image), "--out", str(tmp_path / "out")], catch_exceptions=False)
 
 
 def test_predict__counts_by_class_and_respects_the_threshold(shared: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from ultralytics.nn.tasks import DetectionModel, SegmentationModel
+from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
 from tests.helpers.attack import Attack
 from tests.helpers.calling import Result, Run, call, fails, filled, flat
@@ -230,10 +230,10 @@ def test_teacher__of_another_task_or_unreadable(run: Run, tmp_path: Path) -> Non
     Path("broken.pt").write_bytes(b"not a checkpoint")
     result = run("--teacher", "broken.pt")
     refuses(result, "broken.pt", "cannot be read")
-    model = SegmentationModel(str(CONFIGS / "v8/yolov8-seg.yaml"), nc=2, verbose=False)
-    model.args = {"task": "segment"}
-    save(model, tmp_path / "segment.pt")
-    refuses(run("--teacher", "segment.pt"), "not a YOLO detector", "Segmentation")
+    model = ClassificationModel(str(CONFIGS / "v8/yolov8-cls.yaml"), nc=2, verbose=False)
+    model.args = {"task": "classify"}
+    save(model, tmp_path / "classify.pt")
+    refuses(run("--teacher", "classify.pt"), "not a YOLO detector", "Classification", "detect, segment, pose")
 
 
 def test_teacher__that_would_run_code_is_refused_before_it_does(run: Run, tmp_path: Path) -> None:

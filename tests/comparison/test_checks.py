@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers import segments
 from tests.helpers.comparing import BUDGET
 from tests.helpers.models import detector, save
 from tests.helpers.unlabeled import make_images
@@ -32,9 +33,9 @@ def test_plan_comparison__reads_each_label_file_and_the_teacher_once(
         labels[str(path)] += 1
         return read_rows(path, *rest)
 
-    def counted_model(path: Path) -> Any:
+    def counted_model(path: Path, *rest: Any) -> Any:
         loaded[str(path)] += 1
-        return load_detector(path)
+        return load_detector(path, *rest)
 
     monkeypatch.setattr(check, "read_rows", counted_rows)
     monkeypatch.setattr(plan, "load_detector", counted_model)
@@ -54,6 +55,20 @@ def test_load_recipes__the_baseline_takes_no_part_of_the_teachers(overrides: lis
     assert control.train["epochs"] == taught.train["epochs"] == 3
     assert taught.train["pseudo_labels"] is True
     assert taught.train["unlabeled"] == str(tmp_path)
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_plan_comparison__models_that_give_more_than_boxes_are_refused(
+    teacher_pt: Path, student_yaml: Path, tmp_path: Path, role: str
+) -> None:
+    data = segments.make_polygons(tmp_path / "data", train=4, val=2)
+    teacher, student = teacher_pt, student_yaml
+    if role == "teacher":
+        teacher = segments.save(segments.model_of("v8-seg", seed=1), tmp_path / "segment.pt")
+    else:
+        student = segments.write_description("v8-seg", tmp_path / "segment.yaml")
+    with pytest.raises(UserError, match=r"compare scores the boxes of detect models, and the task of '.*segment\.\w+'"):
+        planned(teacher, [student], data, tmp_path / "runs", "bckd")
 
 
 # Regimes

@@ -14,6 +14,7 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils.loss import E2ELoss
 
 from tests.helpers.models import DUAL, FAMILIES, batch, detector
+from tests.helpers.segments import suited, with_masks
 from tests.helpers.teacher_student import pair, pair_of
 from yolokd.bench.timer import peak_bytes
 from yolokd.distillation.model import TeacherStudent
@@ -222,10 +223,10 @@ RECIPES = [name for name in list_recipes() if load_recipe(name).terms()]
 def test_recipes__each_takes_a_step_on_each_family(name: str, student: str) -> None:
     teacher = "26" if student == "26" else "v8"
     recipe = load_recipe(name)
-    model = pair_of(recipe, detector(student), detector(teacher, width=0.25, seed=1))
+    model = pair_of(recipe, suited(recipe, student), suited(recipe, teacher, width=0.25, seed=1))
     before = {k: v.clone() for k, v in model.state_dict().items() if "running" in k or "teacher" in k}
     statistics = [m.num_batches_tracked.clone() for m in batch_norms(model.student_model)]
-    data = batch()
+    data = with_masks(batch())
     if recipe.teacher.answers == "stored":  # as if the teacher saw what is labeled
         chances = torch.nn.functional.one_hot(data["cls"].long().flatten(), 3) * 0.8
         data["answers"] = Answers(data["batch_idx"].long(), data["bboxes"], chances)
@@ -259,18 +260,19 @@ def test_recipes__zero_and_no_pull_where_student_equals_teacher(name: str, weigh
         content["weighting"] = {"aid": {"alpha": 0.1}}
     values: list[dict[str, float]] = []
     pulls: list[dict[str, float]] = []
+    recipe = Recipe.from_dict(content)
     for seed in (3, 4):  # the same weights, and others
-        model = pair_of(Recipe.from_dict(content), detector("v8", seed=3), detector("v8", seed=seed))
+        model = pair_of(recipe, suited(recipe, "v8", seed=3), suited(recipe, "v8", seed=seed))
         for module in batch_norms(model.student_model):
             module.eval()  # the teacher normalizes by its running statistics
-        loss, items = model(batch())
+        loss, items = model(with_masks(batch()))
         terms = [term for term in model.terms if term not in PROJECTED]
         parameters = [p for p in model.student_model.parameters() if p.requires_grad]
         values.append({term: float(items[f"kd_{term}"]) for term in terms})
         pulls.append(
             {
-                term: norm(torch.autograd.grad(loss[3 + index], parameters, retain_graph=True, allow_unused=True))
-                for index, term in enumerate(model.terms)
+                term: norm(torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True))
+                for value, term in zip(loss[-len(model.terms) :], model.terms, strict=True)
                 if term in terms
             }
         )

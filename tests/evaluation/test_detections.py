@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 from ultralytics import YOLO
 
-from tests.helpers import models, tiny
+from tests.helpers import models, segments, tiny
 from tests.helpers.lively import lively
+from tests.helpers.rle import decode
 from yolokd.backend.opening import quiet
 from yolokd.errors import DataError
 from yolokd.evaluation.detections import detect, latency
 from yolokd.evaluation.ground_truth import list_images
+from yolokd.evaluation.masks import Rle
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +58,25 @@ def test_detect__images_that_ultralytics_leaves_out(data: Path, weights: Path, t
 def test_latency__is_a_time(weights: Path) -> None:
     with quiet():
         assert 0 < latency(YOLO(weights), 64, "cpu") < 10_000
+
+
+def test_detect__masks_are_those_that_ultralytics_writes(tmp_path: Path) -> None:
+    data = segments.make_polygons(tmp_path / "data", train=1, val=3, side=72)
+    weights = segments.save(segments.model_of("v8-seg"), tmp_path / "segment.pt")
+    images = [str(path) for path in list_images([data.parent / "images" / "val"])]
+    options = {"imgsz": 96, "batch": 2, "device": "cpu", "project": str(tmp_path)}
+    masks: list[Rle] = []
+    with quiet():
+        found = detect(
+            YOLO(weights), data, images, options={**options, "name": "a"}, progress=lambda share: None, masks=masks
+        )
+        plain = {"conf": 0.001, "iou": 0.7, "max_det": 300, "save_json": True, "plots": False, "verbose": False}
+        YOLO(weights).val(data=str(data), **options, **plain, name="b")
+    theirs = json.loads((tmp_path / "b" / "predictions.json").read_text())
+    assert len(masks) == len(found) == len(theirs) > 100
+    areas = []
+    for mask, (image, index, _, _), entry in zip(masks, found, theirs, strict=True):
+        assert (Path(image).name, index + 1) == (entry["file_name"], entry["category_id"])
+        assert (decode(mask) == decode(entry["segmentation"])).all()
+        areas.append(float(decode(mask).sum()))
+    assert 0 < sum(areas) < len(areas) * 72 * 72

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from ultralytics.data.utils import verify_image_label
 
+from tests.helpers.rle import decode
 from yolokd.errors import DataError
 from yolokd.evaluation.ground_truth import (
     coco_ground_truth,
@@ -151,3 +152,16 @@ def test_only_images__keeps_the_ids() -> None:
     truth = {"images": images, "annotations": boxes, "categories": [{"id": 0, "name": "car"}]}
     kept = only_images(truth, lambda paths: paths[1:])
     assert kept == {"images": images[1:], "annotations": boxes[2:], "categories": truth["categories"]}
+
+
+def test_coco_ground_truth__masks_of_polygons(tmp_path: Path) -> None:
+    image = _image(tmp_path / "images" / "a.jpg", (8, 4))
+    _labels(tmp_path / "labels" / "a.txt", "1 0 0 0.5 0 0.5 1 0 1\n1 0 0 0.5 0 0.5 1 0 1\n0 0.5 0 1 0 1 1\n")
+    plain = coco_ground_truth([image], {0: "car", 1: "bus"})
+    masked = coco_ground_truth([image], {0: "car", 1: "bus"}, masks=True)
+    first, second = masked["annotations"]
+    assert decode(first["segmentation"]).tolist() == [[1] * 4 + [0] * 4] * 4
+    assert decode(second["segmentation"])[:, :4].sum() == 0 < decode(second["segmentation"]).sum()
+    for entry in masked["annotations"]:
+        del entry["segmentation"]
+    assert masked == plain

@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 from ultralytics import YOLO
 
-from tests.helpers import kitti, tiny
+from tests.helpers import kitti, segments, tiny
+from tests.helpers.rle import decode
 from yolokd.data.kitti import prepare
 from yolokd.errors import DataError, RunError, UserError, WeightsError
 from yolokd.evaluation import models
-from yolokd.evaluation.ground_truth import label_path, list_images, read_labels
+from yolokd.evaluation.ground_truth import coco_ground_truth, label_path, list_images, read_labels
+from yolokd.evaluation.masks import encode
 from yolokd.evaluation.models import evaluate
 from yolokd.images.reader import shown_size
 
@@ -220,3 +223,71 @@ def test_evaluate__image_that_ultralytics_would_skip(weights: Path, tmp_path: Pa
     (score,) = evaluate(weights, data, device="cpu")
     assert score.notes[0].startswith("1 image is left out, as Ultralytics does: ")
     assert "000003.png (8×8 pixels, fewer than 10 on a side)" in score.notes[0]
+
+
+@pytest.fixture(scope="module")
+def polygons(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return segments.make_polygons(tmp_path_factory.mktemp("polygons"), train=1, val=3)
+
+
+@pytest.fixture(scope="module")
+def segment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return segments.save(segments.model_of("v8-seg"), tmp_path_factory.mktemp("weights") / "segment.pt")
+
+
+@pytest.fixture
+def mask_oracle(monkeypatch: pytest.MonkeyPatch, polygons: Path) -> None:
+    """Replace the network by one that finds every object: its box exactly, and of its mask the upper half."""
+
+    def detect(*_: Any, masks: list[Any] | None, **__: Any) -> Detections:
+        images = list_images([polygons.parent / "images" / "val"])
+        truth = coco_ground_truth(images, dict.fromkeys(range(3), "any"), masks=True)
+        found: Detections = []
+        for entry in truth["annotations"]:
+            found.append((str(images[entry["image_id"]]), entry["category_id"], entry["bbox"], 0.9))
+            if masks is not None:
+                pixels = torch.from_numpy(decode(entry["segmentation"]))
+                rows = pixels.any(1).nonzero().flatten()
+                pixels[: int(rows[0]) + int(0.57 * len(rows))] = 0
+                masks += encode(pixels[None])
+        return found
+
+    monkeypatch.setattr(models, "detect", detect)
+    monkeypatch.setattr(models, "latency", lambda *_: 1.0)
+
+
+@pytest.mark.usefixtures("mask_oracle")
+def test_evaluate__a_segment_model_has_mask_ap_beside_that_of_boxes(polygons: Path, segment: Path) -> None:
+    (score,) = evaluate([segment], polygons)
+    assert pytest.approx(1.0) == score.AP
+    assert score.masks is not None
+    assert 0 < score.masks.AP50 < 1
+    assert score.masks.AP75 == 0
+    assert set(score.masks.per_class) == {"class0", "class1", "class2"}
+
+
+@pytest.mark.usefixtures("mask_oracle")
+def test_evaluate__a_detect_model_beside_it_is_scored_as_alone(polygons: Path, segment: Path, tmp_path: Path) -> None:
+    detect = tiny.checkpoint(tmp_path / "detect.pt", names=("class0", "class1", "class2"))
+    one, other = evaluate([detect, segment], polygons)
+    (alone,) = evaluate([detect], polygons)
+    assert one == alone
+    assert one.masks is None
+    assert other.masks is not None
+
+
+def test_evaluate__labels_without_polygons_leave_masks_out_and_say_so(data: Path, segment: Path) -> None:
+    (score,) = evaluate([segment], data, classes={f"class{n}": name for n, name in enumerate(tiny.NAMES)})
+    assert score.masks is None
+    assert score.notes[0].startswith("masks are not scored: ")
+    assert score.notes[0].endswith(" objects are labeled as boxes, not as polygons")
+
+
+def test_evaluate__other_tasks_and_protocols_are_refused(polygons: Path, segment: Path, tmp_path: Path) -> None:
+    pose = segments.save(segments.model_of("v8-pose"), tmp_path / "pose.pt")
+    with pytest.raises(WeightsError, match="one of the tasks detect, segment"):
+        evaluate([pose], polygons)
+    with pytest.raises(DataError, match=r"KITTI's protocol scores boxes, and 'segment\.pt' gives masks"):
+        evaluate([segment], polygons, protocol="kitti")
+    with pytest.raises(WeightsError, match="Give a detection model"):
+        models.examine([segment], polygons)

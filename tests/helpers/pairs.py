@@ -37,7 +37,8 @@ def equal_step(step: Step, *, positive: bool = False) -> Step:
     def equal(branch: Branch) -> Branch:
         head = branch.teacher
         logits, raw = (x.detach().clone().requires_grad_() for x in (head.logits, head.raw))
-        return replace(branch, student=Head(logits, raw, head.grid))
+        extras = {name: x.detach().clone().requires_grad_() for name, x in head.extras.items()}
+        return replace(branch, student=Head(logits, raw, head.grid, extras))
 
     return replace(
         step,
@@ -55,7 +56,8 @@ def build(loss: Loss, student: dict[str, int] = STUDENT_CHANNELS) -> nn.ModuleDi
 
 def leaves(step: Step) -> list[Tensor]:
     """Return the student's tensors of a step."""
-    return [*step.student.values(), *(x for b in step.branches for x in (b.student.logits, b.student.raw))]
+    heads = [branch.student for branch in step.branches]
+    return [*step.student.values(), *(x for h in heads for x in (h.logits, h.raw, *h.extras.values()))]
 
 
 def check_maps(loss: Loss, step: Step, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:

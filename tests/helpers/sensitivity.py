@@ -29,8 +29,9 @@ def examined(scores: Sequence[float]) -> Examined:
     }
     found = [{"image_id": n, "category_id": 0, "bbox": box, "score": s} for n, s in enumerate(scores, start=1)]
     summary = score(truth, found).summary
+    metrics: dict[str, Any] = {metric: summary[metric] for metric in METRICS}
     row = ModelScore(
-        name="a", path="a.onnx", **{metric: summary[metric] for metric in METRICS},
+        name="a", path="a.onnx", **metrics,
         parameters=0, gflops=0.0, latency_ms=1.5, imgsz=64, per_class={}, notes=(), kitti=None,
     )  # fmt: skip
     return Examined(row, found, {}, truth)

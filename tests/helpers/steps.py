@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from yolokd.losses.base import Branch, Grid, Head, Step
+from yolokd.losses.base import COEFFICIENTS, PROTOTYPES, Branch, Grid, Head, Step
 
 STRIDES = {"p3": 8, "p4": 16, "p5": 32}
 GRID = Grid(shapes={"p3": (8, 12), "p4": (4, 6), "p5": (2, 3)}, strides=STRIDES)
@@ -24,8 +24,17 @@ def make_step(
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
 
+    extra = torch.Generator().manual_seed(7)
+
     def head() -> Head:
-        return Head(random(batch, grid.anchors, classes), random(batch, grid.anchors, 4 * bins), grid)
+        """A head whose masks lie on a grid of half the stride of p3."""
+        (height, width), anchors = grid.shapes["p3"], grid.anchors
+        shapes = {COEFFICIENTS: (batch, anchors, 3), PROTOTYPES: (batch, 3, 2 * height, 2 * width)}
+        extras = {
+            name: torch.randn(shape, generator=extra, dtype=torch.float64).requires_grad_()
+            for name, shape in shapes.items()
+        }
+        return Head(random(batch, anchors, classes), random(batch, anchors, 4 * bins), grid, extras)
 
     def features(channels: dict[str, int]) -> dict[str, Tensor]:
         return {level: random(batch, channels[level], *shape) for level, shape in grid.shapes.items()}
@@ -56,7 +65,7 @@ def doubled(step: Step) -> Step:
         return torch.cat((x, x))
 
     def head(one: Head) -> Head:
-        return Head(twice(one.logits), twice(one.raw), one.grid)
+        return Head(twice(one.logits), twice(one.raw), one.grid, {name: twice(x) for name, x in one.extras.items()})
 
     return Step(
         student={level: twice(x) for level, x in step.student.items()},
@@ -97,7 +106,7 @@ def images(step: Step, part: slice) -> Step:
         return x.detach()[part].clone().requires_grad_()
 
     def head(one: Head) -> Head:
-        return Head(leaf(one.logits), leaf(one.raw), one.grid)
+        return Head(leaf(one.logits), leaf(one.raw), one.grid, {name: leaf(x) for name, x in one.extras.items()})
 
     return replace(
         step,

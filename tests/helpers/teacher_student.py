@@ -11,13 +11,16 @@ from yolokd.backend.heads import read_head
 from yolokd.distillation.levels import Levels
 from yolokd.distillation.model import TeacherStudent
 from yolokd.distillation.state import build_distillation
+from yolokd.losses.base import requirements
+from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
 from yolokd.teachers.detector import DetectorTeacher
 
 
 def pair_of(recipe: Recipe, student: Any, teacher: Any) -> TeacherStudent:
     """Wire a pair as the trainer does."""
-    master = DetectorTeacher(teacher.eval())
+    extras = requirements(active_losses(recipe).values()).extras
+    master = DetectorTeacher(teacher.eval(), extras=extras)
     match = match_classes(student.names, teacher.names, recipe.teacher.classes)
     levels = Levels.of(read_head(student, "The student").levels, master.offer)
     model = TeacherStudent(student, master, build_distillation(recipe, match, levels))

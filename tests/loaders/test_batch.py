@@ -54,6 +54,7 @@ def test_first_rows__of_every_tensor_inside() -> None:
     found = first_rows({"a": rows, "b": [rows, (rows,)], "c": "word"}, 2)
     assert [found["a"].tolist(), found["b"][0].tolist(), found["b"][1][0].tolist()] == [[0, 1]] * 3
     assert found["c"] == "word"
+    assert isinstance(found["b"][1], tuple)  # by which Ultralytics tells YOLO26's prototypes
 
 
 def test_counts__of_each_image_and_0_for_those_without_labels() -> None:

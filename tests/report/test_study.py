@@ -40,6 +40,13 @@ def test_open_study__refusals(tmp_path: Path, odd_data: Path, teacher: Path, run
         open_study([folder])
 
 
+def test_open_study__runs_of_other_tasks_are_refused(tmp_path: Path, odd_data: Path) -> None:
+    detect, segment = make_run(tmp_path / "one", odd_data), make_run(tmp_path / "masks", odd_data, task="segment")
+    assert list(open_study([detect]).runs) == ["one"]
+    with pytest.raises(UserError, match="report scores the boxes of detect models, and the task of the run 'masks' is"):
+        open_study([detect, segment])
+
+
 def test_open_study__runs_on_other_data_are_refused_by_fingerprint(tmp_path: Path) -> None:
     here, there = Path("a/data.yaml"), Path("b/data.yaml")
     one, moved = make_run(tmp_path / "one", here), make_run(tmp_path / "moved", there)

@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from ultralytics.nn.modules.head import Detect, Segment
 
 from tests.helpers.models import detector
+from tests.helpers.segments import model_of
 from yolokd.errors import UserError
-from yolokd.recipe import Recipe
+from yolokd.recipe import Recipe, load_recipe
 from yolokd.teachers import table
 from yolokd.teachers.table import make_teacher
 
@@ -60,3 +62,12 @@ def test_make_teacher__compiles_only_if_told_and_after_a_trial(monkeypatch: pyte
     make_teacher(recipe(compile=True), detector("v8"), CPU, half=False, student=LEVELS)
     assert tried == [CPU]
     assert compiled == [("run", {"options": {"freezing": True}})]
+
+
+@pytest.mark.parametrize(("recipe_name", "head", "extras"), [("bckd", Detect, ()), ("mask", Segment, ("masks",))])
+def test_make_teacher__masks_are_computed_only_where_a_loss_takes_them(
+    recipe_name: str, head: type, extras: tuple[str, ...]
+) -> None:
+    teacher: Any = make_teacher(load_recipe(recipe_name), model_of("v8-seg"), CPU, half=False, student=LEVELS)
+    assert type(teacher.layers[-1]) is head
+    assert teacher.offer.extras == extras

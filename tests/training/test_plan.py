@@ -124,7 +124,7 @@ def test_cost__ikd_without_adversarial_examples_adds_nothing(tiny_pair: Pair) ->
 def test_start__the_teacher_is_loaded_once(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
 
-    def counted(path: Path) -> Any:
+    def counted(path: Path, *rest: Any) -> Any:
         loaded.append(path.name)
         return checkpoints.load_detector(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_as
 from yolokd.backend.checkpoint_errors import explain
 from yolokd.backend.paths import altered, link, unaltered
 from yolokd.backend.quantization import STATE, remove_quantizers, silenced
+from yolokd.backend.tasks import DETECT, TASKS
 from yolokd.errors import WeightsError, nearest_all
 
 Spec = str | Path
@@ -118,13 +120,17 @@ def load(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     return model, checkpoint
 
 
-def load_detector(path: Path) -> DetectionModel:
+def load_detector(path: Path, tasks: Collection[str] = DETECT) -> DetectionModel:
     """Load a YOLO detector in full precision; from a run that is still going on (a wrapper), its student.
 
     Quantizers that it was trained under are left out: teachers and first weights of students are without.
 
+    Args:
+        path: A `.pt` file.
+        tasks: Names of `yolokd.backend.tasks.TASKS`, whose models are taken.
+
     Raises:
-        WeightsError: As `load`, or the model is not a YOLO detector (another task, RT-DETR, YOLO-World).
+        WeightsError: As `load`, or the model is not a YOLO model of these tasks (another task, RT-DETR, YOLO-World).
     """
     model, _ = load(path)
     remove_quantizers(model)
@@ -132,7 +138,7 @@ def load_detector(path: Path) -> DetectionModel:
         args = model.args
         model = model.student_model
         model.args = args
-    return as_detector(model, str(path))
+    return as_detector(model, str(path), tasks)
 
 
 def is_quantized(path: Path) -> bool:
@@ -140,37 +146,40 @@ def is_quantized(path: Path) -> bool:
     return bool(load(path)[1].get(STATE))
 
 
-def as_detector(model: torch.nn.Module, what: str) -> DetectionModel:
-    """Return `model` if it is a plain YOLO detector.
+def as_detector(model: torch.nn.Module, what: str, tasks: Collection[str] = DETECT) -> DetectionModel:
+    """Return `model` if it is a plain YOLO model of one of these tasks.
 
     Raises:
         WeightsError: It is something else; the message names its kind and head.
     """
-    if type(model) is DetectionModel:
-        from yolokd.backend.heads import is_supported_head
-
+    taken = [TASKS[name] for name in tasks]
+    if any(type(model) is task.model for task in taken):
         head: Any = model.model[-1]  # type: ignore[index]
-        if is_supported_head(head):
+        if any(type(model) is task.model and type(head) in task.heads for task in taken):
             return model
+        names = ", ".join(kind.__name__ for task in taken for kind in task.heads)
         raise WeightsError(
-            f"'{what}' ends in a {type(head).__name__} head; yolokd distills YOLO detectors (heads Detect, v10Detect)."
+            f"'{what}' ends in a {type(head).__name__} head; yolokd distills YOLO detectors (heads {names})."
         )
     task = getattr(model, "task", None)
     kind = type(model).__name__ + (f", task {task}" if isinstance(task, str) else "")
-    raise WeightsError(f"'{what}' is not a YOLO detector ({kind}). Give a detection model such as yolov8n.pt.")
+    wanted = "a detection model such as yolov8n.pt"
+    if len(taken) > 1:
+        wanted = f"a model of one of the tasks {', '.join(tasks)}, such as yolov8n.pt"
+    raise WeightsError(f"'{what}' is not a YOLO detector ({kind}). Give {wanted}.")
 
 
-def plain_copy(path: Path, folder: Path) -> Path:
+def plain_copy(path: Path, folder: Path, tasks: Collection[str] = DETECT) -> Path:
     """Return a checkpoint that a plain `YOLO(path)` can take: `path` itself, or the student written into `folder`.
 
     Where Ultralytics would alter the path, it is a link in `folder`.
     """
     model, checkpoint = load(path)
     if not isinstance(model, DistillationModel):
-        as_detector(model, str(path))
+        as_detector(model, str(path), tasks)
         return path if altered(path) is None else link(path, folder)
     state = remove_quantizers(model)
-    student = model.student_model.half()
+    student = as_detector(model.student_model, str(path), tasks).half()
     student.args = dict(model.args)
     student.criterion = None
     copy = folder / f"{path.stem}.pt"

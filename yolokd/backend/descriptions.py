@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import ultralytics
 import yaml
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
 from yolokd.backend.checkpoints import Spec, as_detector
 from yolokd.backend.paths import refuse_altered
+from yolokd.backend.tasks import DETECT, class_of_description
 from yolokd.errors import WeightsError
 from yolokd.inputs import read_yaml
 
@@ -81,8 +82,8 @@ def write_yolov8(path: Path, *, width: float, depth: float = 0.33) -> Path:
     return path
 
 
-def from_yaml(spec: Spec, classes: int | None) -> DetectionModel:
-    """Build a detector from its description, with random weights; `WeightsError` where that fails."""
+def from_yaml(spec: Spec, classes: int | None, tasks: Collection[str] = DETECT) -> DetectionModel:
+    """Build a model of one of these tasks from its description, with random weights; `WeightsError` if that fails."""
     path = Path(spec)
     if path.is_file():
         refuse_altered(path.absolute(), "The model description", "Rename it, or move it to another folder.")
@@ -92,9 +93,9 @@ def from_yaml(spec: Spec, classes: int | None) -> DetectionModel:
     elif any(letter in str(spec) for letter in "*?["):  # Ultralytics would search for files that fit
         raise WeightsError(f"There is no model description '{spec}', and patterns of names are not searched for.")
     try:
-        model = DetectionModel(str(spec), nc=classes, verbose=False)
+        model = class_of_description(yaml_model_load(str(spec)), tasks)(str(spec), nc=classes, verbose=False)
     except FileNotFoundError as error:
         raise WeightsError(f"There is no model description '{spec}', and Ultralytics packages none.") from error
     except Exception as error:  # a wrong YAML fails anywhere in Ultralytics' parser
         raise WeightsError(f"The model description '{spec}' cannot be built: {error}") from error
-    return as_detector(model, str(spec))
+    return as_detector(model, str(spec), tasks)

@@ -1,20 +1,21 @@
 """Reading Ultralytics' detect heads: levels, strides, widths, branches; and their raw outputs as `Head`s.
 
-Holds for the heads of v3u to v13 and 26 in Ultralytics 8.4: `Detect` (one branch, or two with `end2end`) and
-`v10Detect` (two). In training mode they return raw outputs without decoding boxes, and their inputs: the neck features.
+Holds for the heads of v3u to v13 and 26 in Ultralytics 8.4: `Detect` (one branch, or two with `end2end`), `v10Detect`
+(two), and those of other tasks in `yolokd.backend.tasks`, which derive from `Detect`. In training mode they return raw
+outputs without decoding boxes, and their inputs: the neck features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from ultralytics.nn.modules.head import Detect, v10Detect
+from torch import Tensor
 from ultralytics.nn.tasks import DetectionModel
 
+from yolokd.backend.tasks import TASKS, task_of_head
 from yolokd.errors import PairError
 from yolokd.losses.base import Grid, Head
 from yolokd.losses.levels import STRIDES, level_of
@@ -30,6 +31,7 @@ class HeadInfo:
     widths: Mapping[str, int]  # level → channels of the neck feature
     bins: int  # reg_max: distribution bins per side, 1 for plain distances
     branches: tuple[str, ...]  # of "one2many", "one2one"
+    task: str = "detect"  # a name of `yolokd.backend.tasks.TASKS`
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -42,10 +44,10 @@ class HeadInfo:
         stride: int = STRIDES[self.levels[-1]]
         return stride
 
-
-def is_supported_head(head: nn.Module) -> bool:
-    """Whether this is a plain detect head; segmentation, pose and text-prompted heads derive from it and are not."""
-    return type(head) in (Detect, v10Detect)
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """What it gives beside class scores and boxes."""
+        return TASKS[self.task].extras
 
 
 def read_head(model: DetectionModel, what: str) -> HeadInfo:
@@ -72,6 +74,7 @@ def read_head(model: DetectionModel, what: str) -> HeadInfo:
         widths={level: branch[0].conv.in_channels for level, branch in zip(levels, head.cv2, strict=True)},
         bins=head.reg_max,
         branches=("one2many", "one2one") if dual else ("one2many",),
+        task=task_of_head(head),
     )
 
 
@@ -141,3 +144,8 @@ def raw_of(logits: Tensor, boxes: Tensor, grid: Grid) -> dict[str, Tensor]:
     left_top, right_bottom = boxes.chunk(2, -1)
     distances = torch.cat((points - left_top, right_bottom - points), -1) / strides
     return {"scores": logits.transpose(1, 2), "boxes": distances.transpose(1, 2)}
+
+
+def with_extras(head: Head, raw: Mapping[str, Any], task: str) -> Head:
+    """Return a head with what a task gives beside class scores and boxes, from the branch's raw outputs."""
+    return replace(head, extras=TASKS[task].read(raw))

@@ -28,6 +28,7 @@ class Identity:
     channels: int = 3  # of the images that it takes
     single_cls: bool | None = None  # train.single_cls; None: not recorded, as in an export
     classes: tuple[int, ...] | None = None  # train.classes; None: all, or not recorded
+    task: str = "detect"
 
     def is_joined(self, data: Mapping[int, str]) -> bool:
         """Whether its one class stands for all classes of the data; of an export, whether the name says so."""
@@ -73,8 +74,12 @@ def is_export(path: Path) -> bool:
     return path.exists() and path.name.lower().endswith(suffixes)
 
 
-def identify(path: Path) -> Identity:
+def identify(path: Path, tasks: Collection[str] = ("detect",)) -> Identity:
     """Return what a network tells apart, and the images that it takes.
+
+    Args:
+        path: From `find`.
+        tasks: Names of `yolokd.backend.tasks.TASKS`, whose checkpoints are taken; exports are of detectors.
 
     Raises:
         UserError: The runtime of an export is not installed.
@@ -85,11 +90,13 @@ def identify(path: Path) -> Identity:
         return Identity(dict(backend.names), int(backend.channels))
     from yolokd.backend import checkpoints as weights
 
-    return identity_of(weights.load_detector(path))
+    return identity_of(weights.load_detector(path, tasks))
 
 
 def identity_of(model: Any) -> Identity:
     """Return what a checkpoint's model tells apart, from `yolokd.backend.checkpoints.load_detector`."""
+    from yolokd.backend.tasks import task_of_head
+
     args: Mapping[str, Any] = model.args if isinstance(model.args, Mapping) else vars(model.args)
     classes = args.get("classes")
     return Identity(
@@ -97,16 +104,18 @@ def identity_of(model: Any) -> Identity:
         channels=int(model.yaml.get("channels", 3)),
         single_cls=bool(args.get("single_cls")),
         classes=None if classes is None else tuple(sorted([classes] if isinstance(classes, int) else classes)),
+        task=task_of_head(model.model[-1]),
     )
 
 
-def open_network(path: Path, folder: Path, asked: int | None) -> Opened:
+def open_network(path: Path, folder: Path, asked: int | None, tasks: Collection[str] = ("detect",)) -> Opened:
     """Return a checkpoint or an export as `ultralytics.YOLO`, with its size.
 
     Args:
         path: From `find`.
         folder: Where the student of an unfinished run may be written.
         asked: Longer side of the input in pixels; None is the size that the network was trained or exported at.
+        tasks: As for `identify`.
 
     Raises:
         UserError: The runtime of an export is not installed.
@@ -114,7 +123,7 @@ def open_network(path: Path, folder: Path, asked: int | None) -> Opened:
     """
     if is_export(path):
         return _open_export(path, asked)
-    yolo = open_checkpoint(path, folder)
+    yolo = open_checkpoint(path, folder, tasks)
     size, notes = image_size(yolo, asked)
     _, parameters, _, gflops = yolo.info(imgsz=size)
     return Opened(yolo, size, parameters, gflops, notes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,13 @@ def quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def open_checkpoint(path: Path, folder: Path) -> Any:
+def open_checkpoint(path: Path, folder: Path, tasks: Collection[str] | None = None) -> Any:
     """Return `ultralytics.YOLO` on a detector's checkpoint; of a run that is still going on, its student.
 
     Args:
         path: A local file, from `yolokd.backend.checkpoints.find`.
         folder: Where the student of an unfinished run may be written.
+        tasks: Names of `yolokd.backend.tasks.TASKS`, whose models are taken; None takes detect models only.
 
     Raises:
         WeightsError: Not a YOLO detector, unreadable, or unsafe to load.
@@ -45,7 +46,7 @@ def open_checkpoint(path: Path, folder: Path) -> Any:
     from yolokd.backend import checkpoints as weights  # before ultralytics: it switches restricted loading on
     from yolokd.backend.quantization import silenced
 
-    plain = weights.plain_copy(path, folder)
+    plain = weights.plain_copy(path, folder) if tasks is None else weights.plain_copy(path, folder, tasks)
     from ultralytics import YOLO
 
     with quiet(), silenced():

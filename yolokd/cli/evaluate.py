@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 AGREEMENTS = ("agreement", "at 50", "at 75", "small", "medium", "large")  # the same on labels of a teacher
+MASK_METRICS = ("AP", "AP50", "AP75")  # of the table; the JSON has all
 COST = ("params M", "GFLOPs", "ms", "imgsz")
 
 
@@ -72,7 +73,12 @@ def evaluate(
         else:
             show_kitti(Console(), scores)
     if json_file is not None:
-        write_json(json_file, [asdict(score) for score in scores])
+        write_json(json_file, [_plain(score) for score in scores])
+
+
+def _plain(score: ModelScore) -> dict[str, Any]:
+    """Return a score as plain data, without the key of masks where there are none."""
+    return {key: value for key, value in asdict(score).items() if key != "masks" or value is not None}
 
 
 def split_pairs(words: Sequence[str]) -> list[str]:
@@ -111,14 +117,24 @@ def class_map(words: Sequence[str]) -> ClassMap:
 
 
 def show_scores(console: Console, scores: Sequence[ModelScore], words: Words = str) -> None:
-    """Print one row per model, and what is worth knowing about it; `words` from `yolokd.evaluation.wording`."""
+    """Print one row per model, and what is worth knowing about it; `words` from `yolokd.evaluation.wording`.
+
+    Where masks are scored, their AP follows that of the boxes, and both are named.
+    """
+    masked = any(score.masks is not None for score in scores)
+    names = [f"box {name}" if masked else name for name in (METRICS if words is str else AGREEMENTS)]
+    if masked:
+        names += [f"mask {words(name)}" for name in MASK_METRICS]
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", overflow="fold")
-    for column in (*(METRICS if words is str else AGREEMENTS), *COST):
+    for column in (*names, *COST):
         table.add_column(column, justify="right", no_wrap=True)
     for score in scores:
-        aps = ["–" if (value := getattr(score, metric)) < 0 else f"{100 * value:.1f}" for metric in METRICS]
-        table.add_row(*map(Text, (score.name, *aps, *_cost(score))))
+        aps = [getattr(score, metric) for metric in METRICS]
+        if masked:
+            aps += [-1.0 if score.masks is None else getattr(score.masks, metric) for metric in MASK_METRICS]
+        shown = ["–" if value < 0 else f"{100 * value:.1f}" for value in aps]
+        table.add_row(*map(Text, (score.name, *shown, *_cost(score))))
     console.print(table)
     if words is not str:
         from yolokd.evaluation.wording import NOTE

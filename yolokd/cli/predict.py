@@ -31,7 +31,7 @@ def predict(
     ),
     trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
-    """Detect objects in images and save the images with boxes drawn in."""
+    """Detect objects in images and save the images with boxes drawn in, and masks of segment models."""
     if conf != conf:  # not a number passes every comparison
         raise UserError("--conf expects a score from 0 to 1, got nan.")
     is_url = "://" in source
@@ -41,6 +41,7 @@ def predict(
     from yolokd.backend import checkpoints
     from yolokd.backend.devices import check_device
     from yolokd.backend.opening import image_size, open_checkpoint, quiet
+    from yolokd.backend.tasks import STUDENTS
     from yolokd.deploy.sources import list_sources
     from yolokd.outputs import open_folder
 
@@ -50,7 +51,7 @@ def predict(
     files, passed = ([], []) if is_url else list_sources(source)
     results = open_folder(out.expanduser().absolute(), files, what="images")
     with tempfile.TemporaryDirectory(prefix=".yolokd-", dir=results.folder) as temporary, quiet():
-        yolo = open_checkpoint(path, Path(temporary))
+        yolo = open_checkpoint(path, Path(temporary), STUDENTS)
         size, notes = image_size(yolo, imgsz)
         for note in (*notes, *passed):
             console.print(Text(note, style="yellow"), soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from yolokd.backend.api import select_device, yaml_model_load
 from yolokd.backend.checkpoints import Spec, find, is_yaml
+from yolokd.backend.tasks import TASKS
 from yolokd.comparison.spec import BASELINE, FILE, Comparison, Student, read, trained_as
 from yolokd.data.check import fingerprint
 from yolokd.errors import UserError
@@ -96,6 +97,7 @@ def plan_comparison(
     budgets, classes = [_budget(own) for own in trained.values()], _classes(each)  # each agrees with the baseline's
     options = {"allow_partial": allow_partial, "runs": runs / "compare", "progress": progress}
     plans = _plans(teacher, {who: [_on(one, devices) for one in own] for who, own in trained.items()}, **options)
+    _refuse_other_tasks(plans)
     plan = plans[0]
     used = _used(teacher, each)
     name = f"compare-{plan.data.yaml_path.stem}" if name is None else name
@@ -154,6 +156,17 @@ def _plans(teacher: Spec | None, recipes: Mapping[Spec, Sequence[Recipe]], **opt
         for student, own in recipes.items()
         for recipe in own
     ]
+
+
+def _refuse_other_tasks(plans: Sequence[Plan]) -> None:
+    """Raise `UserError` for models that give more than boxes, by whose AP a comparison judges."""
+    for plan in plans:
+        for model in (plan.student, *filter(None, (plan.teacher, *plan.further))):
+            if not TASKS[model.head.task].boxes_suffice:
+                raise UserError(
+                    f"compare scores the boxes of detect models, and the task of '{model.spec}' is {model.head.task}. "
+                    f"Train its runs one by one, and score boxes and masks with yolokd eval."
+                )
 
 
 def _trained(recipes: Sequence[Recipe], students: Sequence[Spec]) -> tuple[dict[Spec, list[Recipe]], list[str]]:

@@ -62,6 +62,7 @@ class Split:
     left_out: int = 0  # images that cannot be used
     objects: Counter[int] = field(default_factory=Counter)  # by class
     sizes: Counter[str] = field(default_factory=Counter)  # objects by COCO's size classes
+    polygons: int = 0  # objects that are labeled as polygons
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,7 @@ class _Check:
                 self.errors.append(Problem(file, number, *bad.args))
                 continue
             self._count(int(values[0]), box, image)
+            self.split.polygons += polygons
             first = seen.setdefault(values, number)
             if first != number:
                 what = f"repeats line {first}, so that Ultralytics uses it once: {' '.join(columns)}"

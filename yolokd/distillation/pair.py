@@ -89,6 +89,13 @@ def check_pair(losses: Mapping[str, Loss], student: HeadInfo, teacher: Offer, no
             raise PairError(
                 f"The loss '{name}' compares class scores and boxes at every anchor, but the teacher gives {teacher}."
             )
+        if lacking := [one for one in loss.requires.extras if one not in student.extras or one not in teacher.extras]:
+            who = "student" if lacking[0] not in student.extras else "teacher"
+            raise PairError(
+                f"The loss '{name}' compares {lacking[0]}, which the {who} does not give"
+                + (f" (it gives {teacher})" if who == "teacher" else f" (its task is {student.task})")
+                + f". Take one that does, or leave losses.{name} out."
+            )
         if loss.requires.distributions and (student.bins != teacher.bins or student.bins == 1):
             raise PairError(
                 f"The loss '{name}' compares box distributions, but the student's head has reg_max {student.bins} and "
@@ -102,3 +109,20 @@ def check_pair(losses: Mapping[str, Loss], student: HeadInfo, teacher: Offer, no
             )
     if len(student.branches) != len(teacher.branches) and requirements(losses.values()).teacher_head:
         notes.append("one partner has a single head: only the one-to-many branch is distilled")
+
+
+def describe_tasks(losses: Mapping[str, Loss], student: HeadInfo, teachers: Sequence[HeadInfo]) -> str | None:
+    """Return what is left out of what the tasks give beside class scores and boxes; None where nothing is.
+
+    Args:
+        losses: Active ones, which fit the pair.
+        student: Head of the student.
+        teachers: Heads of the teachers.
+    """
+    others = dict.fromkeys(one.task for one in teachers if one.task != student.task)
+    part = "only the detect part is distilled (class scores, boxes, neck features)"
+    if others:
+        return f"the student's task is {student.task}, a teacher's is {' and '.join(others)}: {part}"
+    if left := [extra for extra in student.extras if extra not in requirements(losses.values()).extras]:
+        return f"no loss of this recipe compares {', '.join(left)}: {part}, and the labels teach the rest"
+    return None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from yolokd.backend.api import xywh2xyxy
-from yolokd.backend.heads import as_head, split_branches
+from yolokd.backend.heads import as_head, split_branches, with_extras
 from yolokd.distillation.assignment import Assigned
 from yolokd.distillation.levels import Grids
 from yolokd.distillation.positives import PositiveCounts
@@ -34,6 +34,7 @@ def gather(
     losses: Collection[Loss],
     classes: CommonClasses,
     counts: PositiveCounts | None = None,
+    task: str = "detect",
 ) -> Step:
     """Return what some losses look at.
 
@@ -48,8 +49,10 @@ def gather(
         losses: Those that act in this step.
         classes: Returns the indices of the common classes in student and teacher on a device.
         counts: Averages of the run, to which this step is added; None lets each step stand alone.
+        task: What both models give beside class scores and boxes, where the losses compare it.
     """
     common, needs = grids.common.shapes, requirements(losses)
+    task = task if needs.extras else "detect"
     head = taught.raw or {}
     return Step(
         student={
@@ -57,7 +60,7 @@ def gather(
         },  # once for all losses
         teacher=taught.features,
         grid=grids.common,
-        branches=branches(raw, head, assigned, shares, grids, classes, counts) if needs.heads and head else (),
+        branches=branches(raw, head, assigned, shares, grids, classes, counts, task) if needs.heads and head else (),
         teacher_scores=grids.teacher.pick(teacher_scores(head), common) if needs.teacher_scores and head else None,
         boxes_xyxy_px=boxes_of(batch, len(next(iter(features.values())))) if needs.boxes else (),
     )
@@ -144,6 +147,7 @@ def branches(
     grids: Grids,
     classes: CommonClasses,
     counts: PositiveCounts | None = None,
+    task: str = "detect",
 ) -> tuple[Branch, ...]:
     """Return the branches that both heads have, on common levels, with the common classes; arguments as `gather`'s."""
     common, own, other = grids.common.shapes, split_branches(raw), split_branches(taught)
@@ -153,8 +157,8 @@ def branches(
         Branch(
             name=name,
             weight=weight,
-            student=as_head(own[name], grids.student, pick).at(common),
-            teacher=as_head(other[name], grids.teacher, pick_other).at(common),
+            student=with_extras(as_head(own[name], grids.student, pick), own[name], task).at(common),
+            teacher=with_extras(as_head(other[name], grids.teacher, pick_other), other[name], task).at(common),
             positives=padded(assigned[name].positives, count),
             target_scores_sum=assigned[name].target_scores_sum,
             labeled=len(assigned[name].positives) / count,

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from yolokd.errors import DataError
+from yolokd.evaluation.masks import area
 from yolokd.inputs import read_json
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -66,25 +67,36 @@ def evaluate_json(ground_truth: str | Path, detections: str | Path) -> dict[str,
     return score(_load(ground_truth, "ground truth"), _load(detections, "detections")).summary
 
 
-def score(ground_truth: Any, detections: Any) -> CocoScores:
-    """Score detections held in memory; the same structures and errors as the files of `evaluate_json`."""
+def score(ground_truth: Any, detections: Any, *, masks: bool = False) -> CocoScores:
+    """Score detections held in memory; the same structures and errors as the files of `evaluate_json`.
+
+    With `masks`, overlaps and areas are those of the `segmentation` of annotations and detections, which are run
+    lengths; images then need `height` and `width`.
+    """
     # Importing faster-coco-eval pulls in nothing heavy, yet only those who score should need it.
     from faster_coco_eval import COCO, COCOeval_faster
 
     images, categories = _ids(ground_truth, "images"), _ids(ground_truth, "categories")
+    sizes = {images[entry["id"]]: _size(entry) for entry in ground_truth["images"]} if masks else {}
     truth = {
-        "images": [{"id": n} for n in images.values()],
+        "images": [{"id": n, **sizes.get(n, {})} for n in images.values()],
         "categories": [{"id": n, "name": str(n)} for n in categories.values()],
         "annotations": [
-            _annotation(a, f"annotation {n}", images, categories)
+            _annotation(a, f"annotation {n}", images, categories) | _mask_of(a, f"annotation {n}", masks)
             for n, a in enumerate(_records(ground_truth, "annotations"))
         ],
     }
-    found = [_detection(d, f"detection {n}", images, categories) for n, d in enumerate(_list(detections))]
+    found = [
+        _detection(d, f"detection {n}", images, categories) | _mask_of(d, f"detection {n}", masks)
+        for n, d in enumerate(_list(detections))
+    ]
+    kind = "bbox"
+    if masks:
+        kind, found = "segm", [{key: value for key, value in entry.items() if key != "bbox"} for entry in found]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # annotation id 0, see the top of this file
         reference = COCO(truth, print_function=_silent)
-    evaluation = COCOeval_faster(reference, reference.loadRes(found), iouType="bbox", print_function=_silent)
+    evaluation = COCOeval_faster(reference, reference.loadRes(found), iouType=kind, print_function=_silent)
     evaluation.run()
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (10 IoUs, 101 recalls, K classes), −1 undefined
     return CocoScores(
@@ -92,6 +104,20 @@ def score(ground_truth: Any, detections: Any) -> CocoScores:
         per_class={original: _mean(precision[:, :, k]) for k, original in enumerate(categories)},
         precision50={original: precision[0, :, k].tolist() for k, original in enumerate(categories)},
     )
+
+
+def _size(image: Mapping[str, Any]) -> dict[str, Any]:
+    return {"height": image["height"], "width": image["width"]}
+
+
+def _mask_of(record: Any, what: str, masks: bool) -> dict[str, Any]:
+    """The mask of an annotation or a detection, and for the former the area of its pixels; nothing without masks."""
+    if not masks:
+        return {}
+    mask = record.get("segmentation") if isinstance(record, Mapping) else None
+    if not isinstance(mask, Mapping) or not {"size", "counts"} <= mask.keys():
+        raise DataError(f"The {what} needs a 'segmentation' of run lengths (size, counts), got {mask!r}.")
+    return {"segmentation": dict(mask), "area": area(dict(mask))}
 
 
 def _mean(precision: np.ndarray[Any, Any]) -> float:

@@ -1,18 +1,24 @@
-"""What a detector finds on a data set, by Ultralytics' own validation, and how long a forward pass takes."""
+"""What a detector finds on a data set, by Ultralytics' own validation, and how long a forward pass takes.
+
+`KINDS` is the one place of the layer where tasks are told apart: what is scored of each, and by which validator.
+"""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from yolokd.backend.api import DetectionValidator, YOLODataset
+from yolokd.backend.api import DetectionValidator, SegmentationValidator, YOLODataset
 from yolokd.backend.image_set import WithoutLabels
 from yolokd.backend.networks import MAX_DETECTIONS
 from yolokd.errors import DataError, printable
+from yolokd.evaluation.masks import Rle, encode
 from yolokd.images.reader import ImageCheck, check_images
 
 WARM_UPS = 3
@@ -30,6 +36,7 @@ def detect(
     *,
     options: Mapping[str, Any],
     progress: Callable[[float], None],
+    masks: list[Rle] | None = None,
 ) -> list[Detection]:
     """Run Ultralytics' validation; it would round the detections, write and score them: they are taken before that.
 
@@ -39,6 +46,7 @@ def detect(
         images: Paths of the images; a detection names its image so.
         options: Of Ultralytics' validation.
         progress: Called with the share of the images that are done.
+        masks: Gets the mask of each detection in pixels of its image, in their order, where the model's task has any.
 
     Raises:
         DataError: Some of the images cannot be read; known before the first is looked at.
@@ -50,14 +58,15 @@ def detect(
         raise DataError(f"Ultralytics cannot read {len(bad)} of the images, such as {first}.")
     found: list[Detection] = []
 
-    def validator(args: Any, _callbacks: Any) -> _Validator:
-        return _Validator(checks, args=args, _callbacks=_callbacks)
+    kind = KINDS[yolo.task]
 
     def started(validator: Any) -> None:
         validator.pred_to_json = keep  # called for each image with detections
 
     def keep(predicted: Mapping[str, Any], image: Mapping[str, Any]) -> None:
         found.extend(_detections(predicted, image["im_file"]))
+        if masks is not None and kind.masks:
+            masks.extend(encode(predicted["masks"]))
 
     def batch_done(validator: Any) -> None:
         progress((validator.batch_i + 1) / len(validator.dataloader))
@@ -65,7 +74,7 @@ def detect(
     for event, callback in {"on_val_start": started, "on_val_batch_end": batch_done}.items():
         yolo.add_callback(event, callback)
     yolo.val(
-        validator=validator,
+        validator=partial(kind.validator, checks),
         data=str(data),
         split="val",
         conf=0.001,
@@ -112,6 +121,21 @@ class _Validator(DetectionValidator):  # type: ignore[misc]
             task=self.args.task,
             data=self.data,
         )
+
+
+class _SegmentValidator(_Validator, SegmentationValidator):  # type: ignore[misc]
+    """The same for segment models, whose detections have masks."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a task brings to the evaluation."""
+
+    validator: type[_Validator]
+    masks: bool = False  # whether masks are scored beside boxes
+
+
+KINDS = {"detect": Kind(_Validator), "segment": Kind(_SegmentValidator, masks=True)}
 
 
 class _Images(WithoutLabels, YOLODataset):  # type: ignore[misc]

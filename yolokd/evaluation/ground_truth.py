@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolokd.data import layout
-from yolokd.data.labels import NO_KEYPOINTS, Keypoints, parse_row, read_rows
+from yolokd.data.labels import NO_KEYPOINTS, Box, Keypoints, parse_row, read_rows
 from yolokd.errors import DataError, printable
+from yolokd.evaluation.masks import of_polygon
 from yolokd.files import sha256_of
 from yolokd.images.reader import ImageCheck, check_images, shown_size
 
@@ -63,7 +64,7 @@ def _opened(sources: Iterable[Path]) -> dict[str, ImageCheck]:
 
 
 def coco_ground_truth(
-    paths: Sequence[Path], names: Mapping[int, str], keypoints: Keypoints = NO_KEYPOINTS
+    paths: Sequence[Path], names: Mapping[int, str], keypoints: Keypoints = NO_KEYPOINTS, *, masks: bool = False
 ) -> dict[str, list[dict[str, Any]]]:
     """Build a COCO ground truth from YOLO labels.
 
@@ -71,6 +72,7 @@ def coco_ground_truth(
         paths: Absolute paths, from `list_images`.
         names: Class index → name. The labels must have passed `yolokd.data.check.check_labels` with them.
         keypoints: `kpt_shape` of the data YAML.
+        masks: Give each annotation its `segmentation`, run lengths; every object must be labeled as a polygon.
 
     Returns:
         `images` (id = place in `paths`, from 0; file_name, width, height), `annotations` (ids from 1; bbox in
@@ -84,16 +86,18 @@ def coco_ground_truth(
     for image_id, path in enumerate(paths):
         width, height = shown_size(path)
         images.append({"id": image_id, "file_name": str(path), "width": width, "height": height})
-        for category, x, y, w, h in read_labels(label_path(path), keypoints).tolist():
+        rows = _rows(label_path(path), keypoints)
+        for values, (x, y, w, h) in rows.items():
             box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image_id,
-                    "category_id": int(category),
+                    "category_id": int(values[0]),
                     "bbox": box,
                     "area": box[2] * box[3],
                     "iscrowd": 0,
+                    **({"segmentation": of_polygon(values[1:], width=width, height=height)} if masks else {}),
                 }
             )
     categories = [{"id": index, "name": name} for index, name in sorted(names.items())]
@@ -126,9 +130,13 @@ def label_path(image: Path) -> Path:
 
 def read_labels(path: Path, keypoints: Keypoints = NO_KEYPOINTS) -> Rows:
     """Return the rows (class, x, y, width, height) of a label file, shape (N, 5), shares of the image; N may be 0."""
+    return np.array([(values[0], *box) for values, box in _rows(path, keypoints).items()]).reshape(-1, 5)
+
+
+def _rows(path: Path, keypoints: Keypoints) -> dict[tuple[float, ...], Box]:
+    """The numbers of each row of a label file and its box, equal rows once."""
     try:
         rows, polygons = read_rows(path, keypoints)
     except FileNotFoundError:
-        rows, polygons = [], False
-    found = dict(parse_row(columns, polygons) for _, columns in rows)  # equal rows once
-    return np.array([(values[0], *box) for values, box in found.items()]).reshape(-1, 5)
+        return {}
+    return dict(parse_row(columns, polygons) for _, columns in rows)

@@ -29,6 +29,7 @@ def ground_truth(
     names: Mapping[int, str],
     *,
     left_out: Collection[Path] = (),
+    masks: bool = False,
 ) -> Truth:
     """Return what the detections of a split are scored against; see `coco_ground_truth` for its form.
 
@@ -38,6 +39,7 @@ def ground_truth(
         paths: Absolute paths of the split's paths, from `list_images`.
         names: Class index → name.
         left_out: Images of the split that are not scored; an instances file may name them.
+        masks: Give each annotation of YOLO labels its mask; those of an instances file have none.
 
     Raises:
         DataError: An image that cannot be read, or an instances file that is missing, malformed or of other images
@@ -46,7 +48,7 @@ def ground_truth(
     content = load_yaml(data_yaml)
     file = _named(content, data_yaml, split)
     if file is None:
-        return coco_ground_truth(paths, names, keypoints_of(content, data_yaml))
+        return coco_ground_truth(paths, names, keypoints_of(content, data_yaml), masks=masks)
     return from_instances(file, paths, names, left_out=left_out)
 
 
@@ -94,6 +96,11 @@ def from_instances(
         annotations.append({**kept, "id": number + 1, "image_id": owner, "category_id": index})
     categories = [{"id": number, "name": name} for number, name in sorted(names.items())]
     return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def has_instances(data_yaml: Path, split: str) -> bool:
+    """Whether a data YAML names an instances file for a split, which holds boxes and no masks."""
+    return _named(load_yaml(data_yaml), data_yaml, split) is not None
 
 
 def _named(content: Mapping[str, Any], data_yaml: Path, split: str) -> Path | None:

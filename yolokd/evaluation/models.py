@@ -28,17 +28,18 @@ import yaml
 from yolokd.backend import networks
 from yolokd.backend.networks import Identity
 from yolokd.backend.opening import quiet, short_names
-from yolokd.data.check import check_labels
+from yolokd.data.check import DataReport, check_labels
 from yolokd.data.description import load_yaml
 from yolokd.errors import DataError, RunError, UserError, YolokdError
 from yolokd.evaluation import kitti_set
 from yolokd.evaluation.classes import check_mapping, match_classes
 from yolokd.evaluation.coco import score
-from yolokd.evaluation.detections import detect, latency
+from yolokd.evaluation.detections import KINDS, detect, latency
 from yolokd.evaluation.ground_truth import Choose, list_images, only_images, unusable
-from yolokd.evaluation.instances import ground_truth
+from yolokd.evaluation.instances import ground_truth, has_instances
 from yolokd.evaluation.kitti import METRICS, R40
-from yolokd.evaluation.task import Task, Truth, suppress, task_of
+from yolokd.evaluation.masks import MaskScore, Rle
+from yolokd.evaluation.task import Task, Truth, kept_places, task_of
 from yolokd.recipe.arguments import default
 from yolokd.recipe.classes import ClassMap
 
@@ -70,6 +71,7 @@ class ModelScore:
     per_class: dict[str, float]
     notes: tuple[str, ...] = ()
     kitti: kitti_set.KittiScore | None = None  # with the protocol kitti
+    masks: MaskScore | None = None  # of a network that gives masks, on data that have them; AP etc. are those of boxes
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def evaluate(
     """Score checkpoints on one split of a data set, all in the same way.
 
     Args:
-        weights: One or several paths or Ultralytics names of detectors, or paths of exports.
+        weights: One or several paths or Ultralytics names of detectors or segment models, or paths of exports of
+            detectors. The boxes of all are scored, and the masks of segment models where all labels are polygons.
         data: What Ultralytics takes as data, or `streets`.
         protocol: "coco", or "kitti" for a set prepared by `yolokd data kitti`: KITTI's numbers beside COCO's.
         metric: Of KITTI's protocol: "R40" (also if None) or "R11".
@@ -129,6 +132,7 @@ def evaluate(
         device=device,
         classes=classes,
         progress=progress,
+        tasks=tuple(KINDS),
     )
     return [examined.score for examined in found]
 
@@ -150,6 +154,7 @@ def examine(
     single_cls: bool | None = None,
     only: Collection[int] | None = None,
     choose: Choose | None = None,
+    tasks: Collection[str] = ("detect",),
 ) -> list[Examined]:
     """Score checkpoints and keep their detections; arguments and errors as `evaluate`.
 
@@ -157,19 +162,18 @@ def examine(
     the output of a head that needs no NMS (an export has the one that it was made with). `single_cls` joins all classes
     to one, and `only` names the classes of the data whose objects count: the training arguments of those names, which
     are otherwise taken from the networks (see `yolokd.evaluation.task`). `imgsz` may also be one size for each network,
-    and `choose` returns those of the split's images that are scored on.
+    and `choose` returns those of the split's images that are scored on. `tasks` names those that are taken, of `KINDS`.
     """
     from yolokd.backend.devices import check_device
 
     _check_protocol(protocol, metric)
     check_device(device)
-    weights = [weights] if isinstance(weights, (str, Path)) else weights
-    paths = [networks.find(spec) for spec in weights]
+    paths = [networks.find(spec) for spec in ([weights] if isinstance(weights, (str, Path)) else weights)]
     found = _resolve(data, split)
-    models = _identify(paths, imgsz)
+    models = _identify(paths, imgsz, tasks)
     task = task_of({model.name: model.identity for model in models}, found.names, single_cls=single_cls, classes=only)
     _check_task(task, models, channels=found.channels, kitti=protocol == "kitti")
-    truth, kitti, notes = _read_truth(found, split, task, kitti=protocol == "kitti", progress=progress)
+    truth, kitti, notes = _read_truth(found, split, task, models, kitti=protocol == "kitti", progress=progress)
     truth = truth if choose is None else only_images(truth, choose)
     check_mapping(classes or {}, [model.identity.names for model in models], found.names, joined=task.joined)
     teacher_of = [
@@ -211,15 +215,15 @@ class _Model:
     imgsz: int | None  # longer side in pixels; None: as it was trained
 
 
-def _identify(paths: Sequence[Path], imgsz: int | Sequence[int | None] | None) -> list[_Model]:
+def _identify(paths: Sequence[Path], imgsz: int | Sequence[int | None] | None, tasks: Collection[str]) -> list[_Model]:
     """Networks with the size that each is scored at."""
     sizes = [imgsz] * len(paths) if imgsz is None or isinstance(imgsz, int) else imgsz
-    known = zip(paths, short_names(paths), map(networks.identify, paths), sizes, strict=True)
+    known = zip(paths, short_names(paths), (networks.identify(path, tasks) for path in paths), sizes, strict=True)
     return [_Model(*model) for model in known]
 
 
 def _read_truth(
-    data: Dataset, split: str, task: Task, *, kitti: bool, progress: Progress | None
+    data: Dataset, split: str, task: Task, models: Sequence[_Model], *, kitti: bool, progress: Progress | None
 ) -> tuple[Truth, kitti_set.KittiTruth | None, tuple[str, ...]]:
     """Check the labels of a split and return its ground truth, KITTI's own if asked for, and notes on the images."""
     sources = data.splits[split]
@@ -228,9 +232,24 @@ def _read_truth(
     )
     report.raise_if_bad()
     images = list_images(sources)
-    truth = ground_truth(data.yaml_path, split, images, data.names, left_out=unusable(sources))
+    masks = any(KINDS[model.identity.task].masks for model in models)
+    hindrance = _maskless(data, split, report) if masks else ""
+    left_out, masks = unusable(sources), masks and not hindrance
+    truth = ground_truth(data.yaml_path, split, images, data.names, left_out=left_out, masks=masks)
     own = kitti_set.read_truth(images, data.names) if kitti else None
-    return truth, own, (report.left_out,) if report.left_out else ()
+    return truth, own, tuple(filter(None, (report.left_out, hindrance)))
+
+
+def _maskless(data: Dataset, split: str, report: DataReport) -> str:
+    """Why the masks of a split cannot be scored; "" if they can."""
+    found = report.splits[split]
+    objects = found.objects.total()
+    if has_instances(data.yaml_path, split):
+        return "masks are not scored: the data's COCO annotations hold boxes only"
+    if found.polygons < objects:
+        boxes = objects - found.polygons
+        return f"masks are not scored: {boxes} of the {objects} objects are labeled as boxes, not as polygons"
+    return ""
 
 
 def _check_task(task: Task, models: Sequence[_Model], *, channels: int, kitti: bool) -> None:
@@ -241,6 +260,10 @@ def _check_task(task: Task, models: Sequence[_Model], *, channels: int, kitti: b
                 f"'{model.name}' takes images of {own} channel{'s' * (own > 1)}, the data have "
                 f"{channels} (the key channels of the data YAML). Score it on data like those that it was trained on."
             )
+    if kitti and (masked := [model.name for model in models if KINDS[model.identity.task].masks]):
+        raise DataError(
+            f"KITTI's protocol scores boxes, and '{masked[0]}' gives masks as well. Score it with --protocol coco."
+        )
     if task.joined and kitti:
         raise DataError(
             f"{task.source} has one class for all objects (train.single_cls), and KITTI's protocol scores classes "
@@ -296,26 +319,37 @@ def _unheard(name: str, share: float) -> None:
 
 def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple[Examined, networks.Opened]:
     path, name, identity = model.path, model.name, model.identity
-    network = networks.open_network(path, bench.folder, model.imgsz)
+    network = networks.open_network(path, bench.folder, model.imgsz, tuple(KINDS))
     yolo, size = network.yolo, network.imgsz
     places = {image["file_name"]: image["id"] for image in bench.truth["images"]}
     options = {**bench.options, "imgsz": size}
+    masks: list[Rle] | None = [] if KINDS[identity.task].masks and _has_masks(bench.truth) else None
     try:
-        found = detect(yolo, bench.data, places, options=options, progress=lambda share: bench.progress(name, share))
+        found = detect(
+            yolo,
+            bench.data,
+            places,
+            options=options,
+            progress=lambda share: bench.progress(name, share),
+            masks=masks,
+        )
         milliseconds = latency(yolo, size, options["device"], identity.channels)
     except YolokdError:
         raise
     except Exception as error:  # whatever a device, a driver or an image may do to Ultralytics
         raise RunError(f"'{path}' could not be validated: {str(error).strip() or type(error).__name__}") from error
     names = bench.task.counted
-    exact = [(file, teacher_of[index], box, p) for file, index, box, p in found if teacher_of.get(index) in names]
+    kept = [place for place, (_, index, _, _) in enumerate(found) if teacher_of.get(index) in names]
+    exact = [(file, teacher_of[index], box, p) for file, index, box, p in (found[place] for place in kept)]
     if bench.task.joined and len(teacher_of) > 1:
-        exact = suppress(exact)
+        left = kept_places(exact)
+        exact, kept = [exact[place] for place in left], [kept[place] for place in left]
     detections = [
         {"image_id": places[file], "category_id": index, "bbox": [round(x, 3) for x in box], "score": round(p, 5)}
         for file, index, box, p in exact
     ]
     scores = score(bench.truth, detections)
+    masked = None if masks is None else _mask_score(bench.truth, detections, [masks[place] for place in kept], names)
     kitti = None if bench.kitti is None else kitti_set.score(bench.kitti, exact, metric=bench.metric)
     per_class = {names[index]: ap for index, ap in scores.per_class.items()}
     note = bench.task.note(identity)
@@ -338,9 +372,23 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
             *_lacking(per_class, names, identity, teacher_of, mean=kitti is None),
         ),
         kitti=kitti,
+        masks=masked,
     )
     curves = {names[index]: curve for index, curve in scores.precision50.items()}
     return Examined(row, detections, curves, bench.truth), network
+
+
+def _has_masks(truth: Truth) -> bool:
+    return all("segmentation" in entry for entry in truth["annotations"])
+
+
+def _mask_score(
+    truth: Truth, detections: Sequence[Detection], masks: Sequence[Rle], names: Mapping[int, str]
+) -> MaskScore:
+    found = [{**one, "segmentation": mask} for one, mask in zip(detections, masks, strict=True)]
+    scores = score(truth, found, masks=True)
+    metrics = {metric: scores.summary[metric] for metric in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
+    return MaskScore(**metrics, per_class={names[index]: ap for index, ap in scores.per_class.items()})
 
 
 def write_data(folder: Path, names: Mapping[int, str], source: Path) -> Path:

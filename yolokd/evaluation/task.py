@@ -100,8 +100,8 @@ def task_of(
     return Task(dict(data), joined, None if classes is None else tuple(sorted(classes)), source)
 
 
-def suppress(boxes: Sequence[Detection]) -> list[Detection]:
-    """Return the detections that NMS within one class leaves of each image, in their order."""
+def kept_places(boxes: Sequence[Detection]) -> list[int]:
+    """Return the places of the detections that NMS within one class leaves of each image, in order."""
     places: dict[str, list[int]] = {}
     for place, (image, *_) in enumerate(boxes):
         places.setdefault(image, []).append(place)
@@ -110,7 +110,7 @@ def suppress(boxes: Sequence[Detection]) -> list[Detection]:
         corners = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in (boxes[place][2] for place in own)])
         scores = torch.tensor([boxes[place][3] for place in own])
         kept.update(own[place] for place in nms(corners, scores, NMS_IOU).tolist())
-    return [box for place, box in enumerate(boxes) if place in kept]
+    return sorted(kept)
 
 
 def _listed(classes: Collection[int] | None, data: Mapping[int, str]) -> str:

@@ -166,5 +166,5 @@ def first_rows(raw: Any, count: int) -> Any:
     if isinstance(raw, Mapping):
         return {key: first_rows(value, count) for key, value in raw.items()}
     if isinstance(raw, (list, tuple)):
-        return [first_rows(value, count) for value in raw]
+        return type(raw)(first_rows(value, count) for value in raw)
     return raw

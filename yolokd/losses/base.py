@@ -22,6 +22,9 @@ from torch import Tensor, nn
 from yolokd.losses.levels import STRIDES
 from yolokd.losses.tensors import mean_over_ranks, widen, without_autocast
 
+MASKS = "masks"  # of `Requirements.extras`
+COEFFICIENTS, PROTOTYPES = "coefficients", "prototypes"  # of `Head.extras`: what masks are made of
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -101,13 +104,16 @@ class Head:
     logits: Tensor  # (B, A, K), float32 or wider
     raw: Tensor  # (B, A, 4·R): bins of the distances left, top, right, bottom; R = 1 means the distances themselves
     grid: Grid
+    # what the task gives beside: (B, A, ·) such as `COEFFICIENTS`, or of the image, (B, ·, ·, ·), such as `PROTOTYPES`
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     def at(self, levels: Collection[str]) -> Head:
         """Return what it says at the anchors of some levels; itself if those are all of its levels."""
         if all(level in levels for level in self.grid.shapes):
             return self
         pick = self.grid.pick
-        return Head(pick(self.logits, levels), pick(self.raw, levels), self.grid.at(levels))
+        extras = {name: pick(value, levels) if value.ndim == 3 else value for name, value in self.extras.items()}
+        return Head(pick(self.logits, levels), pick(self.raw, levels), self.grid.at(levels), extras)
 
     @property
     def bins(self) -> int:
@@ -236,6 +242,7 @@ class Requirements:
     objects: bool = False  # labeled objects: images without labels teach nothing
     adversarial: bool = False  # `Step.adversarial`
     answers: bool = False  # `Step.answered`: stored answers of the teacher
+    extras: tuple[str, ...] = ()  # of both heads, beside class scores and boxes: `MASKS`; see `Head.extras`
 
     def __or__(self, other: Requirements) -> Requirements:
         """Return what both together need; `objects` only if both act on labeled objects alone."""
@@ -249,6 +256,7 @@ class Requirements:
             objects=self.objects and other.objects,
             adversarial=self.adversarial or other.adversarial,
             answers=self.answers or other.answers,
+            extras=tuple(dict.fromkeys((*self.extras, *other.extras))),
         )
 
     @property

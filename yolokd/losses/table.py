@@ -12,6 +12,7 @@ from yolokd.losses.fbkd import FBKD
 from yolokd.losses.fgd import FGD
 from yolokd.losses.ikd import IKD
 from yolokd.losses.ld import LD
+from yolokd.losses.mask import Mask
 from yolokd.losses.mgd import MGD
 from yolokd.losses.pkd import PKD
 from yolokd.losses.samkd import SAMKD
@@ -34,6 +35,7 @@ LOSSES: dict[str, type[Loss]] = {
     "cwd": CWD,
     "ld": LD,
     "fbkd": FBKD,
+    "mask": Mask,
     "soft": Soft,
     "ultralytics": Ultralytics,
 }

@@ -215,6 +215,30 @@ class FBKDConfig(LossConfig):
         }
 
 
+class MaskConfig(LossConfig):
+    """Masks of the teacher's confident instances, for segment models."""
+
+    bce: Gain = Field(default=2.0, description="Gain of the cross-entropy of the pixels; 0 switches it off.")
+    dice: Gain = Field(default=2.0, description="Gain of the dice term; 0 switches it off.")
+    confidence: float = Field(default=0.25, ge=0, le=1, description="Least score of the teacher's instances.")
+    iou: float = Field(
+        default=0.7,
+        ge=0,
+        le=1,
+        description="Overlap from which on a box counts as the same instance as a more confident one; 1 keeps all.",
+    )
+    instances: int = Field(
+        default=32,
+        ge=1,
+        le=300,
+        description="Largest number of instances of an image, the most confident ones; memory grows with it.",
+    )
+
+    def gains(self) -> dict[str, Gain]:
+        """Return the gains of both terms."""
+        return {"mask_bce": self.bce, "mask_dice": self.dice}
+
+
 class SoftConfig(LossConfig):
     """Stored answers of the teacher as soft labels of the student's own assignment."""
 
@@ -249,6 +273,7 @@ class Losses(Config):
     cwd: CWDConfig | None = Field(default=None, description="Channel-wise distillation of neck features.")
     ld: LDConfig | None = Field(default=None, description="Localization distillation on the head's box distributions.")
     fbkd: FBKDConfig | None = Field(default=None, description="Attention-guided and non-local distillation.")
+    mask: MaskConfig | None = Field(default=None, description="Masks of the teacher's confident instances.")
     soft: SoftConfig | None = Field(default=None, description="Stored answers of the teacher as soft labels.")
     ultralytics: UltralyticsConfig | None = Field(default=None, description="The loss that Ultralytics itself ships.")
 

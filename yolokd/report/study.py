@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yolokd.backend.opening import short_names
+from yolokd.backend.tasks import TASKS
 from yolokd.comparison.execution import log_file
 from yolokd.comparison.spec import FILE, Comparison, read
 from yolokd.errors import UserError
@@ -61,6 +62,7 @@ def open_study(folders: Sequence[str | Path]) -> Study:
     comparisons = [place for place in places if (place / FILE).is_file()]
     if not comparisons:
         runs = dict(zip(short_names(places), map(read_run, places), strict=True))
+        refuse_other_tasks(runs)
         refuse_different_data(runs)
         refuse_different_tasks(runs)
         return Study(title=", ".join(runs) if len(runs) <= 3 else f"{len(runs)} runs", runs=runs)
@@ -96,6 +98,21 @@ def read_log(log: Path, name: str, run: RunFolder | None) -> list[str]:
     if (run is None or run.state != "finished") and (last := next((line for line in reversed(lines) if line), "")):
         found.append(f"{name} is not finished; its log ends with: {last[:300]}")
     return found
+
+
+def refuse_other_tasks(runs: Mapping[str, RunFolder]) -> None:
+    """Refuse runs whose models give more than boxes, which a report scores and draws.
+
+    Raises:
+        UserError: Names the first of them.
+    """
+    for name, run in runs.items():
+        task = str(run.arguments.get("task") or "detect")
+        if task not in TASKS or not TASKS[task].boxes_suffice:
+            raise UserError(
+                f"report scores the boxes of detect models, and the task of the run '{name}' is {task}. Score boxes "
+                f"and masks with yolokd eval; results.csv holds the losses."
+            )
 
 
 def refuse_different_data(runs: Mapping[str, RunFolder]) -> None:

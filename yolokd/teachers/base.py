@@ -27,6 +27,7 @@ class Offer:
         head_levels: Levels at whose anchors it gives class scores and boxes; None for those of its neck features.
         attackable: Whether its loss has a gradient with respect to the student's images.
         stored: Whether it has answered before training.
+        extras: What its heads give beside class scores and boxes, as `yolokd.losses.base.Requirements` names it.
     """
 
     widths: Mapping[str, int]
@@ -35,6 +36,7 @@ class Offer:
     head_levels: tuple[str, ...] | None = None
     attackable: bool = True
     stored: bool = False
+    extras: tuple[str, ...] = ()
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -44,7 +46,7 @@ class Offer:
     @classmethod
     def of_head(cls, head: HeadInfo) -> Offer:
         """Return what a detector with this head gives at its own size."""
-        return cls(head.widths, head.branches, head.bins)
+        return cls(head.widths, head.branches, head.bins, extras=head.extras)
 
     def __str__(self) -> str:
         """The parts, as a message lists them."""
@@ -53,6 +55,7 @@ class Offer:
             given.append("class scores and boxes")
         if self.branches and self.bins > 1:
             given.append(f"box distributions of {self.bins} bins")
+        given += self.extras
         return ", ".join(given) or "stored answers only"
 
 

@@ -6,6 +6,7 @@ never decoded, and a pass stops at the last layer that somebody needs.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from yolokd.backend.api import DetectionModel
 from yolokd.backend.heads import HeadInfo, read_head
+from yolokd.backend.tasks import keep_detect_part
 from yolokd.errors import UserError
 from yolokd.teachers.base import Offer, Teacher, TeacherOutput
 
@@ -22,15 +24,26 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 class DetectorTeacher(Teacher):
     """One detector that sees the student's own images."""
 
-    def __init__(self, model: DetectionModel, *, dtype: torch.dtype = torch.float32, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        model: DetectionModel,
+        *,
+        dtype: torch.dtype = torch.float32,
+        compiled: bool = False,
+        extras: Collection[str] = (),
+    ) -> None:
         """Take over a detector, whose layers change.
 
         Args:
             model: The trained detector.
             dtype: Precision of its weights and of its pass.
             compiled: Compile the pass without gradient, at its first run on each shape of images.
+            extras: What is needed beside class scores and boxes, as `yolokd.losses.base.Requirements` names it; without
+                any, a head of another task computes its detect part alone.
         """
         super().__init__()
+        if not extras:
+            keep_detect_part(model.model[-1])
         self.info: HeadInfo = read_head(model, "The teacher")
         self.offer = Offer.of_head(self.info)
         self.layers: nn.Sequential = fold(model).model.to(dtype)

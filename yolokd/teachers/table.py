@@ -10,6 +10,8 @@ import torch
 from yolokd.backend.api import DetectionModel
 from yolokd.backend.heads import HeadInfo
 from yolokd.errors import UserError
+from yolokd.losses.base import requirements
+from yolokd.losses.table import active_losses
 from yolokd.teachers.asking import Panel
 from yolokd.teachers.base import Offer, Teacher
 from yolokd.teachers.detector import DTYPES, DetectorTeacher, require_compiler
@@ -52,8 +54,10 @@ def make_teacher(
     if precision == "auto":
         precision = "fp16" if device.type == "cuda" and half else "fp32"
     names = [dict(one.names) for one in (model, *further)]
+    extras = () if further or recipe.teacher.scale != 1 else requirements(active_losses(recipe).values()).extras
     detectors = [
-        DetectorTeacher(one, dtype=DTYPES[precision], compiled=recipe.teacher.compile) for one in (model, *further)
+        DetectorTeacher(one, dtype=DTYPES[precision], compiled=recipe.teacher.compile, extras=extras)
+        for one in (model, *further)
     ]
     teacher = SeveralTeacher(detectors, names) if further else detectors[0]
     return teacher if recipe.teacher.scale == 1 else ScaledTeacher(teacher, student, classes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from yolokd.backend.dataset import Dataset, resolve
 from yolokd.backend.descriptions import from_yaml
 from yolokd.backend.devices import check_device
 from yolokd.backend.heads import HeadInfo, read_head
+from yolokd.backend.tasks import STUDENTS, TEACHERS
 from yolokd.data.check import DataReport, check_labels
 from yolokd.distillation.adversarial import Attack, extra_passes
 from yolokd.distillation.instance_weights import InstanceWeighting
 from yolokd.distillation.levels import Levels
-from yolokd.distillation.pair import check_pair
+from yolokd.distillation.pair import check_pair, describe_tasks
 from yolokd.errors import PairError, UserError, WeightsError
 from yolokd.loaders.unlabeled import Unlabeled, check_unlabeled, find_unlabeled, with_absolute_paths
 from yolokd.losses.base import requirements
@@ -39,7 +40,7 @@ from yolokd.training.argument_checks import (
 from yolokd.training.first_weights import first_weights, with_class_rows
 from yolokd.training.regime import in_its_regime
 from yolokd.training.run_directory import check_writable, refuse_inside, run_folder
-from yolokd.training.task import check_task, learned_names, trained_images
+from yolokd.training.task import check_students_task, check_task, learned_names, trained_images
 
 DEFAULT_DATA = "kitti.yaml"
 
@@ -167,6 +168,7 @@ def make_plan(
     _check_last_batch(report, train, imgsz, max(32, learning.plan.head.largest_stride))
     check_with_data(train, data, report, learning.model)
     notes += check_task(train, data, report)
+    check_students_task(learning.plan.head.task, recipe, data, report)
     plan = Plan(recipe, learning.plan, None, None, data, report, imgsz, folder, tuple(notes), unlabeled)
     if teaching:
         plan = _with_teachers(plan, learning, teaching, allow_partial=allow_partial)
@@ -210,7 +212,7 @@ def _check_files(student: Spec, pretrained: object) -> None:
     if not is_yaml(student):
         find(student)
     if isinstance(pretrained, str):
-        load_detector(find(pretrained))
+        load_detector(find(pretrained), STUDENTS)
 
 
 def _load_student(spec: Spec, imgsz: int, train: Mapping[str, Any], data: Dataset, notes: list[str]) -> Loaded:
@@ -245,7 +247,7 @@ def _load_teacher(spec: Spec, imgsz: int, known: Known) -> Loaded:
         raise WeightsError(f"The teacher '{spec}' is a model description without weights; give a trained checkpoint.")
     key = (str(spec), imgsz)
     if key not in known.teachers:
-        known.teachers[key] = _load_model(spec, imgsz, "The teacher")
+        known.teachers[key] = _load_model(spec, imgsz, "The teacher", tasks=TEACHERS)
     return known.teachers[key]
 
 
@@ -283,6 +285,8 @@ def _with_teachers(plan: Plan, student: Loaded, teachers: Sequence[Loaded], *, a
         Attack(recipe.augment.adversarial, match)
     require_same_levels({one.plan.spec: one.plan.head for one in teachers})
     check_pair(losses, student.plan.head, offer, notes)
+    if recipe.distills and (left_out := describe_tasks(losses, student.plan.head, [one.plan.head for one in teachers])):
+        notes.append(left_out)
     check_teacher(recipe, select_device(recipe.train.get("device") or "", verbose=False))
     if plan.unlabeled is not None and not recipe.pseudo_labels and (needs.objects or not losses):
         notes.append("the losses of this recipe act on labeled objects only: unlabeled images teach nothing")
@@ -306,13 +310,15 @@ def _terms(recipe: Recipe) -> str:
     return ", ".join(f"kd_{term}" for term in recipe.terms())
 
 
-def _load_model(spec: Spec, imgsz: int, what: str, classes: int | None = None) -> Loaded:
+def _load_model(
+    spec: Spec, imgsz: int, what: str, classes: int | None = None, tasks: Collection[str] = STUDENTS
+) -> Loaded:
     pretrained = not is_yaml(spec)
     if not pretrained:
-        model, path = from_yaml(spec, classes), Path(spec)
+        model, path = from_yaml(spec, classes, tasks), Path(spec)
     else:
         path = find(spec)
-        model = load_detector(path)
+        model = load_detector(path, tasks)
     plan = ModelPlan(
         spec=str(spec),
         path=path,

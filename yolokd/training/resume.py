@@ -33,6 +33,11 @@ class Interrupted:
     arguments: dict[str, Any] = field(default_factory=dict)  # Ultralytics' training arguments
     names: dict[int, str] = field(default_factory=dict)  # of the student's classes
 
+    @property
+    def task(self) -> str:
+        """The student's task."""
+        return str(self.arguments.get("task") or "detect")
+
 
 def read_interrupted(run: str) -> Interrupted:
     """Read the state of a run from its folder or its last.pt.

@@ -26,7 +26,7 @@ from yolokd.training.regime import as_started
 from yolokd.training.resume import Interrupted, check_same, read_interrupted
 from yolokd.training.resume_changes import prepare, refuse_fixed, refuse_others
 from yolokd.training.settings import KEY, RunSettings
-from yolokd.training.trainer import DistillTrainer, finish_checkpoints
+from yolokd.training.trainer import DistillTrainer, finish_checkpoints, trainer_of
 
 OWN_PART = re.compile(r"(best|last|epoch\d+)\.pt\.part")  # what a kill leaves of a checkpoint that was being written
 OPTIONS = (
@@ -112,7 +112,7 @@ def start(
     )
     overrides: dict[str, Any] = {
         **{key: value for key, value in plan.recipe.train.items() if key not in OWN},
-        "task": "detect",
+        "task": plan.student.head.task,
         "mode": "train",
         "model": str(plan.student.path.absolute() if plan.student.path.exists() else plan.student.path),
         "data": str(plan.data.yaml_path.absolute()),
@@ -125,7 +125,7 @@ def start(
         overrides["distill_model"] = settings.teacher
 
     def build() -> DistillTrainer:
-        trainer = DistillTrainer(overrides=overrides)
+        trainer = trainer_of(plan.student.head.task)(overrides=overrides)
         trainer.detectors = plan.detectors
         for event, callback in (callbacks or {}).items():
             trainer.add_callback(event, callback)
@@ -181,7 +181,7 @@ def resume(
     for note in prepared.notes:
         say(note)
     overrides: dict[str, Any] = {
-        "task": "detect",
+        "task": interrupted.task,
         "mode": "train",
         "model": str(interrupted.checkpoint),
         "resume": str(interrupted.checkpoint),
@@ -192,7 +192,7 @@ def resume(
     if teacher_paths and settings.load_recipe().distills:
         overrides["distill_model"] = settings.teacher
     _remove_parts(interrupted.folder / "weights")
-    return _run(lambda: DistillTrainer(overrides=overrides))
+    return _run(lambda: trainer_of(interrupted.task)(overrides=overrides))
 
 
 def _as_started(recipe: Recipe, run: Interrupted) -> Recipe:

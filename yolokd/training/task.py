@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from yolokd.backend.dataset import Dataset
+from yolokd.backend.tasks import TASKS
 from yolokd.data.check import DataReport
 from yolokd.data.layout import images_of, label_path
-from yolokd.errors import UserError
+from yolokd.errors import DataError, UserError
 from yolokd.evaluation.ground_truth import read_labels
+from yolokd.recipe import Recipe
+from yolokd.recipe.arguments import argument
 from yolokd.recipe.classes import ITEM
 
 
@@ -62,6 +65,41 @@ def check_task(train: Mapping[str, Any], data: Dataset, report: DataReport) -> l
     if classes is not None:
         notes.append(f"only objects of {_listed(classes, data.names)} are learned and validated on (train.classes)")
     return notes
+
+
+def check_students_task(task: str, recipe: Recipe, data: Dataset, report: DataReport) -> None:
+    """Check that labels and recipe go with the student's task.
+
+    Args:
+        task: A name of `yolokd.backend.tasks.TASKS`.
+        recipe: The resolved recipe.
+        data: The data set.
+        report: What is known of its labels.
+
+    Raises:
+        DataError: The task learns polygons, and objects are labeled as boxes.
+        UserError: The recipe teaches by boxes alone, or asks for what is built for detect models only.
+    """
+    if TASKS[task].boxes_suffice:
+        return
+    if TASKS[task].polygons:
+        for split in ("train", recipe.train.get("split", "val")):
+            found = report.splits[split]
+            if boxes := found.objects.total() - found.polygons:
+                raise DataError(
+                    f"The student's task is {task}, and {boxes} of the {found.objects.total()} {split} objects of "
+                    f"'{data.yaml_path}' are labeled as boxes. Label them as polygons, or take a detect student."
+                )
+    batch = argument(recipe.train, "batch")
+    unfit = {
+        "train.pseudo_labels labels images with boxes": recipe.pseudo_labels,
+        "teacher.answers: stored keeps boxes": recipe.distills and recipe.teacher.answers == "stored",
+        "train.quantize trains detect models in 8 bits": recipe.quantizes,
+        "student.init: classes takes over class rows of detect models": recipe.student.init == "classes",
+        f"train.batch {batch} is sought with labels of detect models": not isinstance(batch, int) or batch < 1,
+    }
+    if reasons := [reason for reason, asked in unfit.items() if asked]:
+        raise UserError(f"The student's task is {task}, but {'; '.join(reasons)}. Leave that out.")
 
 
 def trained_images(train: Mapping[str, Any], report: DataReport) -> int:

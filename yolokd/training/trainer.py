@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK
 from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zero_first, unwrap_model
@@ -27,10 +28,12 @@ from yolokd.backend.label_scan import kept_apart
 from yolokd.backend.paths import unaltered
 from yolokd.backend.plots import plot_results
 from yolokd.backend.quantization import STATE, insert_quantizers, restore_quantizers
+from yolokd.backend.tasks import TEACHERS
 from yolokd.distillation.model import PREFIX, TeacherStudent
 from yolokd.distillation.pair import Parts, build_pair
 from yolokd.distillation.state import Distillation
 from yolokd.distillation.weight_files import WeightLog
+from yolokd.errors import UserError
 from yolokd.files import cache_folder
 from yolokd.initialization.class_transfer import transfer_class_rows
 from yolokd.initialization.reconstruction import calibration
@@ -188,7 +191,7 @@ class DistillTrainer(DetectionTrainer):
         if self.detectors:
             return [deepcopy(detector) for detector in self.detectors]
         first = str(self.args.distill_model or self.settings.teacher)
-        return [load_detector(Path(path)) for path in (first, *self.recipe.teacher.models)]
+        return [load_detector(Path(path), TEACHERS) for path in (first, *self.recipe.teacher.models)]
 
     def _match(self, detectors: Sequence[Any]) -> ClassMatch:
         """Find the classes of detectors among the data's."""
@@ -394,6 +397,20 @@ class DistillTrainer(DetectionTrainer):
     def plot_metrics(self) -> None:
         """Draw results.png with the distillation terms, which Ultralytics' own plot would leave out."""
         self.on_plot(plot_results(self.csv))
+
+
+class SegmentDistillTrainer(DistillTrainer, SegmentationTrainer):
+    """The same for students that learn masks: model, data and validation are those of Ultralytics' own trainer."""
+
+
+TRAINERS: dict[str, type[DistillTrainer]] = {"detect": DistillTrainer, "segment": SegmentDistillTrainer}
+
+
+def trainer_of(task: str) -> type[DistillTrainer]:
+    """Return the trainer of a task; `UserError` for a task whose students are not trained here."""
+    if task not in TRAINERS:
+        raise UserError(f"Students of the task {task} are not trained here; known are {', '.join(TRAINERS)}.")
+    return TRAINERS[task]
 
 
 def _alone() -> AbstractContextManager[Any]:

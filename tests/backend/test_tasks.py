@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from ultralytics.nn.modules.head import OBB, Detect
+from ultralytics.nn.tasks import DetectionModel, PoseModel, SegmentationModel
+
+from tests.helpers.models import detector
+from tests.helpers.segments import FAMILIES, description, model_of, save, write_description
+from yolokd.backend.checkpoints import load_detector, plain_copy
+from yolokd.backend.descriptions import from_yaml
+from yolokd.backend.heads import read_head
+from yolokd.backend.tasks import (
+    STUDENTS,
+    TASKS,
+    TEACHERS,
+    class_of_description,
+    keep_detect_part,
+    task_of_head,
+)
+from yolokd.errors import WeightsError
+from yolokd.losses.base import COEFFICIENTS, MASKS, PROTOTYPES
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_task_of_head__is_that_of_the_model(family: str) -> None:
+    model = model_of(family)
+    assert task_of_head(model.model[-1]) == model.task == read_head(model, "It").task
+    assert read_head(model, "It").extras == ((MASKS,) if model.task == "segment" else ())
+
+
+def test_task_of_head__every_other_head_has_the_detect_part() -> None:
+    assert task_of_head(detector("26").model[-1]) == "detect"
+    assert task_of_head(OBB(nc=2, ch=(16, 16, 16))) == "detect"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_keep_detect_part__class_scores_boxes_and_inputs_stay(family: str) -> None:
+    model = model_of(family)
+    head = model.model[-1]
+    images = torch.rand(1, 3, 64, 64)
+    head.training = True
+    before = model(images)
+    keep_detect_part(head)
+    after = model(images)
+    assert type(head) is Detect
+    branches = ("one2many", "one2one") if "one2many" in before else (None,)
+    for branch in branches:
+        old, new = (raw if branch is None else raw[branch] for raw in (before, after))
+        assert set(new) == {"boxes", "scores", "feats"} < set(old)
+        assert torch.equal(old["scores"], new["scores"])
+        assert torch.equal(old["boxes"], new["boxes"])
+
+
+def test_keep_detect_part__a_detect_head_is_left_alone() -> None:
+    model = detector("v10")
+    kind = type(model.model[-1])
+    keep_detect_part(model.model[-1])
+    assert type(model.model[-1]) is kind
+
+
+@pytest.mark.parametrize("family", ["v8-seg", "26-seg"])
+def test_read__coefficients_and_prototypes_make_ultralytics_own_masks(family: str) -> None:
+    model = model_of(family)
+    model.model[-1].end2end = False
+    images = torch.rand(2, 3, 64, 64)
+    (rows, prototypes), raw = model(images)
+    raw = raw.get("one2many", raw)
+    found = TASKS["segment"].read(raw)
+    assert torch.equal(found[PROTOTYPES], prototypes)
+    coefficients = rows[:, 4 + 3 :].mT  # behind box and three scores
+    assert torch.equal(found[COEFFICIENTS], coefficients)
+    assert found[PROTOTYPES].shape == (2, coefficients.shape[-1], 16, 16)
+    model.train()
+    raw = model(images)
+    assert TASKS["segment"].read(raw.get("one2many", raw))[PROTOTYPES].shape == prototypes.shape
+
+
+def test_class_of_description__by_its_last_layer_and_only_for_the_tasks_asked_for() -> None:
+    assert class_of_description(description("26-seg"), STUDENTS) is SegmentationModel
+    assert class_of_description(description("v8-pose"), TEACHERS) is PoseModel
+    assert class_of_description(description("v8-pose"), STUDENTS) is DetectionModel
+    assert class_of_description({"head": "odd"}, TEACHERS) is DetectionModel
+
+
+def test_from_yaml__builds_the_task_that_is_asked_for(tmp_path: Path) -> None:
+    path = write_description("v8-seg", tmp_path / "tiny.yaml")
+    assert type(from_yaml(path, 3, STUDENTS)) is SegmentationModel
+    with pytest.raises(WeightsError, match=r"ends in a Segment head; .* \(heads Detect, v10Detect\)"):
+        from_yaml(path, 3)
+
+
+def test_load_detector__takes_the_tasks_that_are_asked_for(tmp_path: Path) -> None:
+    segment = save(model_of("v8-seg"), tmp_path / "segment.pt")
+    pose = save(model_of("v8-pose"), tmp_path / "pose.pt")
+    assert type(load_detector(segment, STUDENTS)) is SegmentationModel
+    assert type(load_detector(pose, TEACHERS)) is PoseModel
+    assert plain_copy(segment, tmp_path, STUDENTS) == segment
+    for path in (segment, pose):
+        with pytest.raises(WeightsError, match=r"Give a detection model such as yolov8n\.pt"):
+            load_detector(path)
+        with pytest.raises(WeightsError, match="not a YOLO detector"):
+            plain_copy(path, tmp_path)
+    with pytest.raises(WeightsError, match="one of the tasks detect, segment, such as"):
+        load_detector(pose, STUDENTS)
