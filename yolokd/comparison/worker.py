@@ -149,6 +149,7 @@ def _examined(comparison: Comparison, path: Path, device: str | None, classes: C
         classes=classes,
         single_cls=bool(budget.get("single_cls")),
         only=chosen_classes(budget),
+        timed=False,
     )
     return found
 

@@ -16,6 +16,7 @@ is scored and timed by its one-to-many branch, as Ultralytics does unless told o
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -65,7 +66,7 @@ class ModelScore:
     APl: float
     parameters: int
     gflops: float  # 0 where Ultralytics cannot tell
-    latency_ms: float
+    latency_ms: float  # NaN where it was not measured
     imgsz: int
     per_class: dict[str, float]
     notes: tuple[str, ...] = ()
@@ -150,6 +151,7 @@ def examine(
     single_cls: bool | None = None,
     only: Collection[int] | None = None,
     choose: Choose | None = None,
+    timed: bool = True,
 ) -> list[Examined]:
     """Score checkpoints and keep their detections; arguments and errors as `evaluate`.
 
@@ -157,7 +159,7 @@ def examine(
     the output of a head that needs no NMS (an export has the one that it was made with). `single_cls` joins all classes
     to one, and `only` names the classes of the data whose objects count: the training arguments of those names, which
     are otherwise taken from the networks (see `yolokd.evaluation.task`). `imgsz` may also be one size for each network,
-    and `choose` returns those of the split's images that are scored on.
+    and `choose` returns those of the split's images that are scored on. Unless `timed`, no latency is measured.
     """
     from yolokd.backend.devices import check_device
 
@@ -189,6 +191,7 @@ def examine(
             kitti=kitti,
             metric=metric or R40,
             notes=notes,
+            timed=timed,
         )
         rows = [_score(bench, model, own) for model, own in zip(models, teacher_of, strict=True)]
     return _with_shapes(rows)
@@ -281,6 +284,7 @@ class _Bench:
     kitti: kitti_set.KittiTruth | None
     metric: str  # of KITTI's protocol
     notes: tuple[str, ...]  # on the data set
+    timed: bool
 
 
 def _opening(progress: Progress | None) -> Callable[[int, int], None] | None:
@@ -302,7 +306,7 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
     options = {**bench.options, "imgsz": size}
     try:
         found = detect(yolo, bench.data, places, options=options, progress=lambda share: bench.progress(name, share))
-        milliseconds = latency(yolo, size, options["device"], identity.channels)
+        milliseconds = latency(yolo, size, options["device"], identity.channels) if bench.timed else math.nan
     except YolokdError:
         raise
     except Exception as error:  # whatever a device, a driver or an image may do to Ultralytics
