@@ -16,7 +16,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,7 @@ def prepare(shared: Path, out: Path, seeds: int, labels: float) -> Any:
     link(shared / "weights" / "yolov8n-coco-s128.pt", teacher)
     budget: dict[str, Any] = {"epochs": 1, "imgsz": SIZE, "batch": BATCH}
     recipes = load_recipes(["bckd"], [*(f"train.{one}" for one in STUDENT), CLASSES], data=str(data), **budget)
-    name = Path(tempfile.mkdtemp(prefix="overhead-", dir=out)).name
+    name = f"overhead-{os.getpid()}"
     comparison = plan_comparison(teacher, [student], recipes, range(seeds), devices=["cpu"], name=name)
     comparison.folder.mkdir(parents=True)
     comparison.save()

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from yolokd.backend.checkpoints import load
-from yolokd.comparison.executors.local import END_WITH_STDIN
+from yolokd.comparison.executors.protocol import END_WITH_STDIN
 from yolokd.comparison.results import MATCHES, PEAK, SCORE, TEACHER
 from yolokd.comparison.spec import Comparison, Run, read
 from yolokd.errors import UserError, YolokdError

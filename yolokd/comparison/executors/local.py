@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
 from yolokd.comparison.executors.processes import FORKS, Child, start
-from yolokd.comparison.executors.protocol import Exit, Job, Place, completed_epochs
+from yolokd.comparison.executors.protocol import END_WITH_STDIN, Exit, Job, Place, completed_epochs
 
 if TYPE_CHECKING:
     from yolokd.comparison.spec import Comparison
-
-END_WITH_STDIN = "--end-with-stdin"
 
 
 class LocalExecutor:
@@ -50,7 +47,7 @@ class LocalExecutor:
         if code is None:
             return None
         self.cancel(job)
-        return Exit(code, f"killed by {signal.Signals(-code).name}" if code < 0 else "")
+        return Exit.of(code)
 
     def progress(self, job: Job) -> int:
         """Return the number of completed epochs."""

@@ -1,4 +1,4 @@
-"""Processes of this machine that execute `python -m MODULE …`: forked from a server where that is possible, or separate.
+"""Processes of this machine that execute `python -m MODULE …`: forked from a server where possible, or separate.
 
 On Linux they come from the fork server of `multiprocessing`, which has imported what a run needs. It computes nothing,
 so that it has neither threads nor a CUDA context when it forks, and what is executed is the same as in a process of its
