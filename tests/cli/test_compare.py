@@ -165,7 +165,12 @@ def test_compare__the_words_of_the_user_are_shown_as_they_are(run: Run, fake: Fa
         ({"json": "nowhere/out.json"}, "'nowhere/out.json' cannot be written: there is no such folder"),
         ({"set": "losses.bckd.cls=2"}, "train.* and teacher.* only"),
         ({"student": None}, "--student"),
-        ({"executor": "slurm"}, "--executor expects one of local, ray, got 'slurm'"),
+        ({"executor": "pbs"}, "--executor expects one of local, ray, slurm, got 'pbs'"),
+        ({"slurm": "time=9", "ray": "auto"}, "--slurm and --ray name two places for the same runs"),
+        ({"slurm": "time=9", "device": "0,1"}, "--device 0,1 names devices of this machine, and --slurm asks for"),
+        ({"slurm": "time=9", "device": None, "gpus-per-run": "1"}, "--gpus-per-run and --cpus-per-run are for --ray"),
+        ({"slurm": "memory=9", "device": None}, "got 'memory=9'"),
+        ({"slurm": "gpus=1", "device": None}, "--slurm needs time=MINUTES"),
         ({"gpus-per-run": "1"}, "--gpus-per-run is for runs on a Ray cluster; give --ray as well"),
         ({"cpus-per-run": "2"}, "--cpus-per-run is for runs on a Ray cluster"),
         ({"ray": "auto", "device": "0,1"}, "--device 0,1 names devices of this machine, and --ray leaves them"),
@@ -236,8 +241,9 @@ def test_compare__imports_neither_torch_nor_ultralytics() -> None:
 SETTINGS = ("--set", "train.plots=false", "--set", "train.workers=0")
 
 
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def descendants(pid: int) -> list[int]:
+    children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [one for child in children for one in descendants(child)]
 
 
 def alive(pid: int) -> bool:
@@ -263,11 +269,11 @@ def kill_during(options: dict[str, str], folder: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     wait_for((folder / "args.yaml").exists, 120)
-    workers = children(process.pid)
+    workers = descendants(process.pid)
     assert workers
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    wait_for(lambda: not any(map(alive, workers)), 10)
+    wait_for(lambda: not any(map(alive, workers)), 30)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from yolokd.cli.compare_place import CompareDevice, CpusPerRun, ExecutorName, GpusPerRun, Ray, open_executor
+from yolokd.cli.compare_place import CompareDevice, CpusPerRun, ExecutorName, GpusPerRun, Ray, Slurm, open_executor
 from yolokd.cli.compare_plan import (
     Budget,
     DryRun,
@@ -65,6 +65,7 @@ def compare(
     ray: Ray = None,
     gpus_per_run: GpusPerRun = None,
     cpus_per_run: CpusPerRun = None,
+    slurm: Slurm = None,
     unlabeled: Annotated[
         str | None, typer.Option(metavar="DIR", help="Images without labels, for every recipe that has losses.")
     ] = None,
@@ -89,7 +90,8 @@ def compare(
     names, numbers = split_list(recipes, "--recipes"), parse_seeds(seeds, until_decided=until_decided)
     stopping = parse_stopping(budget, precision, until_decided=until_decided)
     _check_outputs(json_file, dry_run=dry_run)
-    chosen = open_executor(executor, device, ray, gpus_per_run, cpus_per_run, keep_epochs=keep_epochs)
+    place = (executor, device, ray, gpus_per_run, cpus_per_run)
+    chosen = open_executor(*place, slurm=slurm, keep_epochs=keep_epochs)
     from yolokd.comparison.checks import load_recipes, plan_comparison
     from yolokd.training.run import split_teachers
 

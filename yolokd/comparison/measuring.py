@@ -12,7 +12,6 @@ forward passes. Recipes with stored answers are not measured: they would ask the
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from yolokd.comparison.executors.processes import FORKS
+from yolokd.comparison.executors.processes import start as start_process
 from yolokd.comparison.spec import Comparison, Run, read
 from yolokd.comparison.worker import watch_stdin
 from yolokd.errors import YolokdError
@@ -60,6 +61,7 @@ def measure(comparison: Comparison, runs: Sequence[Run], device: str | None) -> 
             folder = Path(name)
             replace(comparison, folder=folder).save()
             starting, reason = _trained(folder, device, waiting)
+            starting = 0.0 if FORKS else starting  # a run is forked from a server that has started by then
             events = _events(folder / EVENTS)
         names = list(dict.fromkeys(event["name"] for event in events))
         for run in waiting[: max(len(names), 1)]:  # at least one, so that the loop ends
@@ -96,7 +98,7 @@ def summed_up(events: Sequence[dict[str, Any]], epochs: int, reason: str, *, sta
         epoch, how = (ends[-1] - begun) / len(ends), f"{len(ends)} epoch{'s' * (len(ends) > 1)}"
     else:
         epoch, how = step * first["start"]["steps"] + validation, f"{len(steps)} step{'s' * (len(steps) > 1)}"
-    scoring = 2 * validation  # of best.pt and last.pt
+    scoring = 2 * validation  # of last.pt, and of best.pt for its plots
     return Measured(starting + begun + epochs * epoch + scoring, how, **known)
 
 
@@ -152,9 +154,8 @@ def _trained(folder: Path, device: str | None, runs: Sequence[Run]) -> tuple[flo
         Seconds until it began with the first run, and why the last run may have no steps.
     """
     log, events = folder / "log", folder / EVENTS
-    command = [sys.executable, "-m", "yolokd.comparison.measuring", str(folder), device or "", *(r.name for r in runs)]
-    with log.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT)
+    command = ["yolokd.comparison.measuring", str(folder), device or "", *(run.name for run in runs)]
+    process = start_process(command, log)
     try:
         seen, since, limit, starting = 0, time.monotonic(), START_LIMIT, 0.0
         while process.poll() is None and time.monotonic() - since < limit:
@@ -165,8 +166,7 @@ def _trained(folder: Path, device: str | None, runs: Sequence[Run]) -> tuple[flo
             time.sleep(0.05)
         ended = process.poll()
     finally:
-        process.kill()
-        process.communicate()
+        process.end()
     lines = [line.strip() for line in read_text(log, errors="replace").splitlines() if line.strip()]
     return starting, lines[-1] if ended and lines else "no step within the time of a measurement"
 

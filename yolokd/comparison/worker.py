@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from yolokd.backend.checkpoints import load
-from yolokd.comparison.executors.local import END_WITH_STDIN
+from yolokd.comparison.executors.protocol import END_WITH_STDIN
 from yolokd.comparison.results import MATCHES, PEAK, SCORE, TEACHER
 from yolokd.comparison.spec import Comparison, Run, read
 from yolokd.errors import UserError, YolokdError
@@ -149,6 +149,7 @@ def _examined(comparison: Comparison, path: Path, device: str | None, classes: C
         classes=classes,
         single_cls=bool(budget.get("single_cls")),
         only=chosen_classes(budget),
+        timed=False,
     )
     return found
 

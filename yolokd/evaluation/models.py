@@ -16,6 +16,7 @@ is scored and timed by its one-to-many branch, as Ultralytics does unless told o
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -66,7 +67,7 @@ class ModelScore:
     APl: float
     parameters: int
     gflops: float  # 0 where Ultralytics cannot tell
-    latency_ms: float
+    latency_ms: float  # NaN where it was not measured
     imgsz: int
     per_class: dict[str, float]
     notes: tuple[str, ...] = ()
@@ -155,6 +156,7 @@ def examine(
     only: Collection[int] | None = None,
     choose: Choose | None = None,
     tasks: Collection[str] = ("detect",),
+    timed: bool = True,
 ) -> list[Examined]:
     """Score checkpoints and keep their detections; arguments and errors as `evaluate`.
 
@@ -163,6 +165,7 @@ def examine(
     to one, and `only` names the classes of the data whose objects count: the training arguments of those names, which
     are otherwise taken from the networks (see `yolokd.evaluation.task`). `imgsz` may also be one size for each network,
     and `choose` returns those of the split's images that are scored on. `tasks` names those that are taken, of `KINDS`.
+    Unless `timed`, no latency is measured.
     """
     from yolokd.backend.devices import check_device
 
@@ -193,6 +196,7 @@ def examine(
             kitti=kitti,
             metric=metric or R40,
             notes=notes,
+            timed=timed,
         )
         rows = [_score(bench, model, own) for model, own in zip(models, teacher_of, strict=True)]
     return _with_shapes(rows)
@@ -304,6 +308,7 @@ class _Bench:
     kitti: kitti_set.KittiTruth | None
     metric: str  # of KITTI's protocol
     notes: tuple[str, ...]  # on the data set
+    timed: bool
 
 
 def _opening(progress: Progress | None) -> Callable[[int, int], None] | None:
@@ -333,7 +338,7 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
             progress=lambda share: bench.progress(name, share),
             masks=masks,
         )
-        milliseconds = latency(yolo, size, options["device"], identity.channels)
+        milliseconds = latency(yolo, size, options["device"], identity.channels) if bench.timed else math.nan
     except YolokdError:
         raise
     except Exception as error:  # whatever a device, a driver or an image may do to Ultralytics

@@ -361,11 +361,14 @@ class DistillTrainer(DetectionTrainer):
                 beside[name].unlink(missing_ok=True)
 
     def final_eval(self) -> None:
-        """Reduce the checkpoints to plain students that carry the recipe, then validate `best.pt`."""
+        """Reduce the checkpoints to plain students that carry the recipe, then validate `best.pt`.
+
+        A comparison scores `last.pt` afterwards, so its runs validate `best.pt` for the plots only.
+        """
         with torch_distributed_zero_first(LOCAL_RANK):
             if RANK in {-1, 0}:
                 finish_checkpoints(self.wdir, self.settings)
-        if self.best.exists():
+        if self.best.exists() and (self.args.plots or not self.settings.paired):
             LOGGER.info(f"\nValidating {self.best}...")
             self.validator.args.plots = self.args.plots
             self.validator.args.compile = False

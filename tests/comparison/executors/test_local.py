@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from yolokd.comparison.executors.local import LocalExecutor
 from yolokd.comparison.executors.protocol import Exit, Job, Place, completed_epochs
 from yolokd.comparison.executors.table import EXECUTORS
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 SCRIPT = """
 import os, sys, time
 print(*sys.argv[1:], flush=True)
@@ -27,7 +29,8 @@ sys.exit(3 if name == "fails" else 0)
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "small_worker.py").write_text(SCRIPT)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(REPOSITORY)]))
+    monkeypatch.syspath_prepend(tmp_path)  # which a fork takes over
     monkeypatch.setattr(protocol, "WORKER", "small_worker")
     return tmp_path
 

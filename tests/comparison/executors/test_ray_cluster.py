@@ -21,15 +21,13 @@ import pytest
 from tests.helpers.fake_ray import FakeRay
 from yolokd.comparison.executors import ray_cluster, ray_node
 from yolokd.comparison.executors.protocol import Job, Place
-from yolokd.comparison.executors.ray_cluster import bring_back, check_nodes, model_files
+from yolokd.comparison.executors.ray_cluster import bring_back, model_files
 from yolokd.errors import UserError
-from yolokd.version import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 WITH_RAY = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'yolokd[ray]'"
 )
-STATE: dict[str, Any] = {"problem": None, "versions": {"yolokd": __version__, "torch": "2.6", "ultralytics": "8.4"}}
 
 
 class Cluster:
@@ -153,27 +151,6 @@ def test_ray_executor__refuses_nodes_that_are_too_small(compare: Compare, cluste
     code = compare.finish("large", compare.start("large", "--ray", cluster.address, "--gpus-per-run", "1"))
     assert code == 2
     assert "No node of the Ray cluster has 1 GPUs and 1 CPUs, which a run takes: " in compare.notified("large")
-
-
-@pytest.mark.parametrize(
-    ("state", "words"),
-    [
-        (
-            {"problem": "'/a' is missing."},
-            "Node b cannot read the data: '/a' is missing. They must be at the same path",
-        ),
-        (
-            {"versions": {**STATE["versions"], "yolokd": "0.0.1"}},
-            f"Node b has yolokd 0.0.1, this machine {__version__}",
-        ),
-        ({"versions": {**STATE["versions"], "torch": "2.7"}}, "not be paired: node a has torch 2.6, node b 2.7"),
-    ],
-)
-def test_check_nodes__names_the_node(state: dict[str, Any], words: str) -> None:
-    check_nodes({"a": STATE, "b": STATE})
-    with pytest.raises(UserError) as caught:
-        check_nodes({"a": STATE, "b": {**STATE, **state}})
-    assert words in str(caught.value)
 
 
 def test_model_files__those_that_are_files(teacher_pt: Path, student_yaml: Path) -> None:

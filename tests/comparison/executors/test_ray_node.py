@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from tests.helpers import tiny
-from yolokd.backend.dataset import resolve
-from yolokd.comparison.executors.ray_node import TOKEN, Progress, examine_node, is_shared, pack, relocated, unpack
-from yolokd.data.check import fingerprint
-from yolokd.version import __version__
+from yolokd.comparison.executors.ray_node import TOKEN, Progress, is_shared, pack, relocated, unpack
 
 
 def test_relocated__models_and_nothing_else() -> None:
@@ -53,17 +47,3 @@ def test_unpack__what_was_packed(tmp_path: Path) -> None:
     unpack(pack(tmp_path, ["a/b"]), tmp_path / "there")
     assert [path.name for path in (tmp_path / "there").rglob("*")] == ["a", "b", "c"]
     assert (tmp_path / "there" / "a" / "b" / "c").read_bytes() == b"c"
-
-
-@pytest.mark.slow  # processes that import torch
-def test_examine_node__says_what_is_wrong_with_the_data(tmp_path: Path) -> None:
-    data = tiny.data_set(tmp_path / "data")
-    digest = fingerprint(resolve(str(data)).splits)
-    good = examine_node(str(data), digest, {str(tmp_path): "digest"})
-    assert (good["problem"], good["versions"]["yolokd"]) == (None, __version__)
-    other = examine_node(str(data), "2:0", {})["problem"]
-    assert other == f"The data '{data}' are others than on the machine that started the comparison."
-    nowhere = examine_node(str(data), digest, {"/nowhere": "digest"})["problem"]
-    assert nowhere == "The unlabeled images '/nowhere' are missing."
-    missing = examine_node(str(tmp_path / "none.yaml"), digest, {})["problem"]
-    assert str(tmp_path / "none.yaml") in missing

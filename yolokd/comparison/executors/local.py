@@ -1,18 +1,14 @@
-"""A subprocess per job on this machine, one at a time on each device."""
+"""A process per job on this machine, one at a time on each device."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
-from yolokd.comparison.executors.protocol import Exit, Job, Place, completed_epochs
+from yolokd.comparison.executors.processes import FORKS, Child, start
+from yolokd.comparison.executors.protocol import END_WITH_STDIN, Exit, Job, Place, completed_epochs
 
 if TYPE_CHECKING:
     from yolokd.comparison.spec import Comparison
-
-END_WITH_STDIN = "--end-with-stdin"
 
 
 class LocalExecutor:
@@ -21,16 +17,18 @@ class LocalExecutor:
     interval = 0.2
     local = True
 
-    def __init__(self, place: Place | None = None) -> None:
+    def __init__(self, place: Place | None = None, *, forks: bool = FORKS) -> None:
         """Use devices of this machine.
 
         Args:
             place: Its devices execute one job at a time each; the same device may be given twice. None: `Place()`.
+            forks: Fork the processes from one that has imported what a run needs.
         """
+        self._forks = forks
         self.devices = (place or Place()).devices
         self.slots = len(self.devices)
         self._free = list(self.devices)
-        self._running: dict[Job, tuple[subprocess.Popen[bytes], str | None]] = {}
+        self._running: dict[Job, tuple[Child, str | None]] = {}
 
     def prepare(self, comparison: Comparison) -> Comparison:
         """Return the comparison as it is: it was planned on this machine."""
@@ -40,9 +38,7 @@ class LocalExecutor:
         """Start the process on the device that has been free for longest."""
         device = self._free[0]
         job.log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", *job.command(device), END_WITH_STDIN]
-        with job.log.open("a", encoding="utf-8") as file:
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT)
+        process = start([*job.command(device), END_WITH_STDIN], job.log, forks=self._forks)
         self._running[job] = process, self._free.pop(0)
 
     def poll(self, job: Job) -> Exit | None:
@@ -51,7 +47,7 @@ class LocalExecutor:
         if code is None:
             return None
         self.cancel(job)
-        return Exit(code, f"killed by {signal.Signals(-code).name}" if code < 0 else "")
+        return Exit.of(code)
 
     def progress(self, job: Job) -> int:
         """Return the number of completed epochs."""
@@ -60,6 +56,5 @@ class LocalExecutor:
     def cancel(self, job: Job) -> None:
         """Kill the process if it still runs, and release its device."""
         process, device = self._running.pop(job)
-        process.kill()
-        process.communicate()
+        process.end()
         self._free.append(device)

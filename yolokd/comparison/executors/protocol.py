@@ -5,6 +5,7 @@ When a job has ended, its results are in the comparison's folder and its output 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from yolokd.comparison.spec import Comparison
 
 WORKER = "yolokd.comparison.worker"
+END_WITH_STDIN = "--end-with-stdin"  # further argument of a job's command: end with the process that holds stdin
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Exit:
     code: int  # 0: success
     reason: str = ""  # why it failed, if the executor knows more than the last line of the log
 
+    @classmethod
+    def of(cls, code: int) -> Exit:
+        """Return how a process ended by its exit code, which is negative for a signal that killed it."""
+        return cls(code, f"killed by {signal.Signals(-code).name}" if code < 0 else "")
+
 
 @dataclass(frozen=True)
 class Place:
@@ -46,6 +53,7 @@ class Place:
     address: str | None = None  # of a cluster
     gpus_per_run: float | None = None  # of a node; None: 1 where the cluster has any
     cpus_per_run: int | None = None
+    slurm: str | None = None  # what a job asks of SLURM: key=value,…
 
 
 class Executor(Protocol):

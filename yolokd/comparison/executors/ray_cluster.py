@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from yolokd.comparison.executors import ray_node
+from yolokd.comparison.executors.nodes import check_nodes, examine_node
 from yolokd.comparison.executors.protocol import Exit, Job, Place
 from yolokd.comparison.executors.ray_connection import connect
 from yolokd.errors import UserError
@@ -76,7 +77,7 @@ class RayExecutor:
             UserError: A node has other data or versions; it is named.
         """
         _check_folders(comparison)
-        examine = self._ray.remote(ray_node.examine_node)
+        examine = self._ray.remote(examine_node)
         asked = (comparison.data, comparison.data_fingerprint, dict(comparison.unlabeled))
         found = {}
         for node in self._fitting():
@@ -155,30 +156,6 @@ class RayExecutor:
             if job.name in news:
                 self._epochs[job.name], output = news[job.name]
                 _append(job.log, output)
-
-
-def check_nodes(states: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check what nodes say of themselves.
-
-    Args:
-        states: Node → what `examine_node` returned.
-
-    Raises:
-        UserError: Data are missing or others, yolokd is of another version than here, or Ultralytics or PyTorch differ
-            between nodes, so that runs of a pair would too.
-    """
-    first = next(iter(states))
-    for name, state in states.items():
-        if state["problem"] is not None:
-            raise UserError(
-                f"Node {name} cannot read the data: {state['problem']} They must be at the same path on every node."
-            )
-        if state["versions"]["yolokd"] != __version__:
-            raise UserError(f"Node {name} has yolokd {state['versions']['yolokd']}, this machine {__version__}.")
-        for key in ("ultralytics", "torch"):
-            own, other = state["versions"][key], states[first]["versions"][key]
-            if own != other:
-                raise UserError(f"Runs would not be paired: node {first} has {key} {other}, node {name} {own}.")
 
 
 def model_files(plan: Mapping[str, Any]) -> dict[str, Path]:

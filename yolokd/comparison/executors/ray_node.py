@@ -1,4 +1,4 @@
-"""What a node of a Ray cluster executes: its check, and jobs, each in a process of its own.
+"""What a node of a Ray cluster executes: jobs, each in a process of its own.
 
 Ray sends these functions by name, so yolokd is installed on every node. This module imports neither torch nor Ray: the
 processes of Ray stay small, and the work is done in processes that they start.
@@ -7,7 +7,6 @@ processes of Ray stay small, and the work is done in processes that they start.
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 import signal
@@ -21,8 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from yolokd.comparison.executors.local import END_WITH_STDIN
-from yolokd.comparison.executors.protocol import Job, completed_epochs
+from yolokd.comparison.executors.protocol import END_WITH_STDIN, Job, completed_epochs
 from yolokd.files import replacing, write_json
 
 INTERVAL = 0.5  # seconds between two reports of a run
@@ -67,18 +65,6 @@ class Progress:
         """Return the news by job, once."""
         news, self._news = self._news, {}
         return news
-
-
-def examine_node(data: str, fingerprint: str, unlabeled: Mapping[str, str]) -> dict[str, Any]:
-    """Return the versions of a node and what is wrong with its data: `{"versions": …, "problem": text or None}`."""
-    command = [sys.executable, "-m", __name__, json.dumps([data, fingerprint, [*unlabeled]])]
-    done = subprocess.run(
-        command, env={**os.environ, "YOLO_OFFLINE": "true"}, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().rpartition("\n")[2])
-    return found
 
 
 def execute_job(work: Work, models: Mapping[str, Any], progress: Any) -> Outcome:
@@ -206,25 +192,3 @@ def _name_originals(run: Path, names: Mapping[str, str]) -> None:
             text = text.replace(here, there)
         if text != original:
             file.write_text(text, encoding="utf-8")
-
-
-def _examine(data: str, expected: str, unlabeled: list[str]) -> dict[str, Any]:
-    from yolokd.backend.dataset import resolve
-    from yolokd.data.check import fingerprint
-    from yolokd.errors import UserError
-    from yolokd.training.run_files import versions
-
-    problem = None
-    try:
-        if fingerprint(resolve(data).splits, like=expected) != expected:
-            problem = f"The data '{data}' are others than on the machine that started the comparison."
-    except (UserError, OSError) as error:
-        problem = str(error)
-    missing = [source for source in unlabeled if not Path(source).exists()]
-    if problem is None and missing:
-        problem = f"The unlabeled images '{missing[0]}' are missing."
-    return {"versions": versions(), "problem": problem}
-
-
-if __name__ == "__main__":
-    sys.stdout.write("\n" + json.dumps(_examine(*json.loads(sys.argv[1]))) + "\n")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from yolokd.comparison.executors.local import LocalExecutor
 from yolokd.comparison.executors.protocol import MakeExecutor
 from yolokd.comparison.executors.ray_cluster import RayExecutor
+from yolokd.comparison.executors.slurm import SlurmExecutor
 
 EXECUTORS: dict[str, MakeExecutor] = {
     "local": LocalExecutor,
     "ray": RayExecutor,
+    "slurm": SlurmExecutor,
 }
