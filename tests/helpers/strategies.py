@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from yolokd.losses.levels import STRIDES
 from yolokd.recipe import Losses
 
 Plain = st.SearchStrategy[dict[str, Any]]
@@ -18,7 +19,7 @@ OPEN_SHARES = st.floats(0, 1, exclude_min=True, exclude_max=True)
 COUNTS = st.integers(1, 10**6)
 GAINS = NUMBERS | st.just("auto")
 NAMES = st.text(min_size=1, max_size=12)
-LEVELS = st.lists(st.sampled_from(["p3", "p4", "p5"]), min_size=1, unique=True)
+LEVELS = st.none() | st.lists(st.sampled_from(list(STRIDES)), min_size=1, unique=True)
 
 
 def some(**keys: st.SearchStrategy[Any]) -> Plain:

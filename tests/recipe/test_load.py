@@ -218,7 +218,7 @@ def test_overrides__change_create_and_remove() -> None:
         "mgd": {
             "schedule": {"warmup": 0.0, "shape": "constant", "until": 0.5},
             "gain": "auto",
-            "levels": ["p3", "p4", "p5"],
+            "levels": None,
             "ratio": 0.65,
             "generator": "conv",
             "seed": 0,
@@ -252,10 +252,6 @@ def test_overrides__later_ones_win() -> None:
         ("losses.ssim.gain=", "has no value; write null to mean none"),
         ("train.name=# x", "has no value; write null to mean none"),
         ("train.epochs.first=4", "train.epochs is 100; it has no keys"),
-        (
-            "losses.ssim.levels.0=p3",
-            "losses.ssim.levels is ['p3', 'p4', 'p5']; give the whole list, losses.ssim.levels=[...]",
-        ),
         ("losses.ssim.gain=[", "line 1, column 2: while parsing a flow node"),
         ("summary=!!str x", "line 1, column 1: tag !!str is not allowed, write a plain value"),
         ("teacher.classes={a: b, a: c}", "line 1, column 8: key 'a' is given twice"),
@@ -263,6 +259,11 @@ def test_overrides__later_ones_win() -> None:
 )
 def test_overrides__a_bad_assignment_is_named(assignment: str, words: str) -> None:
     assert refusal("ssim", [assignment]).startswith(f"recipe ssim: --set {assignment!r}: {words}")
+
+
+def test_overrides__an_item_of_a_list_cannot_be_set() -> None:
+    words = "losses.samkd.scales is [1, 2, 4]; give the whole list, losses.samkd.scales=[...]"
+    assert refusal("samkd", ["losses.samkd.scales.0=3"]) == f"recipe samkd: --set 'losses.samkd.scales.0=3': {words}"
 
 
 def test_overrides__bad_assignments_and_bad_values_are_reported_together() -> None:

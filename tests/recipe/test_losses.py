@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from yolokd.losses.levels import STRIDES
 from yolokd.recipe import (
     BCKDConfig,
     FBKDConfig,
@@ -17,8 +18,9 @@ from yolokd.recipe import (
     SSIMConfig,
     UltralyticsConfig,
 )
+from yolokd.recipe._config import Level
 
-LEVELS = ("p3", "p4", "p5")
+LEVELS = None  # all that both models have
 DEFAULTS: dict[str, dict[str, Any]] = {
     "bckd": {
         "cls": 1.0,
@@ -60,7 +62,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "ld": {"gain": 1.5, "temperature": 10.0, "average": "run"},
     "fbkd": {"feature": 3.9e-4, "spatial": 0.02, "relation": 3.9e-4, "channel": 7.2e-3, "levels": LEVELS, "tau": 0.5},
     "mask": {"bce": 2.0, "dice": 2.0, "confidence": 0.25, "iou": 0.7, "instances": 32},
-    "ultralytics": {"gain": 6.0},
+    "ultralytics": {"gain": 6.0, "levels": None},
 }
 
 
@@ -136,3 +138,10 @@ def test_losses__every_loss_may_have_a_schedule() -> None:
 def test_levels__are_put_in_order(name: str) -> None:
     ((_, config),) = Losses.model_validate({name: {"levels": ["p5", "p3"]}}).items()
     assert config.model_dump()["levels"] == ("p3", "p5")
+
+
+def test_levels__are_those_that_the_losses_know() -> None:
+    assert get_args(Level) == tuple(STRIDES)
+    config = Losses.model_validate({"cwd": {"levels": ["p7", "p2"]}}).cwd
+    assert config is not None
+    assert config.levels == ("p2", "p7")

@@ -25,6 +25,8 @@ PLACES = [
 ]
 VALIDATOR = jsonschema.Draft202012Validator(schema())
 
+LEVELS = "p2, p3, p4, p5, p6 or p7"
+
 
 def refusal(data: Any) -> str:
     with pytest.raises(RecipeError) as info:
@@ -36,7 +38,7 @@ def test_from_dict__writes_out_every_default() -> None:
     recipe = Recipe.from_dict({"losses": {"ultralytics": {}}, "weighting": {"aid": {}}, "augment": {"ikd": {}}})
     assert recipe.to_dict() == {
         "summary": "",
-        "losses": {"ultralytics": {"gain": 6.0}},
+        "losses": {"ultralytics": {"gain": 6.0, "levels": None}},
         "weighting": {"aid": {"alpha": 0.1, "scope": "instance", "normalize": "raw"}},
         "augment": {
             "ikd": {
@@ -76,10 +78,10 @@ def test_from_dict__writes_out_every_default() -> None:
         ("losses.bckd.iou", "gious", "must be giou or iou, got 'gious'; did you mean giou?"),
         ("losses.bckd.normalizer", None, "must be positives or target_scores, got null"),
         ("losses.ssim.gain", -0.5, "must be a number >= 0 or auto, got -0.5"),
-        ("losses.ssim.levels", [], "must be a list of 1 or more (each item p3, p4 or p5), got []"),
-        ("losses.ssim.levels", "p3", "must be a list of 1 or more (each item p3, p4 or p5), got 'p3'"),
+        ("losses.ssim.levels", [], f"must be a list of 1 or more (each item {LEVELS}) or null, got []"),
+        ("losses.ssim.levels", "p3", f"must be a list of 1 or more (each item {LEVELS}) or null, got 'p3'"),
         ("losses.ssim.levels", ["p3", "p3"], "must name each level once, got ['p3', 'p3']"),
-        ("losses.ssim.levels[1]", ["p3", "p6"], "must be p3, p4 or p5, got 'p6'"),
+        ("losses.ssim.levels[1]", ["p3", "p8"], f"must be {LEVELS}, got 'p8'"),
         ("losses.ssim.window", 4, "must be odd, got 4"),
         ("losses.ssim.window", 1, "must be a whole number >= 3, got 1"),
         ("losses.ssim.window", 11.0, "must be a whole number >= 3, got 11.0"),
@@ -100,8 +102,8 @@ def test_from_dict__writes_out_every_default() -> None:
         ("losses.mgd.seed", 2**32, "must be a whole number >= 0 and < 4294967296, got 4294967296"),
         ("losses.fgd.foreground", "auto", "must be a number >= 0, got 'auto'"),
         ("losses.fgd.tau", 0, "must be a number > 0, got 0"),
-        ("losses.cwd.levels[0]", ["p2"], "must be p3, p4 or p5, got 'p2'"),
-        ("losses.pkd.levels[0]", [3], "must be p3, p4 or p5, got 3"),
+        ("losses.cwd.levels[0]", ["p1"], f"must be {LEVELS}, got 'p1'"),
+        ("losses.pkd.levels[0]", [3], f"must be {LEVELS}, got 3"),
         ("losses.ld.temperature", 0, "must be a number > 0, got 0"),
         ("losses.mgd.schedule", "cosine", "must be a mapping or null, got 'cosine'"),
         ("losses.mgd.schedule.until", 2, "must be a number > 0 and <= 1, got 2"),
@@ -220,8 +222,8 @@ def test_from_dict__a_key_in_the_wrong_section_is_told_its_place(wrong: str, rig
 
 
 def test_from_dict__a_list_of_wrong_items_is_not_called_too_short() -> None:
-    assert refusal({"losses": {"ssim": {"levels": ["p6"]}}}) == (
-        "recipe: losses.ssim.levels[0]: must be p3, p4 or p5, got 'p6'"
+    assert refusal({"losses": {"ssim": {"levels": ["p8"]}}}) == (
+        f"recipe: losses.ssim.levels[0]: must be {LEVELS}, got 'p8'"
     )
 
 
@@ -393,7 +395,7 @@ def test_differences__name_path_and_both_values() -> None:
     assert here.differences(there) == [
         "losses.ssim.gain: 2.0 here, 'auto' there",
         "losses.ssim.schedule: absent here, {'shape': 'constant', 'until': 0.5, 'warmup': 0.0} there",
-        "losses.ultralytics: absent here, {'gain': 6.0} there",
+        "losses.ultralytics: absent here, {'gain': 6.0, 'levels': None} there",
         "weighting.aid: absent here, {'alpha': 1.0, 'normalize': 'raw', 'scope': 'instance'} there",
         "train.lr0: 0.1 here, absent there",
         "train.cos_lr: absent here, true there",
