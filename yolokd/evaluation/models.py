@@ -8,6 +8,10 @@ ones, since it ranks by score. Ultralytics' own mAP50-95 differs, mostly by less
 it interpolates the precision curve where COCO samples it, and counts 300 detections of an image, not 100. An export
 has one input shape, so where one of the networks is an export, all are scored on images padded to a square.
 
+Masks of segment models are scored at the size of the image, against the polygons of the labels. Ultralytics' own mask
+mAP, against masks at a quarter of the input's sides in which small objects cover large ones, can be far lower on small
+images; with `mask_ratio=1, overlap_mask=False, save_json=True` it agrees like that of boxes.
+
 Latency is the median time of a forward pass at batch 1 on a square image, as Ultralytics' predictor times it on the
 fused model: backbone, neck, head and decoding of boxes, without reading, scaling and NMS. Parameters and GFLOPs are
 what Ultralytics' `info()` says before fusing; GFLOPs at the square image. A head with two branches (YOLO26, YOLOv10)
