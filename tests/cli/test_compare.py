@@ -268,7 +268,7 @@ def kill_during(options: dict[str, str], folder: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    wait_for((folder / "args.yaml").exists, 120)
+    wait_for((folder / "args.yaml").exists, 300)
     workers = descendants(process.pid)
     assert workers
     os.kill(process.pid, signal.SIGKILL)

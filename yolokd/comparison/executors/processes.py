@@ -54,6 +54,7 @@ def start(command: Sequence[str], log: Path, *, forks: bool = FORKS) -> Child:
         forks: Fork it from the server, unless that has another environment, on which its imports may depend.
     """
     environment = dict(os.environ)
+    log.touch()
     if forks and _server.setdefault("environment", environment) == environment:
         try:
             return _Forked(command, log, environment)
