@@ -25,7 +25,6 @@ from yolokd.bench.measure import bench
 from yolokd.bench.models import Models, Setting, open_models
 from yolokd.bench.timer import Timer, in_turn
 from yolokd.errors import PairError, UserError
-from yolokd.losses.base import LEVELS
 from yolokd.recipe.load import list_recipes
 from yolokd.teachers.detector import DetectorTeacher, require_compiler
 from yolokd.training.run import resolve_recipe
@@ -255,12 +254,12 @@ def compiled(context: Context) -> None:
             setting.place(DetectorTeacher(deepcopy(models.teacher), dtype=torch.float16, compiled=on))
             for on in (False, True)
         ]
-        timer = Timer(setting.device)
+        timer, levels = Timer(setting.device), pair[0].info.levels
         with timer("first"):
-            found = pair[1](images, levels=LEVELS)
-        error = relative(flat(found), flat(pair[0](images, levels=LEVELS)))
+            found = pair[1](images, levels=levels)
+        error = relative(flat(found), flat(pair[0](images, levels=levels)))
         names = ("plain", "compiled")
-        passes = [lambda one=one: one(images, levels=LEVELS) for one in pair]
+        passes = [lambda one=one: one(images, levels=levels) for one in pair]
         arms = [arm(name, one) for name, one in zip(names, passes, strict=True)]
         times = in_turn(arms, setting.device, rounds=10, warm_up=3).times
         figures.update({"difference": error, "first s": timer.times["first"][0].wall / 1e3})

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from ultralytics.nn.tasks import ClassificationModel, DetectionModel
+from ultralytics.nn.tasks import ClassificationModel
 
 from tests.helpers.attack import Attack
 from tests.helpers.calling import Result, Run, call, fails, filled, flat
-from tests.helpers.fixtures import make_data
+from tests.helpers.fixtures import make_data, write_description
 from tests.helpers.models import CONFIGS, detector, save
 from tests.helpers.unlabeled import make_images, state_of
 
@@ -242,17 +242,33 @@ def test_teacher__that_would_run_code_is_refused_before_it_does(run: Run, tmp_pa
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name", ["v8/yolov8-p2.yaml", "v8/yolov8-p6.yaml"])
-def test_levels__other_than_p3_to_p5_are_refused(run: Run, tmp_path: Path, name: str) -> None:
-    description = yaml.safe_load((CONFIGS / name).read_text())
-    description.update(depth_multiple=0.33, width_multiple=0.125)
-    del description["scales"]
-    (tmp_path / "levels.yaml").write_text(yaml.safe_dump(description))
-    refuses(run("--student", "levels.yaml"), "strides", "8, 16, 32")
-    model = DetectionModel(str(tmp_path / "levels.yaml"), nc=3, verbose=False)
-    model.args = {"task": "detect"}
-    save(model, tmp_path / "levels.pt")
-    refuses(run("--teacher", "levels.pt"), "The teacher has detection levels")
+@pytest.mark.parametrize("levels", ["p2", "p6"])
+def test_levels__the_plan_shows_both_sides_and_what_is_left_out(run: Run, tmp_path: Path, levels: str) -> None:
+    write_description(tmp_path / "student.yaml", f"v8-{levels}")
+    save(detector(f"v8-{levels}", seed=1), tmp_path / "levels.pt")
+    options = {"student": ("--student", "student.yaml"), "teacher": ("--teacher", "levels.pt")}
+    alone = {who: ok(run(*words)) for who, words in options.items()}
+    both = ok(run(*options["student"], *options["teacher"]))
+    channels = r"layer \d+, \d+ channels"
+    assert re.search(rf"{levels} +{channels} +none", alone["student"])
+    assert re.search(rf"{levels} +none +{channels}", alone["teacher"])
+    assert re.search(rf"{levels} +{channels} +{channels}", both)
+    for who, text in alone.items():
+        assert f"the {who}'s {levels} is left out of all losses" in flat(text)
+    assert "left out" not in both
+
+
+def ok(result: Result) -> str:
+    code, out, error = result
+    assert code == 0, error
+    return out
+
+
+def test_levels__a_pair_without_a_common_one_is_refused_with_a_table(run: Run, tmp_path: Path) -> None:
+    write_description(tmp_path / "student.yaml", "v8-p3p4")
+    save(detector("v8-p5"), tmp_path / "levels.pt")
+    result = run("--student", "student.yaml", "--teacher", "levels.pt")
+    refuses(result, "no level in common", "student p3 8, p4 16", "teacher p5 32")
 
 
 def test_classes__that_do_not_match_are_shown_as_a_table(run: Run, tmp_path: Path) -> None:
@@ -368,7 +384,10 @@ def test_teacher__several_and_at_another_size_stand_in_the_plan(run: Run, files:
         (("--set", "teacher.scale=2", "--set", "train.rect=true"), ("teacher.scale is 2", "train.rect")),
         (("--set", "teacher.scale=2", "--set", "train.multi_scale=0.5"), ("teacher.scale is 2", "train.multi_scale")),
         (("--set", "teacher.scale=2", "--recipe", "ikd", "--set", "losses.fgd.levels=[p3, p4]"), ("attacks",)),
-        (("--set", "teacher.scale=2", "--recipe", "cwd"), ("Leave p5 out (losses.cwd.levels)",)),
+        (
+            ("--set", "teacher.scale=2", "--recipe", "cwd", "--set", "losses.cwd.levels=[p4, p5]"),
+            ("Leave p5 out (losses.cwd.levels)",),
+        ),
     ],
 )
 def test_teacher__what_several_or_another_size_cannot_do(
