@@ -155,11 +155,10 @@ def examine(
 ) -> list[Examined]:
     """Score checkpoints and keep their detections; arguments and errors as `evaluate`.
 
-    `square` pads every image to a square, as it always is where one of the networks is an export; `nms_free` takes
-    the output of a head that needs no NMS (an export has the one that it was made with). `single_cls` joins all classes
-    to one, and `only` names the classes of the data whose objects count: the training arguments of those names, which
-    are otherwise taken from the networks (see `yolokd.evaluation.task`). `imgsz` may also be one size for each network,
-    and `choose` returns those of the split's images that are scored on. Unless `timed`, no latency is measured.
+    `square` pads every image to a square, as it always is where one of the networks is an export; `nms_free` takes the
+    output of a head without NMS (an export has the one it was made with). `single_cls` joins all classes to one, `only`
+    names the data's classes whose objects count: training arguments, else taken from the networks (`evaluation.task`).
+    `imgsz` may also be one size per network, `choose` returns the images to score, no latency is taken unless `timed`.
     """
     from yolokd.backend.devices import check_device
 
