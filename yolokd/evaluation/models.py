@@ -192,8 +192,7 @@ def examine(
             notes=notes,
             timed=timed,
         )
-        rows = [_score(bench, model, own) for model, own in zip(models, teacher_of, strict=True)]
-    return _with_shapes(rows)
+        return _with_shapes([_score(bench, model, own) for model, own in zip(models, teacher_of, strict=True)])
 
 
 def _resolve(data: str | Path, split: str) -> Dataset:
