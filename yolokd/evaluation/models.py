@@ -164,12 +164,11 @@ def examine(
 ) -> list[Examined]:
     """Score checkpoints and keep their detections; arguments and errors as `evaluate`.
 
-    `square` pads every image to a square, as it always is where one of the networks is an export; `nms_free` takes
-    the output of a head that needs no NMS (an export has the one that it was made with). `single_cls` joins all classes
-    to one, and `only` names the classes of the data whose objects count: the training arguments of those names, which
-    are otherwise taken from the networks (see `yolokd.evaluation.task`). `imgsz` may also be one size for each network,
-    and `choose` returns those of the split's images that are scored on. `tasks` names those that are taken, of `KINDS`.
-    Unless `timed`, no latency is measured.
+    `square` pads every image to a square, as it always is where one of the networks is an export; `nms_free` takes the
+    output of a head without NMS (an export has the one it was made with). `single_cls` joins all classes to one, `only`
+    names the data's classes whose objects count: training arguments, else taken from the networks (`evaluation.task`).
+    `imgsz` may also be one size per network, `choose` returns the images to score, `tasks` are names of `KINDS` that
+    are taken, no latency is measured unless `timed`.
     """
     from yolokd.backend.devices import check_device
 
@@ -202,8 +201,7 @@ def examine(
             notes=notes,
             timed=timed,
         )
-        rows = [_score(bench, model, own) for model, own in zip(models, teacher_of, strict=True)]
-    return _with_shapes(rows)
+        return _with_shapes([_score(bench, model, own) for model, own in zip(models, teacher_of, strict=True)])
 
 
 def _resolve(data: str | Path, split: str) -> Dataset:
