@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ultralytics.utils.loss import v8DetectionLoss
 from ultralytics.utils.tal import dist2bbox, make_anchors
 
-from tests.helpers.steps import GRID, STRIDES, gradient
+from tests.helpers.steps import GRID, STRIDES, gradient, make_step
 from yolokd.losses.base import Grid, Head, adapters
 
 CPU = torch.device("cpu")
@@ -87,3 +87,15 @@ def test_adapters__a_convolution_only_where_channels_differ() -> None:
     assert isinstance(parts["p3"], nn.Identity)
     assert parts["p5"](torch.zeros(1, 8, 2, 3)).shape == (1, 16, 2, 3)
     assert [tuple(p.shape) for p in parts.parameters()] == [(16, 8, 1, 1), (16,)]
+
+
+@pytest.mark.parametrize("levels", [("p4",), ("p3", "p5"), ("p5", "p4")])
+def test_head_at__is_what_the_head_says_there(levels: tuple[str, ...]) -> None:
+    (branch,) = make_step().branches
+    head, part = branch.student, branch.student.at(levels)
+    kept = [a for level in GRID.shapes if level in levels for a in range(GRID.anchors)[GRID.places(level)]]
+    assert torch.equal(part.logits, head.logits[:, kept])
+    assert torch.equal(part.distribution, head.distribution[:, kept])
+    torch.testing.assert_close(part.boxes, head.boxes[:, kept])
+    assert part.grid.anchors == len(kept)
+    assert head.at(("p5", "p4", "p3", "p2")) is head

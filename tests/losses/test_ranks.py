@@ -13,8 +13,8 @@ from torch import Tensor, distributed, multiprocessing
 from tests.helpers.pairs import BOXES, build, leaves
 from tests.helpers.steps import images, make_step
 from yolokd.losses.base import Loss, Step
-from yolokd.losses.table import LOSSES
-from yolokd.recipe import Losses
+from yolokd.losses.table import LOSSES, losses_of
+from yolokd.recipe import Recipe
 
 RANKS, BATCH = 2, 4
 ALONE = {"pkd", "ultralytics"}  # statistics of each process's own images
@@ -31,7 +31,7 @@ Outcome = dict[str, Tensor]
 
 def loss_of(variant: str) -> Loss:
     name, options = VARIANTS[variant]
-    return LOSSES[name](getattr(Losses.model_validate({name: options}), name))
+    return losses_of(Recipe.from_dict({"losses": {name: options}}), ("p3", "p4", "p5"))[name]
 
 
 def whole_step() -> Step:
