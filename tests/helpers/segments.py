@@ -57,7 +57,7 @@ def model_of(family: str, *, width: float = 0.125, classes: int = CLASSES, seed:
         for name in ("cv3", "one2one_cv3"):
             for branch in getattr(model.model[-1], name, None) or ():
                 branch[-1].bias.data.zero_()
-        for branch in getattr(model.model[-1], "cv4", ()):
+        for branch in model.model[-1].cv4 if family.endswith("seg") else ():
             branch[-1].weight.data.mul_(0.2)  # so that masks are not saturated
     model.names, model.task = class_names(classes), family.partition("-")[2].replace("seg", "segment")
     model.args = training_args(task=model.task)
