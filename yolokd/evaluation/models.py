@@ -181,11 +181,7 @@ def examine(
     _check_task(task, models, channels=found.channels, kitti=protocol == "kitti")
     truth, kitti, notes = _read_truth(found, split, task, models, kitti=protocol == "kitti", progress=progress)
     truth = truth if choose is None else only_images(truth, choose)
-    check_mapping(classes or {}, [model.identity.names for model in models], found.names, joined=task.joined)
-    teacher_of = [
-        match_classes(model.identity.names, found.names, classes or {}, model.name, joined=task.joined)
-        for model in models
-    ]
+    matches = _match(models, found.names, classes or {}, joined=task.joined)
     common = {"batch": batch or default("batch"), "device": device}
     rect, nms = not (square or any(map(networks.is_export, paths))), False if nms_free else None
     with tempfile.TemporaryDirectory(prefix="yolokd-") as folder, quiet():
@@ -201,7 +197,15 @@ def examine(
             notes=notes,
             timed=timed,
         )
-        return _with_shapes([_score(bench, model, own) for model, own in zip(models, teacher_of, strict=True)])
+        return _with_shapes([_score(bench, model, own) for model, own in zip(models, matches, strict=True)])
+
+
+def _match(
+    models: Sequence[_Model], names: Mapping[int, str], classes: ClassMap, *, joined: bool
+) -> list[dict[int, int]]:
+    """Return each model's classes by those of the data, after the mapping was checked against all of them."""
+    check_mapping(classes, [model.identity.names for model in models], names, joined=joined)
+    return [match_classes(model.identity.names, names, classes, model.name, joined=joined) for model in models]
 
 
 def _resolve(data: str | Path, split: str) -> Dataset:
