@@ -95,6 +95,7 @@ def diagnose_student(
             classes=classes,
             progress=progress,
             choose=choose if split == "train" else None,
+            timed=False,
         )
         for split in SPLITS
     }
