@@ -32,7 +32,7 @@ from yolokd.report import charts, examples, scoring
 from yolokd.training.settings import KEY, RunSettings
 
 pytestmark = [
-    pytest.mark.slow,  # a minute in all; within it, one in ten of the slowest cases
+    pytest.mark.slow,  # some minutes in all, although most cases are drawn; see `_is_drawn`
     pytest.mark.timeout(90),  # a pipe that is waited for would keep a test for ever
     pytest.mark.filterwarnings("ignore"),  # of decoders, on damaged files
 ]
@@ -40,7 +40,7 @@ pytestmark = [
 CPU = ("--device", "cpu")
 PAIR = ("--teacher", "@teacher.pt", "--student", "@student.pt", "--recipe", "bckd", *CPU)
 TRAIN = ("--teacher", "@teacher.pt", "--imgsz", "64", "--dry-run", *CPU)
-ODD = ("pattern", "no UTF-8")  # names of the quick tests
+ODD = ("pattern", "no UTF-8")  # names that always take part
 FEW = ("random bytes", "pipe", "keys that unfold", "nested value")
 
 
@@ -158,12 +158,7 @@ TYPED = (  # readers of plain data, of which each value is replaced
     "report provenance", "report weights of instances", "compared plan", "compared teacher", "compared score",
     "train student",
 )  # fmt: skip
-SAMPLED = 4  # replaced values per reader in the quick tests
-
-
-QUICK_FIRST = [  # every reader
-    pytest.param(name, marks=pytest.mark.slow) if reader.slow else name for name, reader in READERS.items()
-]
+SAMPLED = 4  # replaced values per reader that always take part
 
 
 @pytest.fixture(scope="session")
@@ -275,21 +270,20 @@ def oracle(inputs: Path) -> Oracle:
     return Oracle(inputs / "set" / "data.yaml")
 
 
-def _is_drawn(case: str) -> bool:
-    """Whether a slow case takes part: one in ten by a hash of its name, all with YOLOKD_ALL_MUTATIONS=1."""
-    return "YOLOKD_ALL_MUTATIONS" in os.environ or zlib.crc32(case.encode()) % 10 == 0
+def _is_drawn(case: str, one_in: int) -> bool:
+    """Whether a case takes part: one in so many by a hash of its name, all with YOLOKD_ALL_MUTATIONS=1."""
+    return "YOLOKD_ALL_MUTATIONS" in os.environ or zlib.crc32(case.encode()) % one_in == 0
 
 
 def _cases() -> Iterator[Any]:
+    """The few mutations of every reader, and some of the others, of slow readers fewer."""
     for name, reader in READERS.items():
         for label in reader.mutations():
-            slow = reader.slow and label not in FEW
-            if not slow or _is_drawn(f"{name}-{label}"):
-                marks = [pytest.mark.slow] if slow else []
-                yield pytest.param(name, label, marks=marks, id=f"{name}-{label}")
+            if label in FEW or _is_drawn(f"{name}-{label}", 10 if reader.slow else 4):
+                yield pytest.param(name, label, id=f"{name}-{label}")
 
 
-@pytest.mark.parametrize("name", QUICK_FIRST)
+@pytest.mark.parametrize("name", READERS)
 def test_reader__sound_files_are_read(place: Place, name: str) -> None:
     reader = READERS[name]
     text = place.expect(place.copy(*reader.needs, reader.file), *reader.line)
@@ -305,13 +299,11 @@ def test_file__mutated(place: Place, name: str, label: str) -> None:
 
 
 def _typed() -> Iterator[Any]:
-    """Some replaced values of each reader of plain data, others in the slow tests."""
+    """The first replaced values of each reader of plain data, and some of the others."""
     for name in TYPED:
         for number in range(SAMPLED * 30):
-            slow = number >= SAMPLED
-            if not slow or _is_drawn(f"{name}-{number}"):
-                marks = [pytest.mark.slow] if slow else []
-                yield pytest.param(name, number, marks=marks, id=f"{name}-{number}")
+            if number < SAMPLED or _is_drawn(f"{name}-{number}", 10):
+                yield pytest.param(name, number, id=f"{name}-{number}")
 
 
 @cache
@@ -345,29 +337,33 @@ def test_resume__training_arguments_of_another_kind(place: Place, key: str, valu
     place.expect(folder, *RESUME.line)
 
 
-@pytest.mark.parametrize(
-    ("line", "file"),
-    [
-        (CHECK.line, "set/images/val/001.png"),
-        (CHECK.line, "set/labels/val/001.txt"),
-        (("predict", "@student.pt", "@set/images/val", *DRAWN), "set/images/val/001.png"),
-        (("predict", "@student.pt", None, *DRAWN), "set/images/val/001.png"),
-        (("inspect", None, *PAIR, "--out", "drawn"), "set/images/val/001.png"),
-        (("data", "check", None), "set/data.yaml"),
-        (("recipes", "check", None), "recipe.yaml"),
-        (("predict", None, "@set/images/val", *DRAWN), "student.pt"),
-        (("eval", None, "--data", "@set/data.yaml", *CPU), "student.pt"),
-        (("eval", "@student.pt", "--data", None, *CPU), "set/data.yaml"),
-        (("report", None, "--out", "page.html", *CPU), "run"),
-        (("train", "--resume", None), "going"),
-        (("train", "--student", None, "--recipe", "bckd", "--data", "@set/data.yaml", *TRAIN), "student.yaml"),
-        (KITTI.line, "kitti/training/image_2/000001.png"),
-    ],
-    ids=str,
+NAMED = (  # a command in which None stands for the file that is renamed
+    (CHECK.line, "set/images/val/001.png"),
+    (CHECK.line, "set/labels/val/001.txt"),
+    (("predict", "@student.pt", "@set/images/val", *DRAWN), "set/images/val/001.png"),
+    (("predict", "@student.pt", None, *DRAWN), "set/images/val/001.png"),
+    (("inspect", None, *PAIR, "--out", "drawn"), "set/images/val/001.png"),
+    (("data", "check", None), "set/data.yaml"),
+    (("recipes", "check", None), "recipe.yaml"),
+    (("predict", None, "@set/images/val", *DRAWN), "student.pt"),
+    (("eval", None, "--data", "@set/data.yaml", *CPU), "student.pt"),
+    (("eval", "@student.pt", "--data", None, *CPU), "set/data.yaml"),
+    (("report", None, "--out", "page.html", *CPU), "run"),
+    (("train", "--resume", None), "going"),
+    (("train", "--student", None, "--recipe", "bckd", "--data", "@set/data.yaml", *TRAIN), "student.yaml"),
+    (KITTI.line, "kitti/training/image_2/000001.png"),
 )
-@pytest.mark.parametrize(
-    "stem", [stem if stem in ODD else pytest.param(stem, marks=pytest.mark.slow) for stem in STEMS]
-)
+
+
+def _named() -> Iterator[Any]:
+    """Two odd names in every place, and some of the others."""
+    for (line, file), stem in itertools.product(NAMED, STEMS):
+        case = f"{stem}-{' '.join(word or 'FILE' for word in line)}-{file}"
+        if stem in ODD or _is_drawn(case, 4):
+            yield pytest.param(stem, line, file, id=case)
+
+
+@pytest.mark.parametrize(("stem", "line", "file"), list(_named()))
 def test_name__of_a_file(place: Place, stem: str, line: tuple[str | None, ...], file: str) -> None:
     folder = place.copy("set", "recipe.yaml", "student.pt", "teacher.pt", "student.yaml", "run", "going", "kitti")
     target = mutations.renamed(folder / file, STEMS[stem])
@@ -375,7 +371,7 @@ def test_name__of_a_file(place: Place, stem: str, line: tuple[str | None, ...], 
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-@pytest.mark.parametrize("name", QUICK_FIRST)
+@pytest.mark.parametrize("name", READERS)
 def test_file__without_permission(place: Place, name: str) -> None:
     reader = READERS[name]
     folder = place.copy(*reader.needs, reader.file)
