@@ -279,7 +279,7 @@ def _cases() -> Iterator[Any]:
     """The few mutations of every reader, and some of the others, of slow readers fewer."""
     for name, reader in READERS.items():
         for label in reader.mutations():
-            if label in FEW or _is_drawn(f"{name}-{label}", 10 if reader.slow else 4):
+            if label in FEW or _is_drawn(f"{name}-{label}", 10 if reader.slow else 8):
                 yield pytest.param(name, label, id=f"{name}-{label}")
 
 
@@ -359,7 +359,7 @@ def _named() -> Iterator[Any]:
     """Two odd names in every place, and some of the others."""
     for (line, file), stem in itertools.product(NAMED, STEMS):
         case = f"{stem}-{' '.join(word or 'FILE' for word in line)}-{file}"
-        if stem in ODD or _is_drawn(case, 4):
+        if stem in ODD or _is_drawn(case, 8):
             yield pytest.param(stem, line, file, id=case)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -44,13 +46,16 @@ sys.exit(3 if "fails" in name else 0)
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A comparison's folder, with a small script in the place of the worker."""
     (tmp_path / "small_worker.py").write_text(SCRIPT)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(REPOSITORY)]))
     small_slurm.install(tmp_path / "slurm", monkeypatch)
     (tmp_path / "compare").mkdir()
-    return tmp_path / "compare"
+    # submitit's local executor cancels by SIGINT, which processes ignore that a shell has started in the background
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield tmp_path / "compare"
+    signal.signal(signal.SIGINT, before)
 
 
 @cache
