@@ -88,7 +88,7 @@ def test_class_of_description__by_its_last_layer_and_only_for_the_tasks_asked_fo
 def test_from_yaml__builds_the_task_that_is_asked_for(tmp_path: Path) -> None:
     path = write_description("v8-seg", tmp_path / "tiny.yaml")
     assert type(from_yaml(path, 3, STUDENTS)) is SegmentationModel
-    with pytest.raises(WeightsError, match=r"ends in a Segment head; .* \(heads Detect, v10Detect\)"):
+    with pytest.raises(WeightsError, match=r"ends in the head Segment; .* \(heads Detect, v10Detect\)"):
         from_yaml(path, 3)
 
 

@@ -117,7 +117,7 @@ def test_make_plan__refuses_masks_that_one_side_does_not_give(world: Path, stude
 
 
 def test_make_plan__refuses_students_of_tasks_that_are_not_trained(world: Path) -> None:
-    with pytest.raises(WeightsError, match="ends in a Pose head"):
+    with pytest.raises(WeightsError, match="ends in the head Pose"):
         plan(world, "v8-seg.pt", "v8-pose.yaml", "bckd")
     with pytest.raises(WeightsError, match="one of the tasks detect, segment"):
         plan(world, "v8-seg.pt", "v8-pose.pt", "bckd")

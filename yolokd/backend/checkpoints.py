@@ -159,7 +159,7 @@ def as_detector(model: torch.nn.Module, what: str, tasks: Collection[str] = DETE
             return model
         names = ", ".join(kind.__name__ for task in taken for kind in task.heads)
         raise WeightsError(
-            f"'{what}' ends in a {type(head).__name__} head; yolokd distills YOLO detectors (heads {names})."
+            f"'{what}' ends in the head {type(head).__name__}; yolokd distills YOLO detectors (heads {names})."
         )
     task = getattr(model, "task", None)
     kind = type(model).__name__ + (f", task {task}" if isinstance(task, str) else "")
