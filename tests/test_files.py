@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from yolokd.files import PART, cache_folder, replacing, sha256, sha256_of, unique_beside, write_json, write_whole
+from yolokd.files import (
+    PART,
+    cache_folder,
+    link_or_copy,
+    replacing,
+    sha256,
+    sha256_of,
+    unique_beside,
+    write_json,
+    write_whole,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -121,3 +131,21 @@ def test_cache_folder__that_cannot_be_made_is_no_error(tmp_path: Path, monkeypat
     (tmp_path / "file").touch()
     monkeypatch.setenv("YOLOKD_CACHE", str(tmp_path / "file"))
     assert cache_folder("images") == tmp_path / "file" / "images"
+
+
+def test_link_or_copy__a_link_or_where_none_works_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    source.write_text("content")
+    monkeypatch.chdir(tmp_path)
+    link_or_copy(Path("source"), tmp_path / "link")
+    assert (tmp_path / "link").readlink() == source
+    with pytest.raises(FileExistsError):
+        link_or_copy(source, tmp_path / "link")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    link_or_copy(source, tmp_path / "copy")
+    assert not (tmp_path / "copy").is_symlink()
+    assert (tmp_path / "copy").read_text() == "content"

@@ -107,6 +107,20 @@ def cache_folder(name: str = "") -> Path:
     return folder
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make a symbolic link with an absolute path to a file, or a copy of it where links do not work.
+
+    Raises:
+        OSError: The source cannot be read, or the target exists or cannot be written.
+    """
+    try:
+        target.symlink_to(source.absolute())
+    except FileExistsError:
+        raise
+    except OSError:  # no links on this file system, or no right to make them
+        shutil.copyfile(source, target)
+
+
 def _walk(folder: Path) -> Iterator[Path]:
     for inside in folder.iterdir():
         yield inside

@@ -44,11 +44,12 @@ def run(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     return run_with
 
 
-def refuses(result: Result, *words: str) -> None:
+def refuses(result: Result, *words: str) -> bool:
     """One short error with these words, and nothing written."""
-    fails(result, *words)
+    assert fails(result, *words)
     assert result[1] == ""
     assert not list(Path().iterdir())
+    return True
 
 
 @pytest.mark.slow
@@ -92,7 +93,7 @@ def test_bench__json_on_stdout_stands_alone(run: Run) -> None:
 
 @pytest.mark.parametrize("option", ["--teacher", "--student", "--recipe"])
 def test_bench__says_what_is_missing(run: Run, option: str) -> None:
-    refuses(run(without=option), f"Give {option}")
+    assert refuses(run(without=option), f"Give {option}")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_bench__says_what_is_missing(run: Run, option: str) -> None:
     ],
 )
 def test_bench__refuses_before_anything_is_timed(run: Run, options: tuple[str, ...], words: tuple[str, ...]) -> None:
-    refuses(run(*options), *words)
+    assert refuses(run(*options), *words)
 
 
 @pytest.mark.parametrize(("option", "value"), [("--rounds", "0"), ("--batch", "0"), ("--imgsz", "16")])
@@ -150,6 +151,6 @@ def test_show__ratios_are_those_of_the_medians(capsys: pytest.CaptureFixture[str
 
 def test_bench__takes_one_teacher_at_the_students_size(run: Run, files: Path) -> None:
     teacher = str(files / "teacher.pt")
-    refuses(run("--teacher", teacher, "--teacher", teacher), "takes one teacher: give --teacher once")
-    refuses(run("--set", f"teacher.models=['{teacher}']"), "takes one teacher: leave teacher.models out")
-    refuses(run("--set", "teacher.scale=2"), "leave teacher.scale out")
+    assert refuses(run("--teacher", teacher, "--teacher", teacher), "takes one teacher: give --teacher once")
+    assert refuses(run("--set", f"teacher.models=['{teacher}']"), "takes one teacher: leave teacher.models out")
+    assert refuses(run("--set", "teacher.scale=2"), "leave teacher.scale out")

@@ -79,19 +79,19 @@ def test_label__data_check_and_eval_take_the_set(label: Label, files: Path, caps
     ],
 )
 def test_label__bad_options_leave_nothing(label: Label, options: list[str], words: list[str]) -> None:
-    fails(label(*options), *words)
+    assert fails(label(*options), *words)
     assert not Path("out").exists()
 
 
 def test_label__bad_sources(label: Label, files: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    fails(label(source="nothing"), "no such folder or list")
-    fails(label(source="empty"), "holds no images")
-    fails(label(out=str(files / "frames" / "out")), "inside its own source")
-    fails(label(teacher=False), "--teacher")
+    assert fails(label(source="nothing"), "no such folder or list")
+    assert fails(label(source="empty"), "holds no images")
+    assert fails(label(out=str(files / "frames" / "out")), "inside its own source")
+    assert fails(label(teacher=False), "--teacher")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").write_text("mine")
-    fails(label("--conf", "0.1", out="taken"), "holds something else already")
+    assert fails(label("--conf", "0.1", out="taken"), "holds something else already")
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["mine.txt"]
     assert not (tmp_path / "out").exists()
 
@@ -100,8 +100,8 @@ def test_label__teachers_without_boxes(label: Label, files: Path, tmp_path: Path
     description = {"nc": 3, "backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head": [[-1, 1, "Classify", ["nc"]]]}
     model = ClassificationModel(description, ch=3, nc=3, verbose=False)
     torch.save({"model": model.half(), "epoch": -1}, tmp_path / "classify.pt")
-    fails(label("--teacher", str(tmp_path / "classify.pt"), teacher=False), "classify.pt", "boxes")
-    fails(label("--teacher", str(tmp_path / "gone.pt"), teacher=False), "gone.pt")
+    assert fails(label("--teacher", str(tmp_path / "classify.pt"), teacher=False), "classify.pt", "boxes")
+    assert fails(label("--teacher", str(tmp_path / "gone.pt"), teacher=False), "gone.pt")
     (tmp_path / "junk.pt").write_bytes(b"junk")
-    fails(label("--teacher", str(tmp_path / "junk.pt"), teacher=False), "junk.pt")
+    assert fails(label("--teacher", str(tmp_path / "junk.pt"), teacher=False), "junk.pt")
     assert not (tmp_path / "out").exists()

@@ -51,11 +51,12 @@ def images(files: Path) -> Path:
     return files / "data" / "images" / "val"
 
 
-def refuses(result: Result, *words: str, code: int = 2) -> None:
+def refuses(result: Result, *words: str, code: int = 2) -> bool:
     """One short error with these words, and nothing written."""
-    fails(result, *words, code=code)
+    assert fails(result, *words, code=code)
     assert result[1] == ""
     assert not Path("runs").exists()
+    return True
 
 
 def test_inspect__one_figure_per_image_and_the_values(run: Run, images: Path, tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_inspect__a_student_from_scratch(run: Run, files: Path, images: Path, tm
     del description["scales"]
     Path("small.yaml").write_text(yaml.safe_dump(description))
     scratch = (str(images / "000.png"), "--student", "small.yaml", "--imgsz", "64")
-    refuses(run(*scratch), "small.yaml", "knows no class names: give --data")
+    assert refuses(run(*scratch), "small.yaml", "knows no class names: give --data")
     code, out, _ = run(*scratch, "--data", str(files / "data" / "data.yaml"))
     assert code == 0, out
 
@@ -144,12 +145,12 @@ def test_wrong_words__are_named(run: Run, images: Path, options: tuple[str, ...]
     for name in ("good.png", "labeled.png"):
         shutil.copy(images / "000.png", name)
     Path("labeled.txt").write_text("7 .5 .5 .1 .1")
-    refuses(run(*options), *words)
+    assert refuses(run(*options), *words)
 
 
 @pytest.mark.parametrize("option", ["--teacher", "--student", "--recipe"])
 def test_missing_options__say_what_to_give(run: Run, images: Path, option: str) -> None:
-    refuses(run(str(images), without=option), f"Give {option}")
+    assert refuses(run(str(images), without=option), f"Give {option}")
 
 
 def test_classes__that_do_not_match_are_shown_as_a_table(run: Run, images: Path, tmp_path: Path) -> None:
@@ -157,7 +158,9 @@ def test_classes__that_do_not_match_are_shown_as_a_table(run: Run, images: Path,
     teacher.names = {0: "class0", 1: "[bold]x[/bold]", 2: "other"}
     save(teacher, tmp_path / "partial.pt")
     one = str(images / "000.png")
-    refuses(run(one, "--teacher", "partial.pt"), "1 of the data's 3 classes", "class1 - missing -", "--allow-partial")
+    assert refuses(
+        run(one, "--teacher", "partial.pt"), "1 of the data's 3 classes", "class1 - missing -", "--allow-partial"
+    )
     assert run(one, "--teacher", "partial.pt", "--allow-partial")[0] == 0
     mapped = "teacher.classes={'[bold]x[/bold]': class1, other: class2}"
     assert run(one, "--teacher", "partial.pt", "--set", mapped)[0] == 0
@@ -170,13 +173,13 @@ def test_inspect__what_fails_on_the_way_is_a_failed_run(
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(Inspector, "inspect", fail)
-    refuses(run(str(images), "--out", "figures"), "000.png' failed: out of memory", code=1)
+    assert refuses(run(str(images), "--out", "figures"), "000.png' failed: out of memory", code=1)
     assert not list(Path("figures").iterdir())
 
 
 def test_inspect__takes_one_teacher_at_the_students_size(run: Run, files: Path) -> None:
     teacher = str(files / "teacher.pt")
     given = (str(files / "data" / "images" / "val" / "000.png"),)
-    refuses(run(*given, "--teacher", teacher, "--teacher", teacher), "takes one teacher: give --teacher once")
-    refuses(run(*given, "--set", f"teacher.models=['{teacher}']"), "takes one teacher: leave teacher.models out")
-    refuses(run(*given, "--set", "teacher.scale=2"), "leave teacher.scale out")
+    assert refuses(run(*given, "--teacher", teacher, "--teacher", teacher), "takes one teacher: give --teacher once")
+    assert refuses(run(*given, "--set", f"teacher.models=['{teacher}']"), "takes one teacher: leave teacher.models out")
+    assert refuses(run(*given, "--set", "teacher.scale=2"), "leave teacher.scale out")

@@ -51,10 +51,11 @@ def run(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     return run_with
 
 
-def refuses(result: Result, *words: str, code: int = 2) -> None:
+def refuses(result: Result, *words: str, code: int = 2) -> bool:
     """One short error with these words, and nothing written."""
-    fails(result, *words, code=code)
+    assert fails(result, *words, code=code)
     assert not Path("runs").exists()
+    return True
 
 
 def test_dry_run__prints_the_plan_and_writes_nothing(run: Run, tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_recipe__left_out_is_best_and_needs_a_teacher(run: Run) -> None:
     assert code == 0
     assert "Plan: best" in out
     assert "of its parameters taken from the teacher" in " ".join(out.split())
-    refuses(run(without=("--recipe", "--teacher")), "--teacher yolov8l", "--recipe baseline")
+    assert refuses(run(without=("--recipe", "--teacher")), "--teacher yolov8l", "--recipe baseline")
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_best__trained_weights_and_images_without_labels_take_pseudo_labels(
     assert "trained weights, with images without labels: pseudo-labels" in words
     assert "kd_" not in words
     assert "the student has trained weights and keeps them" not in words
-    refuses(run(*given, without=("--teacher",)), "takes a teacher's pseudo-labels", "needs --teacher")
+    assert refuses(run(*given, without=("--teacher",)), "takes a teacher's pseudo-labels", "needs --teacher")
 
 
 def test_best__trained_weights_and_all_images_labeled_train_plainly(run: Run, pretrained: str) -> None:
@@ -146,10 +147,10 @@ def test_best__set_wins_over_the_regime(run: Run, pretrained: str) -> None:
     assert "kd_bckd_cls 4" in words
     assert "changed by --set losses.bckd.cls=4" in words
     assert "the teacher is not used" not in words
-    refuses(run(*given, without=("--teacher",)), "compares with a teacher", "needs --teacher")
+    assert refuses(run(*given, without=("--teacher",)), "compares with a teacher", "needs --teacher")
     aid = ("--recipe", "best", "--set", "weighting.aid.alpha=0.1")
     assert run(*aid)[0] == 0
-    refuses(run(*aid, "--student", pretrained), "regimes[2].weighting.aid: has nothing to weigh")
+    assert refuses(run(*aid, "--student", pretrained), "regimes[2].weighting.aid: has nothing to weigh")
 
 
 def test_regimes__of_a_recipe_of_ones_own(run: Run, tmp_path: Path) -> None:
@@ -160,11 +161,11 @@ def test_regimes__of_a_recipe_of_ones_own(run: Run, tmp_path: Path) -> None:
     assert "kd_pkd 3" in flat(out)
     assert "mine for a student from scratch: try this" in flat(out)
     (tmp_path / "mine.yaml").write_text(text.replace("gain: 3", "gain: -3").replace("scratch", "scratsh"))
-    refuses(run("--recipe", "mine.yaml"), "regimes[0].when.student", "scratch", "regimes[0].losses.pkd.gain")
+    assert refuses(run("--recipe", "mine.yaml"), "regimes[0].when.student", "scratch", "regimes[0].losses.pkd.gain")
 
 
 def test_options__go_through_the_recipe_and_all_problems_come_at_once(run: Run) -> None:
-    refuses(
+    assert refuses(
         run("--epochs", "0", "--batch", "0", "--imgsz", "20", "--set", "losses.ssim.windov=3"),
         "train.epochs", "train.batch", "train.imgsz", "losses.ssim.windov", "window",
     )  # fmt: skip
@@ -192,7 +193,7 @@ def test_options__go_through_the_recipe_and_all_problems_come_at_once(run: Run) 
     ],
 )
 def test_wrong_words__are_named(run: Run, options: tuple[str, ...], words: tuple[str, ...]) -> None:
-    refuses(run(*options), *words)
+    assert refuses(run(*options), *words)
 
 
 def test_unlabeled__stands_in_the_plan_and_nothing_is_written(run: Run, files: Path, tmp_path: Path) -> None:
@@ -214,31 +215,33 @@ def test_unlabeled__stands_in_the_plan_and_nothing_is_written(run: Run, files: P
 
 
 def test_unlabeled__wrong_ones_are_named(run: Run, files: Path) -> None:
-    refuses(run("--unlabeled", "missing"), "no unlabeled images", "missing")
-    refuses(run("--unlabeled", str(files / "data" / "labels")), "holds no images")
-    refuses(run("--unlabeled", str(files / "data")), "2 of the unlabeled images", "val split", "001.png")
-    refuses(run("--unlabeled", str(files / "data" / "images" / "train"), "--recipe", "baseline"), "has no losses")
-    refuses(run("--unlabeled", "x", "--resume", "runs/kd", dry=False), "leave out", "--student")
+    assert refuses(run("--unlabeled", "missing"), "no unlabeled images", "missing")
+    assert refuses(run("--unlabeled", str(files / "data" / "labels")), "holds no images")
+    assert refuses(run("--unlabeled", str(files / "data")), "2 of the unlabeled images", "val split", "001.png")
+    assert refuses(
+        run("--unlabeled", str(files / "data" / "images" / "train"), "--recipe", "baseline"), "has no losses"
+    )
+    assert refuses(run("--unlabeled", "x", "--resume", "runs/kd", dry=False), "leave out", "--student")
 
 
 def test_missing_options__say_what_to_give(run: Run) -> None:
-    refuses(run(without=("--student",)), "--student yolov8n")
-    refuses(run(without=("--teacher",)), "needs --teacher")
+    assert refuses(run(without=("--student",)), "--student yolov8n")
+    assert refuses(run(without=("--teacher",)), "needs --teacher")
 
 
 def test_teacher__of_another_task_or_unreadable(run: Run, tmp_path: Path) -> None:
     Path("broken.pt").write_bytes(b"not a checkpoint")
     result = run("--teacher", "broken.pt")
-    refuses(result, "broken.pt", "cannot be read")
+    assert refuses(result, "broken.pt", "cannot be read")
     model = ClassificationModel(str(CONFIGS / "v8/yolov8-cls.yaml"), nc=2, verbose=False)
     model.args = {"task": "classify"}
     save(model, tmp_path / "classify.pt")
-    refuses(run("--teacher", "classify.pt"), "not a YOLO detector", "Classification", "detect, segment, pose")
+    assert refuses(run("--teacher", "classify.pt"), "not a YOLO detector", "Classification", "detect, segment, pose")
 
 
 def test_teacher__that_would_run_code_is_refused_before_it_does(run: Run, tmp_path: Path) -> None:
     torch.save({"model": Attack(tmp_path / "ran"), "epoch": -1}, tmp_path / "attack.pt")
-    refuses(run("--teacher", "attack.pt"), "attack.pt", "could run code", "--trust-checkpoint")
+    assert refuses(run("--teacher", "attack.pt"), "attack.pt", "could run code", "--trust-checkpoint")
     assert not (tmp_path / "ran").exists()
 
 
@@ -268,7 +271,7 @@ def test_levels__a_pair_without_a_common_one_is_refused_with_a_table(run: Run, t
     write_description(tmp_path / "student.yaml", "v8-p3p4")
     save(detector("v8-p5"), tmp_path / "levels.pt")
     result = run("--student", "student.yaml", "--teacher", "levels.pt")
-    refuses(result, "no level in common", "student p3 8, p4 16", "teacher p5 32")
+    assert refuses(result, "no level in common", "student p3 8, p4 16", "teacher p5 32")
 
 
 def test_classes__that_do_not_match_are_shown_as_a_table(run: Run, tmp_path: Path) -> None:
@@ -276,7 +279,7 @@ def test_classes__that_do_not_match_are_shown_as_a_table(run: Run, tmp_path: Pat
     teacher.names = {0: "class0", 1: "[bold]x[/bold]", 2: "other"}
     save(teacher, tmp_path / "partial.pt")
     result = run("--teacher", "partial.pt")
-    refuses(result, "1 of the data's 3 classes", "class1 - missing -", "--recipe baseline", "--allow-partial")
+    assert refuses(result, "1 of the data's 3 classes", "class1 - missing -", "--recipe baseline", "--allow-partial")
     assert run("--teacher", "partial.pt", "--recipe", "ssim")[0] == 0
     code, out, _ = run("--teacher", "partial.pt", "--allow-partial")
     assert code == 0
@@ -285,7 +288,7 @@ def test_classes__that_do_not_match_are_shown_as_a_table(run: Run, tmp_path: Pat
     code, out, _ = run("--teacher", "partial.pt", *mapped)
     assert code == 0
     assert "[bold]x[/bold]" in out
-    refuses(run("--teacher", "partial.pt", "--set", "teacher.classes.nobody=class1"), "no class 'nobody'")
+    assert refuses(run("--teacher", "partial.pt", "--set", "teacher.classes.nobody=class1"), "no class 'nobody'")
 
 
 def test_classes__a_shipped_map_distils_the_classes_that_it_knows(run: Run, tmp_path: Path) -> None:
@@ -297,7 +300,7 @@ def test_classes__a_shipped_map_distils_the_classes_that_it_knows(run: Run, tmp_
         data.read_text().replace("class0", "Car").replace("class1", "Pedestrian").replace("class2", "Cyclist")
     )
     given = ["--teacher", "coco.pt", "--data", str(data)]
-    refuses(run(*given), "1 of the data's 3 classes", "--set teacher.classes=coco-to-kitti")
+    assert refuses(run(*given), "1 of the data's 3 classes", "--set teacher.classes=coco-to-kitti")
     code, out, _ = run(*given, "--set", "teacher.classes=coco-to-kitti")
     assert code == 0
     words = " ".join(out.split())
@@ -306,8 +309,8 @@ def test_classes__a_shipped_map_distils_the_classes_that_it_knows(run: Run, tmp_
     code, out, _ = run(*given, "--set", "teacher.classes={bus: Car, person: Pedestrian, bicycle: Cyclist}")
     assert code == 0
     assert "Car car + bus Pedestrian person Cyclist bicycle" in " ".join(out.split())
-    refuses(run(*given, "--set", "teacher.classes=coco-to-kity"), "did you mean coco-to-kitti?")
-    refuses(
+    assert refuses(run(*given, "--set", "teacher.classes=coco-to-kity"), "did you mean coco-to-kitti?")
+    assert refuses(
         run("--set", "teacher.classes=coco-to-kitti"), "coco-to-kitti is for data with Car, Truck, Pedestrian, Tram"
     )
 
@@ -332,7 +335,7 @@ def test_data__wrong_in_one_way(
 ) -> None:
     shutil.copytree(files / "data", tmp_path / "data", ignore=shutil.ignore_patterns("*.cache"))
     change(tmp_path / "data")
-    refuses(run("--data", "data/data.yaml"), *words)
+    assert refuses(run("--data", "data/data.yaml"), *words)
 
 
 def test_data__a_download_script_is_refused_and_does_not_run(run: Run, tmp_path: Path) -> None:
@@ -340,20 +343,22 @@ def test_data__a_download_script_is_refused_and_does_not_run(run: Run, tmp_path:
     (tmp_path / "evil.yaml").write_text(
         f"path: nowhere\ntrain: a\nval: b\nnames: [x]\ndownload: |\n  open({str(marker)!r}, 'w')\n"
     )
-    refuses(run("--data", "evil.yaml"), "evil.yaml", "download")
+    assert refuses(run("--data", "evil.yaml"), "evil.yaml", "download")
     assert not marker.exists()
 
 
 def test_folder__that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    refuses(run("--set", "train.project=file"), "cannot be written", "file")
+    assert refuses(run("--set", "train.project=file"), "cannot be written", "file")
 
 
 def test_resume__of_what_is_no_run(run: Run, tmp_path: Path, files: Path) -> None:
     bare = ("--teacher", "--student", "--recipe", "--data", "--imgsz", "--device")
-    refuses(run("--resume", "nowhere", dry=False, without=bare), "no run 'nowhere'")
-    refuses(run("--resume", str(files / "teacher.pt"), dry=False, without=bare), "not an interrupted yolokd run")
-    refuses(run("--resume", "nowhere", "--epochs", "4", dry=False, without=bare), "leave out --epochs", "schedules")
+    assert refuses(run("--resume", "nowhere", dry=False, without=bare), "no run 'nowhere'")
+    assert refuses(run("--resume", str(files / "teacher.pt"), dry=False, without=bare), "not an interrupted yolokd run")
+    assert refuses(
+        run("--resume", "nowhere", "--epochs", "4", dry=False, without=bare), "leave out --epochs", "schedules"
+    )
 
 
 def test_teacher__several_and_at_another_size_stand_in_the_plan(run: Run, files: Path, tmp_path: Path) -> None:
@@ -396,20 +401,20 @@ def test_teacher__what_several_or_another_size_cannot_do(
     names = {"TEACHER": str(files / "teacher.pt"), "OTHER": str(save(detector("26", seed=2), tmp_path / "other.pt"))}
     given = ("--teacher", names["TEACHER"], *(names.get(word, word) for word in options))
     recipe = () if "--recipe" in options else ("--recipe", "bckd")
-    refuses(run(*given, *recipe), *words)
+    assert refuses(run(*given, *recipe), *words)
 
 
 def test_teacher__stored_answers_have_a_size_of_their_own(run: Run, tmp_path: Path) -> None:
     text = "losses: {soft: {}}\nteacher: {answers: stored, scale: 2}\n"
     (tmp_path / "stored.yaml").write_text(text)
-    refuses(run("--recipe", "stored.yaml"), "teacher.scale is 2", "stored answers")
+    assert refuses(run("--recipe", "stored.yaml"), "teacher.scale is 2", "stored answers")
 
 
 def test_teacher__two_that_disagree_about_a_name(run: Run, files: Path, tmp_path: Path) -> None:
     other = detector("v8", seed=2)
     other.names = {0: "CLASS0", 1: "class1", 2: "class2"}
     path = save(other, tmp_path / "other.pt")
-    refuses(
+    assert refuses(
         run(
             *("--teacher", str(files / "teacher.pt"), "--teacher", str(path), "--allow-partial"),
             *("--set", "teacher.classes={class0: class0, CLASS0: class1}"),

@@ -31,7 +31,7 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def fails(result: Result, *words: str, code: int = 2) -> None:
+def fails(result: Result, *words: str, code: int = 2) -> bool:
     """Expect a short error with these words, and no traceback."""
     got, _, error = result
     assert got == code, error
@@ -39,3 +39,4 @@ def fails(result: Result, *words: str, code: int = 2) -> None:
     for word in words:
         assert word in flat(error)
     assert "Traceback" not in error
+    return True

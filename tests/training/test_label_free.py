@@ -91,5 +91,5 @@ def test_train__bad_input_leaves_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     line = ["train", "--student", str(tiny_pair.student), "--teacher", str(seeing_pt), "--unlabeled", str(frames)]
-    fails(call(capsys, *line, "--imgsz", "64", "--device", "cpu", "--recipe", "bckd", *options), words)
+    assert fails(call(capsys, *line, "--imgsz", "64", "--device", "cpu", "--recipe", "bckd", *options), words)
     assert not list(tmp_path.glob("runs/*"))

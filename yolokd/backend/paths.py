@@ -8,7 +8,6 @@ the network. A question mark, also one written as %3F, begins a query, so that t
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from ultralytics.utils import clean_url
 from ultralytics.utils.checks import check_yolov5u_filename
 
 from yolokd.errors import UserError
+from yolokd.files import link_or_copy
 
 
 def altered(path: str | Path) -> str | None:
@@ -64,10 +64,7 @@ def link(path: Path, folder: Path) -> Path:
             f"'{path}' cannot be opened: Ultralytics alters its path, and that of the temporary folder '{folder}'. "
             f"Set TMPDIR to a folder whose path holds neither an apostrophe nor a question mark."
         )
-    try:
-        place.symlink_to(path.absolute())
-    except (OSError, NotImplementedError):
-        shutil.copyfile(path, place)
+    link_or_copy(path, place)
     return place
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from yolokd.cli.options import Device, LongerSide, TrustCheckpoint
 from yolokd.errors import RunError, UserError, printable
+from yolokd.files import link_or_copy
 
 if TYPE_CHECKING:
     from yolokd.outputs import OutputFolder
@@ -103,9 +104,9 @@ class Detector:
         path = file.absolute()
         if "*" not in str(path) and printable(path) == str(path):
             return str(path)
-        link = Path(tempfile.mkdtemp(dir=self.temporary)) / f"source{file.suffix}"
-        link.symlink_to(path)
-        return str(link)
+        plain = Path(tempfile.mkdtemp(dir=self.temporary)) / f"source{file.suffix}"
+        link_or_copy(path, plain)
+        return str(plain)
 
     def _move(self, drawn: Path, source: Path | str) -> None:
         for writer in getattr(self.yolo.predictor, "vid_writer", {}).values():

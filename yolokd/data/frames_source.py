@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from yolokd.data.frames_names import image_names, safe_name
 from yolokd.data.layout import images_of
 from yolokd.errors import DataError, UserError, printable
-from yolokd.files import sha256_of
+from yolokd.files import link_or_copy, sha256_of
 from yolokd.images.reader import SUFFIXES, read_image
 from yolokd.inputs import refuse_special
 
@@ -235,9 +235,8 @@ def _opened(file: Path) -> Iterator[Any]:
     path = file.absolute()
     with tempfile.TemporaryDirectory(prefix="yolokd-") as folder:
         if "%" in str(path) or not str(path).isascii() or printable(path) != str(path):
-            link = Path(folder) / f"video.{safe_name(file.suffix[1:]) or 'mp4'}"
-            link.symlink_to(path)
-            path = link
+            path = Path(folder) / f"video.{safe_name(file.suffix[1:]) or 'mp4'}"
+            link_or_copy(file, path)
         capture = None
         try:
             try:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from yolokd.errors import DataError
-from yolokd.files import unique_beside
+from yolokd.files import link_or_copy, unique_beside
 from yolokd.inputs import read_json
 
 UNFINISHED = ".unfinished"
@@ -90,15 +90,10 @@ def place(source: Path, target: Path) -> None:
     Raises:
         OSError: The source cannot be read or the target cannot be written.
     """
-    real = os.path.realpath(source)
-    if not Path(real).is_file():
+    real = Path(os.path.realpath(source))
+    if not real.is_file():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
-    try:
-        target.symlink_to(real)
-    except FileExistsError:
-        raise
-    except (OSError, NotImplementedError):  # no links on this file system, or no right to make them
-        shutil.copyfile(real, target)
+    link_or_copy(real, target)
 
 
 def leftovers(out: Path) -> list[Path]:

@@ -177,6 +177,5 @@ def missed_loss(head: Head, objects: Objects) -> Tensor:
 
 def image_size(grid: Grid, like: Tensor) -> Tensor:
     """Return width, height, width, height of the images in pixels, (4,)."""
-    level, (height, width) = next(iter(grid.shapes.items()))
-    stride = grid.strides[level]
-    return torch.stack([like.new_full((), side * stride) for side in (width, height)] * 2)
+    height, width = grid.image_size
+    return torch.stack([like.new_full((), side) for side in (width, height)] * 2)

@@ -41,6 +41,12 @@ class Grid:
         return cls({level: (height // stride, width // stride) for level, stride in strides.items()}, strides)
 
     @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+        level, (height, width) = next(iter(self.shapes.items()))
+        return height * self.strides[level], width * self.strides[level]
+
+    @property
     def anchors(self) -> int:
         """A, the number of cells of all levels."""
         return sum(h * w for h, w in self.shapes.values())

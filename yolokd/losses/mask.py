@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolokd.errors import RunError, ShapeError
-from yolokd.losses.base import COEFFICIENTS, MASKS, PROTOTYPES, Branch, Grid, Head, Loss, Requirements, Step, add
+from yolokd.losses.base import COEFFICIENTS, MASKS, PROTOTYPES, Branch, Head, Loss, Requirements, Step, add
 from yolokd.losses.tensors import as_pair, same_shape, widen, without_autocast
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class Mask(Loss):
         grid = (own.shape[2], own.shape[3])
         if other.shape[2:] != own.shape[2:]:
             other = F.interpolate(other, grid, mode="bilinear", align_corners=False)
-        inside = inside_boxes(_pick(boxes, anchors), image_size=image_size(student.grid), grid=grid)
+        inside = inside_boxes(_pick(boxes, anchors), image_size=student.grid.image_size, grid=grid)
         count = taken.sum(1, keepdim=True).clamp_min(1)  # (B, 1)
         compare = {"mask_bce": mask_bce_map, "mask_dice": mask_dice_map}
         maps = {}
@@ -227,9 +227,3 @@ class Mask(Loss):
 
 def _logits(head: Head, anchors: Tensor) -> Tensor:
     return mask_logits(_pick(head.extras[COEFFICIENTS], anchors), head.extras[PROTOTYPES])
-
-
-def image_size(grid: Grid) -> tuple[int, int]:
-    """Return height and width of the images in pixels."""
-    level, (height, width) = next(iter(grid.shapes.items()))
-    return height * grid.strides[level], width * grid.strides[level]
