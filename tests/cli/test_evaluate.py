@@ -15,7 +15,7 @@ from yolokd.cli.evaluate import evaluate, split_pairs
 from yolokd.errors import UserError
 from yolokd.evaluation import models
 from yolokd.evaluation.kitti_set import KittiScore
-from yolokd.evaluation.masks import MaskScore
+from yolokd.evaluation.mask_scores import MaskScore
 from yolokd.evaluation.models import ModelScore
 
 app = typer.Typer()

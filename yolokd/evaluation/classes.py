@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from yolokd.errors import DataError, UserError
 from yolokd.recipe.classes import ITEM, ClassMap, find_name, joined_teacher_of, shipped_map, teacher_of
+
+if TYPE_CHECKING:
+    from yolokd.backend.networks import Identity
 
 
 def match_classes(
@@ -63,3 +68,30 @@ def check_mapping(
 def _list(words: Iterable[str]) -> str:
     shown = list(words)
     return ", ".join(shown[:10]) + (f", … ({len(shown)} in all)" if len(shown) > 10 else "")
+
+
+def lacking(
+    per_class: Mapping[str, float],
+    names: Mapping[int, str],
+    identity: Identity,
+    teacher_of: Mapping[int, int],
+    *,
+    mean: bool,
+) -> tuple[str, ...]:
+    """Name the classes with objects that a network does not know or was never trained on."""
+    known = {names[target] for target in teacher_of.values() if target in names}
+    trained = {
+        names[target]
+        for index, target in teacher_of.items()
+        if target in names and (identity.single_cls or identity.classes is None or index in identity.classes)
+    }
+    unknown = [word for word, ap in per_class.items() if word not in known and ap >= 0]
+    untrained = [word for word, ap in per_class.items() if word in known - trained and ap >= 0]
+    rest = [ap for word, ap in per_class.items() if word in trained and ap >= 0]
+    others = f"; AP over the others is {100 * statistics.mean(rest):.1f}" if rest and mean else ""
+    notes = []
+    if untrained:
+        notes.append(f"was never trained on {', '.join(untrained)} (train.classes){others}")
+    if unknown:
+        notes.append(f"does not know {', '.join(unknown)} (counted as missed{others})")
+    return tuple(notes)

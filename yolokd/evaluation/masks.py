@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 Rle = dict[str, Any]  # `size` (height, width) and compressed `counts`
-
-
-@dataclass(frozen=True)
-class MaskScore:
-    """COCO's metrics of masks, in [0, 1], −1 where the data has no such object; sizes are areas of masks."""
-
-    AP: float
-    AP50: float
-    AP75: float
-    APs: float
-    APm: float
-    APl: float
-    per_class: dict[str, float] = field(default_factory=dict)
 
 
 def encode(masks: Tensor) -> list[Rle]:

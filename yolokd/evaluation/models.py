@@ -21,7 +21,6 @@ is scored and timed by its one-to-many branch, as Ultralytics does unless told o
 from __future__ import annotations
 
 import math
-import statistics
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,17 +32,18 @@ import yaml
 from yolokd.backend import networks
 from yolokd.backend.networks import Identity
 from yolokd.backend.opening import quiet, short_names
-from yolokd.data.check import DataReport, check_labels
+from yolokd.data.check import check_labels
 from yolokd.data.description import load_yaml
 from yolokd.errors import DataError, RunError, UserError, YolokdError
 from yolokd.evaluation import kitti_set
-from yolokd.evaluation.classes import check_mapping, match_classes
+from yolokd.evaluation.classes import check_mapping, lacking, match_classes
 from yolokd.evaluation.coco import score
 from yolokd.evaluation.detections import KINDS, detect, latency
 from yolokd.evaluation.ground_truth import Choose, list_images, only_images, unusable
-from yolokd.evaluation.instances import ground_truth, has_instances
+from yolokd.evaluation.instances import ground_truth
 from yolokd.evaluation.kitti import METRICS, R40
-from yolokd.evaluation.masks import MaskScore, Rle
+from yolokd.evaluation.mask_scores import MaskScore, has_masks, hindrance_to_masks, score_masks
+from yolokd.evaluation.masks import Rle
 from yolokd.evaluation.task import Task, Truth, kept_places, task_of
 from yolokd.recipe.arguments import default
 from yolokd.recipe.classes import ClassMap
@@ -243,23 +243,11 @@ def _read_truth(
     report.raise_if_bad()
     images = list_images(sources)
     masks = any(KINDS[model.identity.task].masks for model in models)
-    hindrance = _maskless(data, split, report) if masks else ""
+    hindrance = hindrance_to_masks(data, split, report) if masks else ""
     left_out, masks = unusable(sources), masks and not hindrance
     truth = ground_truth(data.yaml_path, split, images, data.names, left_out=left_out, masks=masks)
     own = kitti_set.read_truth(images, data.names) if kitti else None
     return truth, own, tuple(filter(None, (report.left_out, hindrance)))
-
-
-def _maskless(data: Dataset, split: str, report: DataReport) -> str:
-    """Why the masks of a split cannot be scored; "" if they can."""
-    found = report.splits[split]
-    objects = found.objects.total()
-    if has_instances(data.yaml_path, split):
-        return "masks are not scored: the data's COCO annotations hold boxes only"
-    if found.polygons < objects:
-        boxes = objects - found.polygons
-        return f"masks are not scored: {boxes} of the {objects} objects are labeled as boxes, not as polygons"
-    return ""
 
 
 def _check_task(task: Task, models: Sequence[_Model], *, channels: int, kitti: bool) -> None:
@@ -334,7 +322,7 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
     yolo, size = network.yolo, network.imgsz
     places = {image["file_name"]: image["id"] for image in bench.truth["images"]}
     options = {**bench.options, "imgsz": size}
-    masks: list[Rle] | None = [] if KINDS[identity.task].masks and _has_masks(bench.truth) else None
+    masks: list[Rle] | None = [] if KINDS[identity.task].masks and has_masks(bench.truth) else None
     try:
         found = detect(
             yolo,
@@ -360,7 +348,7 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
         for file, index, box, p in exact
     ]
     scores = score(bench.truth, detections)
-    masked = None if masks is None else _mask_score(bench.truth, detections, [masks[place] for place in kept], names)
+    masked = None if masks is None else score_masks(bench.truth, detections, [masks[place] for place in kept], names)
     kitti = None if bench.kitti is None else kitti_set.score(bench.kitti, exact, metric=bench.metric)
     per_class = {names[index]: ap for index, ap in scores.per_class.items()}
     note = bench.task.note(identity)
@@ -380,26 +368,13 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
             *network.notes,
             *made,
             *bench.notes,
-            *_lacking(per_class, names, identity, teacher_of, mean=kitti is None),
+            *lacking(per_class, names, identity, teacher_of, mean=kitti is None),
         ),
         kitti=kitti,
         masks=masked,
     )
     curves = {names[index]: curve for index, curve in scores.precision50.items()}
     return Examined(row, detections, curves, bench.truth), network
-
-
-def _has_masks(truth: Truth) -> bool:
-    return all("segmentation" in entry for entry in truth["annotations"])
-
-
-def _mask_score(
-    truth: Truth, detections: Sequence[Detection], masks: Sequence[Rle], names: Mapping[int, str]
-) -> MaskScore:
-    found = [{**one, "segmentation": mask} for one, mask in zip(detections, masks, strict=True)]
-    scores = score(truth, found, masks=True)
-    metrics = {metric: scores.summary[metric] for metric in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
-    return MaskScore(**metrics, per_class={names[index]: ap for index, ap in scores.per_class.items()})
 
 
 def write_data(folder: Path, names: Mapping[int, str], source: Path) -> Path:
@@ -410,30 +385,3 @@ def write_data(folder: Path, names: Mapping[int, str], source: Path) -> Path:
     path = folder / "data.yaml"
     path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     return path
-
-
-def _lacking(
-    per_class: Mapping[str, float],
-    names: Mapping[int, str],
-    identity: Identity,
-    teacher_of: Mapping[int, int],
-    *,
-    mean: bool,
-) -> tuple[str, ...]:
-    """Name the classes with objects that a network does not know or was never trained on."""
-    known = {names[target] for target in teacher_of.values() if target in names}
-    trained = {
-        names[target]
-        for index, target in teacher_of.items()
-        if target in names and (identity.single_cls or identity.classes is None or index in identity.classes)
-    }
-    lacking = [word for word, ap in per_class.items() if word not in known and ap >= 0]
-    untrained = [word for word, ap in per_class.items() if word in known - trained and ap >= 0]
-    rest = [ap for word, ap in per_class.items() if word in trained and ap >= 0]
-    others = f"; AP over the others is {100 * statistics.mean(rest):.1f}" if rest and mean else ""
-    notes = []
-    if untrained:
-        notes.append(f"was never trained on {', '.join(untrained)} (train.classes){others}")
-    if lacking:
-        notes.append(f"does not know {', '.join(lacking)} (counted as missed{others})")
-    return tuple(notes)
