@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from yolokd.comparison.results import sees_the_same
+from tests.helpers.comparing import APS, leave_results
+from yolokd.comparison.results import results, run_score, seconds_per_epoch, sees_the_same
+from yolokd.comparison.spec import Comparison
 
 
 @pytest.mark.parametrize(
@@ -14,3 +18,46 @@ from yolokd.comparison.results import sees_the_same
 )  # fmt: skip
 def test_sees_the_same__a_teacher_at_another_size_has_no_gap_to_close(teacher: dict[str, Any], same: bool) -> None:
     assert sees_the_same(teacher) is same
+
+
+def test_results__hand_computed(plan: Comparison) -> None:
+    plan.folder.mkdir()
+    plan.save()
+    for name, ap in APS.items():
+        leave_results(plan.folder, name, ap)
+    found = results(plan)
+    assert found.teacher == {"AP": 0.30, "AP50": 0.40}
+    baseline, bckd = found.arms
+    assert (baseline.difference, baseline.gap_closed) == ({}, {})
+    assert baseline.spread["AP"].std == pytest.approx(0.02 / 2**0.5)
+    assert bckd.scores["AP50"] == pytest.approx({0: 0.31, 1: 0.34})
+    difference = bckd.difference["AP"]
+    assert difference.mean == pytest.approx(0.015)
+    assert difference.high == pytest.approx(0.015 + 12.70620473617 * 0.005)
+    assert bckd.gap_closed["AP"] == pytest.approx(0.015 / 0.09)
+    assert bckd.seconds_per_epoch == 2
+    assert bckd.peak_memory_bytes == 2**20 * len("student/bckd-0")
+    plain = json.loads(json.dumps(found.to_dict(plan)))
+    assert plain["arms"][1]["difference"]["AP"]["verdict"] == "undecided"
+
+
+def test_run_score__belongs_to_one_checkpoint(plan: Comparison) -> None:
+    leave_results(plan.folder, "student/bckd-0", 0.2)
+    folder = plan.folder / "student" / "bckd-0"
+    assert run_score(folder) is not None
+    (folder / "weights" / "last.pt").write_text("another")
+    assert run_score(folder) is None
+    (folder / "score.json").write_text("{")
+    assert run_score(folder) is None
+    assert run_score(plan.folder / "missing") is None
+
+
+@pytest.mark.parametrize(
+    ("times", "median"),
+    [("5", 5), ("5 7 9 12", 2.5), ("5 7 3 5", 2.5), ("", None), ("x", None)],  # the clock began again at 3
+)
+def test_seconds_per_epoch__median_of_the_steps(tmp_path: Path, times: str, median: float | None) -> None:
+    rows = "".join(f"{n},{time}\n" for n, time in enumerate(times.split(), 1))
+    (tmp_path / "results.csv").write_text(f"epoch,time\n{rows}")
+    assert seconds_per_epoch(tmp_path) == median
+    assert seconds_per_epoch(tmp_path / "missing") is None

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from tests.helpers.comparing import APS, BUDGET, files, leave_results
+from tests.helpers.comparing import APS, BUDGET, files
 from tests.helpers.fixtures import make_data
 from tests.helpers.models import detector, save
-from yolokd.comparison import worker as comparison_worker
 from yolokd.comparison.checks import load_recipes, plan_comparison
-from yolokd.comparison.results import results, run_score, seconds_per_epoch
 from yolokd.comparison.spec import Comparison, opened, read, stored_alike
 from yolokd.data.layout import fingerprint
 from yolokd.errors import UserError, WeightsError
 from yolokd.recipe import Recipe
-from yolokd.training.settings import KEY
 
 
 def load(*names: str | Path, overrides: Sequence[str] = (), **options: Any) -> list[Recipe]:
@@ -349,134 +344,3 @@ def test_plan_comparison__names_the_images_that_are_left_out(
     (note,) = [note for note in found.notes if "left out" in note]
     assert "000.png (not an image of a known format)" in note
     assert calls[-1][0] == calls[-1][1] > 0
-
-
-# Results
-
-
-def test_results__hand_computed(plan: Comparison) -> None:
-    plan.folder.mkdir()
-    plan.save()
-    for name, ap in APS.items():
-        leave_results(plan.folder, name, ap)
-    found = results(plan)
-    assert found.teacher == {"AP": 0.30, "AP50": 0.40}
-    baseline, bckd = found.arms
-    assert (baseline.difference, baseline.gap_closed) == ({}, {})
-    assert baseline.spread["AP"].std == pytest.approx(0.02 / 2**0.5)
-    assert bckd.scores["AP50"] == pytest.approx({0: 0.31, 1: 0.34})
-    difference = bckd.difference["AP"]
-    assert difference.mean == pytest.approx(0.015)
-    assert difference.high == pytest.approx(0.015 + 12.70620473617 * 0.005)
-    assert bckd.gap_closed["AP"] == pytest.approx(0.015 / 0.09)
-    assert bckd.seconds_per_epoch == 2
-    assert bckd.peak_memory_bytes == 2**20 * len("student/bckd-0")
-    plain = json.loads(json.dumps(found.to_dict(plan)))
-    assert plain["arms"][1]["difference"]["AP"]["verdict"] == "undecided"
-
-
-def test_run_score__belongs_to_one_checkpoint(plan: Comparison) -> None:
-    leave_results(plan.folder, "student/bckd-0", 0.2)
-    folder = plan.folder / "student" / "bckd-0"
-    assert run_score(folder) is not None
-    (folder / "weights" / "last.pt").write_text("another")
-    assert run_score(folder) is None
-    (folder / "score.json").write_text("{")
-    assert run_score(folder) is None
-    assert run_score(plan.folder / "missing") is None
-
-
-@pytest.mark.parametrize(
-    ("times", "median"),
-    [("5", 5), ("5 7 9 12", 2.5), ("5 7 3 5", 2.5), ("", None), ("x", None)],  # the clock began again at 3
-)
-def test_seconds_per_epoch__median_of_the_steps(tmp_path: Path, times: str, median: float | None) -> None:
-    rows = "".join(f"{n},{time}\n" for n, time in enumerate(times.split(), 1))
-    (tmp_path / "results.csv").write_text(f"epoch,time\n{rows}")
-    assert seconds_per_epoch(tmp_path) == median
-    assert seconds_per_epoch(tmp_path / "missing") is None
-
-
-# The process of a run
-
-
-@pytest.fixture
-def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the worker does instead of training."""
-    calls: list[str] = []
-    monkeypatch.setattr(comparison_worker, "resume", lambda run, device: calls.append(f"resume {Path(run).name}"))
-
-    def start(plan: Any, *, paired: bool) -> None:
-        assert paired
-        assert not plan.folder.exists()
-        plan.folder.mkdir(parents=True)
-        calls.append(f"start {plan.folder.name} under {plan.teacher and plan.teacher.path.name}")
-
-    monkeypatch.setattr(comparison_worker, "start", start)
-    return calls
-
-
-def leave(plan: Comparison, monkeypatch: pytest.MonkeyPatch, epoch: int | None, **checkpoint: Any) -> None:
-    """A run of bckd-1 that was stopped after some epochs; None: before its first was saved."""
-    folder = plan.runs[3].folder
-    (folder / "weights").mkdir(parents=True)
-    (folder / "args.yaml").touch()
-    if epoch is not None:
-        (folder / "weights" / "last.pt").touch()
-        settings = {"epochs": 3, KEY: {"recipe": {}, "recipe_name": "bckd"}}
-        saved = {"epoch": epoch - 1, "train_args": settings, **checkpoint}
-        monkeypatch.setattr(comparison_worker, "load", lambda path: (None, saved))
-        monkeypatch.setattr("yolokd.training.resume.load", lambda path: (None, saved))
-
-
-@pytest.mark.parametrize(
-    ("epoch", "keep_epochs", "expected"),
-    [
-        (None, False, "start"), (None, True, "start"), (1, False, "start"), (1, True, "resume"),
-        (3, False, "resume"), (3, True, "resume"),
-    ],
-)  # fmt: skip
-def test_train__an_interrupted_run(
-    plan: Comparison,
-    done: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    epoch: int | None,
-    keep_epochs: bool,
-    expected: str,
-) -> None:
-    leave(plan, monkeypatch, epoch)
-    run = plan.runs[3]
-    comparison_worker.train(plan, run, "cpu", keep_epochs=keep_epochs)
-    assert done == ["resume bckd-1" if expected == "resume" else "start bckd-1 under teacher.pt"]
-    if epoch != 3:
-        assert json.loads((run.folder / "memory.json").read_text())["continued"] == (epoch == 1 and keep_epochs)
-
-
-def test_train__a_finished_run_is_left_alone(
-    plan: Comparison, done: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    leave(plan, monkeypatch, 0, **{KEY: {}})
-    comparison_worker.train(plan, plan.runs[3], "cpu")
-    assert done == []
-
-
-def test_train__the_baseline_has_no_teacher(plan: Comparison, done: list[str]) -> None:
-    comparison_worker.train(plan, plan.runs[0], "cpu")
-    assert done == ["start baseline-0 under None"]
-
-
-def test_train__the_teachers_file_has_changed(plan: Comparison, done: list[str]) -> None:
-    with pytest.raises(UserError, match="has changed since the comparison was started"):
-        comparison_worker.train(replace(plan, teacher_sha256="f"), plan.runs[1], "cpu")
-    assert done == []
-
-
-@pytest.mark.slow
-def test_peak_memory__grows_with_what_is_held() -> None:
-    before = comparison_worker.peak_memory()
-    assert before is not None
-    block = np.ones(before, np.uint8)
-    after = comparison_worker.peak_memory()
-    assert after is not None
-    assert after >= len(block)
-    assert before < after < 3 * before
