@@ -122,12 +122,13 @@ def show_scores(console: Console, scores: Sequence[ModelScore], words: Words = s
     Where masks are scored, their AP follows that of the boxes, and both are named.
     """
     masked = any(score.masks is not None for score in scores)
-    names = [f"box {name}" if masked else name for name in (METRICS if words is str else AGREEMENTS)]
-    if masked:
-        names += [f"mask {words(name)}" for name in MASK_METRICS]
+    names, cost = [*(METRICS if words is str else AGREEMENTS)], [*COST]
+    if masked:  # twice as many columns: headers in two lines
+        names = [f"box\n{name}" for name in names] + [f"mask\n{words(name)}" for name in MASK_METRICS]
+        cost = [name.replace(" ", "\n") for name in cost]
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("model", overflow="fold")
-    for column in (*names, *COST):
+    table.add_column("model", overflow="fold", min_width=8)
+    for column in (*names, *cost):
         table.add_column(column, justify="right", no_wrap=True)
     for score in scores:
         aps = [getattr(score, metric) for metric in METRICS]
