@@ -7,6 +7,7 @@ own, to the bit; but torch and Ultralytics are imported once and not once per ru
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -106,5 +107,6 @@ def _execute(command: Sequence[str], log: Path, environment: Mapping[str, str]) 
         os.dup2(source, target)
     os.environ.clear()
     os.environ.update(environment)
+    gc.freeze()  # what the server has imported stays to the end: collecting need not look through it
     sys.argv = [*command]
     runpy.run_module(command[0], run_name="__main__", alter_sys=True)
