@@ -1,13 +1,14 @@
 """Eight bits: post-training quantization, quantization-aware training, and the same under the unquantized student.
 
-    python benchmarks/eight_bits.py --out RUNS
+    python benchmarks/eight_bits.py --out RUNS                       YOLOv8n with COCO weights
+    python benchmarks/eight_bits.py --out RUNS --student w0125       a student of width 0.125 from scratch
 
-Begins with the students that `study.py --plan footage_100_high --arms baseline --out RUNS` trains on all labels of
-highway, one for each seed, and trains those first if they are missing. Quantization-aware training goes on from each
-for ten epochs, once without a teacher and once under the student itself in full precision. Needs yolokd[qat] and
-yolokd[export]. Scores on the reporting images: checkpoints with Ultralytics' simulated quantization, and the INT8
-export to OpenVINO of the unquantized student, calibrated on training images. Finished runs are kept. Writes
-`benchmarks/results/eight-bits.*`.
+Begins with the students that plain training on all labels of highway makes, one for each seed (`study.py --plan
+footage_100_high`, or `long`), and trains those first if they are missing. Quantization-aware training goes on from each
+for ten epochs, once without a teacher and once under the student itself in full precision; the control is ten more
+epochs in full precision. Needs yolokd[qat] and yolokd[export]. Scores on the reporting images: checkpoints with
+Ultralytics' simulated quantization, and the INT8 export to OpenVINO of the unquantized student, calibrated on training
+images. Finished runs are kept. Writes `benchmarks/results/eight-bits.*`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,23 @@ from study_plans import BATCH, COMMON
 
 EPOCHS = 10
 VALUES = [*COMMON, "lr0=1e-4", "warmup_epochs=0", "close_mosaic=0", "val=false"]
+RESULTS = HERE / "results" / "eight-bits.json"
+
+
+@dataclass(frozen=True)
+class Student:
+    """A student of the study, as plain training has made it."""
+
+    words: str
+    plan: str  # of study.py
+    name: str  # in its comparison
+    prefix: str = ""  # of the comparisons here
+
+
+STUDENTS = {
+    "v8n": Student("YOLOv8n with COCO weights", "footage_100_high", "yolov8n-coco-s128"),
+    "w0125": Student("width 0.125 from scratch", "long", "student-w0125", "w0125-"),
+}
 
 
 def main() -> None:
@@ -32,34 +51,35 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--student", choices=STUDENTS, default="v8n")
     options = parser.parse_args()
-    out = options.out.resolve()
-    study = [sys.executable, str(HERE / "study.py"), "--plan", "footage_100_high", "--arms", "baseline"]
-    rows = {}
+    out, student = options.out.resolve(), STUDENTS[options.student]
+    study = [sys.executable, str(HERE / "study.py"), "--plan", student.plan, "--arms", "baseline"]
+    rows = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for seed in options.seeds.split(","):
-        if not student_of(seed, out).exists():
+        if not checkpoint(student, seed, out).exists():
             subprocess.run([*study, "--shared", str(options.shared), "--out", str(out)], check=True)
-        rows[seed] = scores(seed, options.device, out)
-        target = HERE / "results" / "eight-bits.json"
-        target.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-        target.with_suffix(".md").write_text(table(rows), encoding="utf-8")
+        rows.setdefault(student.words, {})[seed] = scores(student, seed, options.device, out)
+        RESULTS.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        RESULTS.with_suffix(".md").write_text(tables(rows), encoding="utf-8")
 
 
-def student_of(seed: str, out: Path) -> Path:
-    return out / "runs" / "study-footage_100_high" / "yolov8n-coco-s128" / f"baseline-{seed}" / "weights" / "last.pt"
+def checkpoint(student: Student, seed: str, out: Path) -> Path:
+    return out / "runs" / f"study-{student.plan}" / student.name / f"baseline-{seed}" / "weights" / "last.pt"
 
 
-def scores(seed: str, device: str, out: Path) -> dict[str, float]:
+def scores(student: Student, seed: str, device: str, out: Path) -> dict[str, float]:
     """Return AP of one seed's student by kind of quantization."""
-    student = student_of(seed, out)
-    data = out / "data" / "highway-680-100" / "report.yaml"
-    exported = run("export", [str(student), "--format", "openvino", "--int8", "--check", str(data)], out, f"ptq-{seed}")
-    line = ["--teacher", str(student), "--student", str(student), "--data", str(data)]
+    weights = str(checkpoint(student, seed, out))
+    data = str(out / "data" / "highway-680-100" / "report.yaml")
+    export = [weights, "--format", "openvino", "--int8", "--check", data]
+    exported = run("export", export, out, f"{student.prefix}ptq-{seed}")
+    line = ["--teacher", weights, "--student", weights, "--data", data]
     line += ["--seeds", seed, "--device", device, "--imgsz", str(SIZE), "--batch", str(BATCH)]
     line += ["--epochs", str(EPOCHS)]
     found = {}
     for kind, recipes, values in (("eight-bits", "qad", ["quantize=8"]), ("more-epochs", "baseline", [])):
-        name = f"{kind}-{seed}"
+        name = f"{student.prefix}{kind}-{seed}"
         arms = run("compare", [*line, "--recipes", recipes, "--name", name, *settings([*VALUES, *values])], out, name)
         found |= {f"{kind} {arm['recipe']}": arm["scores"]["AP"][seed] for arm in arms["arms"]}
     return {
@@ -77,21 +97,20 @@ def run(command: str, line: list[str], out: Path, name: str) -> Any:
     return json.loads(found.read_text(encoding="utf-8"))
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
-    kinds = list(next(iter(rows.values())))
+def tables(rows: dict[str, dict[str, dict[str, float]]]) -> str:
     lines = [
-        f"YOLOv8n trained on all labels of highway, {SIZE} px, AP in percent on the reporting images; "
+        f"Students that all labels of highway have trained, {SIZE} px, AP in percent on the reporting images; "
         f"quantization-aware training for {EPOCHS} epochs.",
         "",
         "    python benchmarks/eight_bits.py --out RUNS",
-        "",
-        "| 8 bits | AP by seed | mean |",
-        "|---|---|---|",
+        "    python benchmarks/eight_bits.py --out RUNS --student w0125",
     ]
-    for kind in kinds:
-        values = [100 * row[kind] for row in rows.values()]
-        mean = sum(values) / len(values)
-        lines.append(f"| {kind} | {' '.join(f'{value:.1f}' for value in values)} | {mean:.1f} |")
+    for words, seeds in rows.items():
+        lines += ["", f"| {words}, in 8 bits | AP by seed | mean |", "|---|---|---|"]
+        for kind in max(seeds.values(), key=len):
+            values = [100 * row[kind] for row in seeds.values() if kind in row]
+            mean = sum(values) / len(values)
+            lines.append(f"| {kind} | {' '.join(f'{value:.1f}' for value in values)} | {mean:.1f} |")
     return "\n".join(lines) + "\n"
 
 
