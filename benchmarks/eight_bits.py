@@ -77,7 +77,7 @@ def scores(student: Student, seed: str, device: str, out: Path) -> dict[str, flo
     line = ["--teacher", weights, "--student", weights, "--data", data]
     line += ["--seeds", seed, "--device", device, "--imgsz", str(SIZE), "--batch", str(BATCH)]
     line += ["--epochs", str(EPOCHS)]
-    found = {}
+    found: dict[str, float] = {}
     for kind, recipes, values in (("eight-bits", "qad", ["quantize=8"]), ("more-epochs", "baseline", [])):
         name = f"{student.prefix}{kind}-{seed}"
         arms = run("compare", [*line, "--recipes", recipes, "--name", name, *settings([*VALUES, *values])], out, name)
