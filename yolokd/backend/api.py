@@ -29,6 +29,7 @@ from ultralytics.utils.torch_utils import (
     get_num_params,
     parse_device,
     select_device,
+    strip_optimizer,
     unwrap_model,
 )
 
@@ -70,6 +71,7 @@ __all__ = [
     "parse_device",
     "scale_boxes",
     "select_device",
+    "strip_optimizer",
     "unwrap_model",
     "xywh2xyxy",
     "yaml_model_load",

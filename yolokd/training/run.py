@@ -20,13 +20,14 @@ from yolokd.loaders.unlabeled import with_absolute_paths
 from yolokd.recipe import Recipe, load_recipe
 from yolokd.recipe.arguments import OWN, argument
 from yolokd.training import run_files as records
+from yolokd.training.checkpoint_files import finish_checkpoints
 from yolokd.training.label_free import is_label_free, labels_first
 from yolokd.training.plan import Plan, make_plan
 from yolokd.training.regime import as_started
 from yolokd.training.resume import Interrupted, check_same, read_interrupted
 from yolokd.training.resume_changes import prepare, refuse_fixed, refuse_others
 from yolokd.training.settings import KEY, RunSettings
-from yolokd.training.trainer import DistillTrainer, finish_checkpoints, trainer_of
+from yolokd.training.trainer import DistillTrainer, trainer_of
 
 OWN_PART = re.compile(r"(best|last|epoch\d+)\.pt\.part")  # what a kill leaves of a checkpoint that was being written
 OPTIONS = (

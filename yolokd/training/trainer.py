@@ -18,7 +18,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK
-from ultralytics.utils.torch_utils import strip_optimizer, torch_distributed_zero_first, unwrap_model
+from ultralytics.utils.torch_utils import torch_distributed_zero_first, unwrap_model
 
 from yolokd.backend.checkpoints import find, from_scratch, load, load_detector, register_own_classes
 from yolokd.backend.class_rows import keep_apart
@@ -31,8 +31,6 @@ from yolokd.backend.quantization import STATE, insert_quantizers, restore_quanti
 from yolokd.backend.tasks import TEACHERS
 from yolokd.distillation.model import PREFIX, TeacherStudent
 from yolokd.distillation.pair import Parts, build_pair
-from yolokd.distillation.state import Distillation
-from yolokd.distillation.weight_files import WeightLog
 from yolokd.errors import UserError
 from yolokd.files import cache_folder
 from yolokd.initialization.class_transfer import transfer_class_rows
@@ -48,7 +46,8 @@ from yolokd.teachers.table import panel_of
 from yolokd.training import run_files as records
 from yolokd.training.answers import RunAnswers, ask_before
 from yolokd.training.auto_batch import whole_steps
-from yolokd.training.events import RATIO_LIMIT, Event, write_event
+from yolokd.training.checkpoint_files import finish_checkpoints, written_beside
+from yolokd.training.epochs import CALLBACKS, distillation_of
 from yolokd.training.first_weights import class_rows_of, select_first_weights
 from yolokd.training.settings import KEY, RunSettings
 
@@ -78,7 +77,7 @@ class DistillTrainer(DetectionTrainer):
         self.recipe = self.settings.load_recipe()
         self.state: dict[str, Any] = vars(self.args)[KEY]["state"]  # saved with every checkpoint
         self.scale = self.recipe.teacher.scale if self.recipe.distills else 1  # of the teacher's images
-        self.batch_of_epoch = 0  # from 0, the next to come
+        self.batch_of_epoch = 0  # from 0, the next to come; see `yolokd.training.epochs`
         self.unlabeled: UnlabeledStream | None = None
         self.detectors: Sequence[Any] = ()  # teachers that are loaded already; workers of several GPUs load them
         self.panel: Panel | None = None  # teachers that are asked before the first step
@@ -321,10 +320,8 @@ class DistillTrainer(DetectionTrainer):
                 records.cut_results(self.csv, self.start_epoch)
         if isinstance(unwrap_model(self.model), TeacherStudent):
             # Here and not in the constructor: multi-GPU workers receive the parent's callbacks as well.
-            self.add_callback("on_train_epoch_start", _start_epoch)
-            self.add_callback("on_train_batch_start", _start_batch)
-            self.add_callback("on_train_batch_end", _end_batch)
-            self.add_callback("on_train_epoch_end", _end_epoch)
+            for event, callback in CALLBACKS.items():
+                self.add_callback(event, callback)
 
     @contextmanager
     def _quantized_here(self) -> Iterator[None]:
@@ -339,26 +336,9 @@ class DistillTrainer(DetectionTrainer):
 
     def save_model(self) -> bool:
         """Write checkpoints beside and rename them, so that a full disk or a kill leaves the previous ones intact."""
-        with self._written_beside():
+        with written_beside(self):
             saved: bool = super().save_model()
         return saved
-
-    @contextmanager
-    def _written_beside(self) -> Iterator[None]:
-        # best first: a kill between the two repeats the epoch instead of forgetting the best one
-        final = {name: getattr(self, name) for name in ("best", "last")}
-        beside = {name: path.with_suffix(".pt.part") for name, path in final.items()}
-        for name, path in beside.items():
-            setattr(self, name, path)
-        try:
-            yield
-            for name, path in beside.items():
-                if path.exists():
-                    path.replace(final[name])
-        finally:
-            for name, path in final.items():
-                setattr(self, name, path)
-                beside[name].unlink(missing_ok=True)
 
     def final_eval(self) -> None:
         """Reduce the checkpoints to plain students that carry the recipe, then validate `best.pt`.
@@ -381,7 +361,7 @@ class DistillTrainer(DetectionTrainer):
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """Write a row of results.csv; with `balance.log` or automatic gains also those, shares and gradient ratios."""
         if self.recipe.terms() and (self.recipe.balance.log or "auto" in self.recipe.terms().values()):
-            distillation = _distillation(self)
+            distillation = distillation_of(self)
             losses = {name: float(value) for name, value in self.tloss.items()}
             total = sum(losses.values()) or 1.0
             gradient_ratios = distillation.gradient_ratios()
@@ -433,56 +413,3 @@ def _quiet_about_the_teacher() -> Iterator[None]:
         yield
     finally:
         LOGGER.removeFilter(keep)
-
-
-def finish_checkpoints(folder: Path, settings: RunSettings) -> None:
-    """Reduce last.pt and best.pt to plain half-precision students with the recipe under the key `yolokd`.
-
-    `last.pt` goes last, so that a kill in between leaves a run that can be resumed and finished.
-    """
-    updates: dict[str, Any] = {KEY: settings.to_dict()}
-    if (folder / "last.pt").exists():
-        updates["train_results"] = load(folder / "last.pt")[1].get("train_results")
-    for path in (*sorted(folder.glob("epoch*.pt")), folder / "best.pt", folder / "last.pt"):
-        if not path.exists() or (path.stem.startswith("epoch") and settings.teacher is None):
-            continue
-        beside = path.with_suffix(".pt.part")
-        try:
-            if strip_optimizer(path, s=str(beside), updates=updates):
-                beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-
-
-def _distillation(trainer: DistillTrainer) -> Distillation:
-    distillation: Distillation = unwrap_model(trainer.model).distillation
-    return distillation
-
-
-def _start_epoch(trainer: DistillTrainer) -> None:
-    trainer.batch_of_epoch = 0
-    _distillation(trainer).weight_log = WeightLog()  # anew after an aborted pass, and where nobody writes them
-
-
-def _start_batch(trainer: DistillTrainer) -> None:
-    _distillation(trainer).begin(trainer.epoch, trainer.batch_of_epoch, len(trainer.train_loader), trainer.epochs)
-    trainer.batch_of_epoch += 1
-
-
-def _end_batch(trainer: DistillTrainer) -> None:
-    if _distillation(trainer).anomaly_checks.due:
-        _distillation(trainer).anomaly_checks.read()
-
-
-def _end_epoch(trainer: DistillTrainer) -> None:
-    distillation = _distillation(trainer)
-    distillation.anomaly_checks.read()
-    distillation.counts.save()
-    if RANK in {-1, 0}:
-        distillation.weight_log.write(trainer.save_dir, trainer.epoch + 1)
-        for term, ratio in distillation.gradient_ratios().items():
-            if ratio > RATIO_LIMIT and term not in trainer.warned:
-                trainer.warned.add(term)
-                event = Event("gradient_ratio", term, trainer.epoch + 1, ratio)
-                write_event(trainer.save_dir, event)
-                LOGGER.warning(f"{event}.")
