@@ -49,7 +49,7 @@ def _install(monkeypatch: pytest.MonkeyPatch, *reports: ExportReport) -> list[di
 
     monkeypatch.setattr(library, "export", fake)
     monkeypatch.setattr(checkpoints, "find", Path)
-    monkeypatch.setattr(checkpoints, "load_detector", lambda _: None)
+    monkeypatch.setattr(checkpoints, "load_detector", lambda *_: None)
     return seen
 
 
