@@ -63,14 +63,24 @@ def gaps(pairs: Iterable[tuple[Outputs, Outputs]], outputs: Sequence[Output]) ->
 
     Returns:
         Infinity for an output that one of the two lacks, that has another shape, or that is not finite.
+
+    Raises:
+        ValueError: The checkpoint gives an output that the task does not list.
     """
     most = {output.name: 0.0 for output in outputs}
     for reference, exported in pairs:
+        _check_listed(reference, outputs)
         images = iter(zip(_padded(reference, outputs), _padded(exported, outputs), strict=True))
         for output in outputs:
             found = _largest(*next(images)) if output.of_image else _of_columns(reference, exported)
             most[output.name] = max(most[output.name], found)
     return tuple(Gap(output.name, most[output.name], output.limit) for output in outputs)
+
+
+def _check_listed(found: Outputs, outputs: Sequence[Output]) -> None:
+    listed = sum(output.of_image for output in outputs)
+    if len(found.of_image) > listed or (found.columns.shape[-1] and listed == len(outputs)):
+        raise ValueError("the model has outputs that its task does not list")
 
 
 def _padded(found: Outputs, outputs: Sequence[Output]) -> list[Tensor | None]:

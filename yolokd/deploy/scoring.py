@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolokd.backend import runtimes
-from yolokd.backend.tasks import STUDENTS
 from yolokd.deploy.change import Change
 from yolokd.deploy.report import Side
 from yolokd.deploy.request import Request
@@ -31,6 +30,7 @@ def score(request: Request, path: Path, size: int) -> Examined | None:
     """
     if request.data is None:
         return None
+    from yolokd.evaluation.detections import KINDS
     from yolokd.evaluation.models import examine
 
     identity = request.identity
@@ -44,7 +44,7 @@ def score(request: Request, path: Path, size: int) -> Examined | None:
         nms_free=request.nms_free,
         single_cls=joined,
         only=identity.classes if joined else None,
-        tasks=STUDENTS,
+        tasks=tuple(KINDS),
         progress=lambda name, share: request.say(f"scoring {name}, {share:.0%}"),
     )
     return found
