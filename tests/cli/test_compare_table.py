@@ -38,7 +38,7 @@ def test_show_results__masks_have_a_table_and_a_verdict_of_their_own(
     run()
     folder = tmp_path / "runs" / "small"
     comparison = replace(read(folder), task="segment")
-    for name, masks in {"baseline-0": 0.1, "baseline-1": 0.1, "bckd-0": 0.3, "bckd-1": 0.301}.items():
+    for name, masks in {"baseline-0": 0.1, "baseline-1": 0.1, "bckd-0": 0.3, "bckd-1": 0.302}.items():
         leave_results(folder, f"student/{name}", APS[f"student/{name}"], masks)
     text = io.StringIO()
     show_results(Console(file=text, width=160), comparison, results(comparison))

@@ -65,9 +65,8 @@ def export(
     precision: Precision = "float16" if half else "int8" if int8 else "float32"
     from yolokd.backend.checkpoints import find, load_detector
     from yolokd.backend.parts import partition_of
-    from yolokd.backend.tasks import STUDENTS, task_of_head
+    from yolokd.backend.tasks import STUDENTS
     from yolokd.deploy.export import export as run
-    from yolokd.deploy.request import check_sensitivity
     from yolokd.evaluation.wording import words_for
 
     console = Console(quiet=json_file == "-")
@@ -75,8 +74,6 @@ def export(
     paths = list(dict.fromkeys(find(spec) for spec in weights))
     for path in paths:  # all of them before minutes go into the first
         detector = load_detector(path, STUDENTS)
-        if sensitivity:
-            check_sensitivity(task_of_head(detector.model[-1]))
         if kept:
             partition_of(detector).check(kept, path)
     make = partial(

@@ -122,7 +122,7 @@ class ExportReport:
             plain["parity"] = {"pictures": plain["parity"].pop("images"), **plain["parity"]}
             if not plain["parity"]["further"]:
                 del plain["parity"]["further"]
-        plain["keep_float"] = list(self.keep_float)
+        plain["keep_float"], plain["further"] = list(self.keep_float), list(plain["further"])
         return {
             **plain,
             "agreement": agreement,

@@ -73,7 +73,7 @@ def make_request(
     if keep_float or sensitivity:
         _check_parts(format, precision, has_ranges=has_ranges, own_nms=sensitivity and bool(options.get("nms")))
         if sensitivity:
-            check_sensitivity(identity_of(detector).task)
+            _check_sensitivity(identity_of(detector).task)
         partition = parts.partition_of(detector)
         partition.check(keep_float, source)
     check_writable(source.parent)
@@ -124,7 +124,7 @@ def _check_parts(format: str, precision: Precision, *, has_ranges: bool, own_nms
         raise UserError("The sensitivity of the parts is measured at raw outputs: leave nms out.")
 
 
-def check_sensitivity(task: str) -> None:
+def _check_sensitivity(task: str) -> None:
     """Raise `UserError` for a task whose models give more than boxes, by whose AP the parts would be ranked."""
     if not TASKS[task].boxes_suffice:
         raise UserError(
