@@ -125,7 +125,7 @@ def test_export__masks_have_columns_and_lines_of_their_own(monkeypatch: pytest.M
     assert "mask AP on square images: 30.0 to 28.0 (-2.00)" in result.stdout
     rows = [line.split() for line in result.stdout.splitlines()]
     assert ["best.pt", "checkpoint", "40.0", "60.0", "30.0", "0.00", "1.0"] in rows
-    assert [*"– – – – – –".split()] == [cell for cell in rows[-1] if cell == "–"]  # of the other nothing was scored
+    assert rows[-1].count("–") == 7  # of the other nothing was scored
 
 
 def test_export__ranges_of_a_training_beside_calibrated_ones(monkeypatch: pytest.MonkeyPatch) -> None:
