@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.helpers import exports, tiny
+from tests.helpers import exports, segments, tiny
 from yolokd.backend.networks import find, identify, is_export, open_network
 from yolokd.errors import UserError, WeightsError
+from yolokd.evaluation.masks import area
 from yolokd.evaluation.models import Examined, evaluate, examine
 
 
@@ -99,13 +101,36 @@ def test_evaluate__runtime_that_is_not_installed(tmp_path: Path, data: Path, mon
         evaluate([tmp_path / "a.onnx"], data)
 
 
-def test_evaluate__export_of_another_task(onnx: Path, tmp_path: Path, data: Path) -> None:
+def test_evaluate__export_of_a_task_that_is_not_scored(onnx: Path, tmp_path: Path, data: Path) -> None:
     import onnx as library
 
     path = Path(shutil.copy(onnx, tmp_path / "best.onnx"))
     network = library.load(path)
     (entry,) = [e for e in network.metadata_props if e.key == "task"]
-    entry.value = "segment"
+    entry.value = "obb"
     library.save(network, path)
-    with pytest.raises(WeightsError, match=r"not a YOLO detector \(task segment\)"):
+    with pytest.raises(WeightsError, match=r"best\.onnx' is not one of the tasks detect, segment.* \(task obb\)"):
         evaluate([path], data)
+    with pytest.raises(WeightsError, match=r"is not a YOLO detector \(task obb\)"):
+        examine([path], data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nms_free", [False, True])
+def test_examine__a_segment_export_gives_the_masks_of_its_checkpoint(tmp_path: Path, nms_free: bool) -> None:
+    polygons = segments.make_polygons(tmp_path / "data", train=1, val=2)
+    checkpoint = segments.save(segments.model_of("26-seg" if nms_free else "v8-seg"), tmp_path / "best.pt")
+    onnx = exports.export(checkpoint, "onnx", nms=False if nms_free else None)
+    assert identify(onnx, ("segment",)).task == identify(checkpoint, ("segment",)).task == "segment"
+    assert open_network(onnx, tmp_path, None, ("segment",)).yolo.task == "segment"
+    options: dict[str, Any] = {"device": "cpu", "tasks": ("segment",), "nms_free": nms_free, "timed": False}
+    ours, theirs = examine([checkpoint, onnx], polygons, **options)
+    assert ours.further is not None
+    assert theirs.further is not None
+    assert len(ours.further.detections) > 50
+    np.testing.assert_allclose(_scores(theirs), _scores(ours), atol=1e-4)
+    pixels, exported = (
+        sum(area(one["segmentation"]) for one in found.detections) for found in (ours.further, theirs.further)
+    )
+    assert pixels > 0
+    assert exported == pytest.approx(pixels, rel=0.01)

@@ -11,7 +11,7 @@ from ultralytics import YOLO
 from tests.helpers import exports, tiny
 from yolokd.backend import runtimes
 from yolokd.backend.opening import quiet
-from yolokd.backend.runtimes import first, latencies, medians, open_run
+from yolokd.backend.runtimes import latencies, medians, open_run, outputs_of
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,8 @@ def test_open_run__own_runtime_ultralytics_and_the_checkpoint_agree(
         expected = model.float().eval()(image)[0][0]  # (4 + K, A)
     path = exported(format)
     with quiet():
-        found = open_run(path, format)(image)
-        by_ultralytics = runtimes._by_ultralytics(path, format)(image)
+        (found,) = open_run(path, format)(image)
+        (by_ultralytics,) = runtimes._by_ultralytics(path, format)(image)
     assert found.shape == (7, 84)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
@@ -57,7 +57,7 @@ def test_open_run__own_runtime_ultralytics_and_the_checkpoint_agree(
 
 def test_open_run__results_do_not_share_memory(exported: Callable[[str], Path]) -> None:
     run = open_run(exported("openvino"), "openvino")
-    black, white = run(torch.zeros(1, 3, 64, 64)), run(torch.ones(1, 3, 64, 64))
+    (black,), (white,) = run(torch.zeros(1, 3, 64, 64)), run(torch.ones(1, 3, 64, 64))
     assert not torch.equal(black, white)
 
 
@@ -66,10 +66,17 @@ def test_open_run__other_formats_go_through_ultralytics(tmp_path: Path) -> None:
         open_run(tmp_path / "best.engine", "engine")
 
 
-def test_first__of_tuples_and_batches() -> None:
+def test_outputs_of__what_networks_return() -> None:
     output = torch.arange(24, dtype=torch.float16).view(2, 3, 4)
-    assert torch.equal(first((output, None)), output[0].float())
-    assert torch.equal(first(output), output[0].float())
+    prototypes = output[:, :, None] + 1
+    for returned in (output, (output, {"boxes": output}), [output]):
+        (found,) = outputs_of(returned)
+        assert torch.equal(found, output[0].float())
+    both = [output, prototypes]
+    for several in (both, (both, {"boxes": output})):
+        found, other = outputs_of(several)
+        assert torch.equal(found, output[0].float())
+        assert torch.equal(other, prototypes[0].float())
 
 
 def test_medians__by_turns_and_without_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:

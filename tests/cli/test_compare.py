@@ -22,7 +22,7 @@ from tests.helpers.matching import matches_of
 from tests.helpers.models import detector, save
 from tests.helpers.unlabeled import make_images
 from yolokd.backend.checkpoints import load
-from yolokd.comparison.results import MATCHES
+from yolokd.comparison.metrics import BOXES
 from yolokd.comparison.spec import read
 from yolokd.evaluation.matches import write_matches
 from yolokd.files import sha256
@@ -82,7 +82,7 @@ def test_compare__a_gain_is_one_only_if_both_intervals_exclude_0(
     assert "undecided" not in out
     for seed in (0, 1):  # the same mean, but from half of the images
         folder = Path(f"runs/small/student/bckd-{seed}")
-        write_matches(folder / MATCHES, matches_of([0.0, 1.0] * 20), sha256(folder / "weights" / "last.pt"))
+        write_matches(folder / BOXES.matches, matches_of([0.0, 1.0] * 20), sha256(folder / "weights" / "last.pt"))
     _, out, _ = run()
     assert "] undecided " in flat(out)
     assert f" {word} " not in flat(out.partition("undecided:")[0])

@@ -13,7 +13,8 @@ from yolokd.backend import checkpoints, parts, runtimes
 from yolokd.cli.export import export
 from yolokd.cli.main import main
 from yolokd.deploy import export as library
-from yolokd.deploy.parity import Parity
+from yolokd.deploy.change import Change
+from yolokd.deploy.parity import Gap, Parity
 from yolokd.deploy.report import Calibrated, ExportReport, Side
 from yolokd.deploy.sensitivity import Outcome, PartEffect, Sensitivity
 from yolokd.errors import RunError, UserError
@@ -49,7 +50,7 @@ def _install(monkeypatch: pytest.MonkeyPatch, *reports: ExportReport) -> list[di
 
     monkeypatch.setattr(library, "export", fake)
     monkeypatch.setattr(checkpoints, "find", Path)
-    monkeypatch.setattr(checkpoints, "load_detector", lambda _: None)
+    monkeypatch.setattr(checkpoints, "load_detector", lambda *_: None)
     return seen
 
 
@@ -107,6 +108,24 @@ def test_export__one_table_of_ap_before_and_after_for_several(monkeypatch: pytes
         ["student/last.pt", "checkpoint,", "int8", "13.9", "50.0", "0.00", "1.0"],
         ["onnx", "int8,", "trained", "13.8", "-0.10", "-1.10", "to", "+0.40", "–", "0.00", "–"],
     ]
+
+
+def test_export__masks_have_columns_and_lines_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    gaps = (Gap("mask coefficients", 1e-6, 0.01), Gap("prototypes", 2e-5, 0.01))
+    parity = Parity(2, 0.001, 1e-6, 10, 10, gaps)
+    sides = {"before": Side("best.pt", 1, 1.0, 0.4, 0.6), "after": Side("best.onnx", 1, 1.0, 0.4, 0.6)}
+    masks = Change("mask AP", 0.3, 0.28, (-0.03, -0.01))
+    _install(monkeypatch, _report(parity, **sides, ap_interval=(-0.01, 0.01), further=(masks,)), _report())
+    result = runner.invoke(app, ["best.pt", "b.pt"])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, RunError)
+    assert "'best.onnx': mask AP changed by -2.00 points (limit -0.5)." in str(result.exception)
+    assert "scores by 1e-06, mask coefficients by 1e-06, prototypes by 2e-05, on 2 images" in result.stdout
+    assert "box AP on square images: 40.0 to 40.0 (+0.00)" in result.stdout
+    assert "mask AP on square images: 30.0 to 28.0 (-2.00)" in result.stdout
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["best.pt", "checkpoint", "40.0", "60.0", "30.0", "0.00", "1.0"] in rows
+    assert rows[-1].count("–") == 7  # of the other nothing was scored
 
 
 def test_export__ranges_of_a_training_beside_calibrated_ones(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ from yolokd.comparison.checks import load_recipes, plan_comparison
 from yolokd.comparison.spec import Comparison, opened, read
 from yolokd.data import check
 from yolokd.data.labels import read_rows
-from yolokd.errors import UserError
+from yolokd.errors import DataError, UserError
+from yolokd.evaluation import mask_scores
 from yolokd.recipe import Recipe
 from yolokd.training import plan
 
@@ -57,18 +58,61 @@ def test_load_recipes__the_baseline_takes_no_part_of_the_teachers(overrides: lis
     assert taught.train["unlabeled"] == str(tmp_path)
 
 
-@pytest.mark.parametrize("role", ["student", "teacher"])
-def test_plan_comparison__models_that_give_more_than_boxes_are_refused(
-    teacher_pt: Path, student_yaml: Path, tmp_path: Path, role: str
+# Tasks
+
+
+@pytest.fixture(scope="module")
+def polygons(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return segments.make_polygons(tmp_path_factory.mktemp("polygons") / "data", train=4, val=2)
+
+
+@pytest.fixture(scope="module")
+def segment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Suffix → a segment student and teachers."""
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        "yaml": segments.write_description("v8-seg", folder / "segment.yaml"),
+        "pt": segments.save(segments.model_of("v8-seg", seed=1), folder / "segment.pt"),
+        "pose": segments.save(segments.model_of("v8-pose", seed=1), folder / "pose.pt"),
+    }
+
+
+def test_plan_comparison__the_task_is_that_of_the_students(
+    student_yaml: Path, segment: dict[str, Path], polygons: Path, tmp_path: Path
 ) -> None:
-    data = segments.make_polygons(tmp_path / "data", train=4, val=2)
-    teacher, student = teacher_pt, student_yaml
-    if role == "teacher":
-        teacher = segments.save(segments.model_of("v8-seg", seed=1), tmp_path / "segment.pt")
-    else:
-        student = segments.write_description("v8-seg", tmp_path / "segment.yaml")
-    with pytest.raises(UserError, match=r"compare scores the boxes of detect models, and the task of '.*segment\.\w+'"):
-        planned(teacher, [student], data, tmp_path / "runs", "bckd")
+    found = planned(segment["pt"], [segment["yaml"]], polygons, tmp_path, "mask")
+    assert found.task == "segment"
+    found.folder.mkdir()
+    found.save()
+    assert read(found.folder) == found
+    other = replace(planned(segment["pt"], [student_yaml], polygons, tmp_path, "bckd"), folder=found.folder)
+    assert other.task == "detect"  # of a segment teacher only boxes are used
+    with (
+        pytest.raises(UserError, match=r"started with .*students of the task segment, now detect"),
+        opened(other),
+    ):
+        pass
+
+
+def test_plan_comparison__students_of_several_tasks_and_teachers_without_a_score_are_refused(
+    student_yaml: Path, segment: dict[str, Path], polygons: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"of different tasks \('.*segment\.yaml' segment, '.*' detect\)"):
+        planned(segment["pt"], [segment["yaml"], student_yaml], polygons, tmp_path, "bckd")
+    with pytest.raises(
+        UserError, match=r"compare scores the teacher too, and the task of '.*pose\.pt' is pose; scored"
+    ):
+        planned(segment["pose"], [segment["yaml"]], polygons, tmp_path, "bckd")
+
+
+def test_plan_comparison__labels_that_masks_cannot_be_scored_on_are_refused(
+    segment: dict[str, Path], tiny_data: Path, polygons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DataError, match=r"are labeled as boxes\. Label them as polygons"):
+        planned(segment["pt"], [segment["yaml"]], tiny_data, tmp_path, "mask")
+    monkeypatch.setattr(mask_scores, "has_instances", lambda *_: True)
+    with pytest.raises(DataError, match="judged by their mask AP, but masks are not scored: the data's COCO annot"):
+        planned(segment["pt"], [segment["yaml"]], polygons, tmp_path, "mask")
 
 
 # Regimes

@@ -48,6 +48,16 @@ def test_undecided__by_the_sign_or_the_width(four: Comparison) -> None:
     assert undecided(seen(four, 1), precision=1.0) == [("student", "bckd")]  # one seed has no interval
 
 
+def test_undecided__by_boxes_and_masks(four: Comparison) -> None:
+    masks = replace(four, task="segment", seeds=four.seeds[:3])
+    for seed, gain in enumerate((0.01, 0.012, 0.011)):
+        leave_results(four.folder, f"student/baseline-{seed}", 0.2, 0.1)
+        leave_results(four.folder, f"student/bckd-{seed}", 0.2 + gain, 0.1 + (-gain if seed else gain))
+    assert undecided(results(replace(masks, task="detect"))) == []
+    assert undecided(results(masks)) == [("student", "bckd")]
+    assert undecided(results(masks), precision=1.0) == []
+
+
 def test_missing_pairs__names_seeds_without_a_pair(four: Comparison) -> None:
     finish(four, a=0.01, b=0.01)
     leave_results(four.folder, "student/baseline-2", 0.2)

@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.helpers import tiny
+from tests.helpers import segments, tiny
 from tests.helpers.making import make_comparison
 from yolokd.comparison import worker as comparison_worker
+from yolokd.comparison.metrics import metrics_of
 from yolokd.comparison.spec import Comparison
-from yolokd.errors import UserError
+from yolokd.errors import RunError, UserError
+from yolokd.evaluation.bootstrap import weighted_ap
+from yolokd.evaluation.matches import read_matches
+from yolokd.evaluation.models import evaluate
 from yolokd.training.settings import KEY
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -172,3 +176,30 @@ def test_peak_memory__grows_with_what_is_held() -> None:
     assert after is not None
     assert after >= len(block)
     assert before < after < 3 * before
+
+
+# Students that give more than boxes
+
+
+def test_score__masks_are_kept_beside_boxes(plan: Comparison, tmp_path: Path) -> None:
+    data = segments.make_polygons(tmp_path / "data", train=1, val=3)
+    comparison = replace(plan, data=str(data), task="segment")
+    run = comparison.runs[0]
+    last = run.folder / "weights" / "last.pt"
+    last.parent.mkdir(parents=True)
+    segments.save(segments.model_of("v8-seg"), last)
+    comparison_worker.score(comparison, run, "cpu")
+    kept = json.loads((run.folder / "score.json").read_text())
+    assert {"AP", "AP50", "mask_AP", "mask_AP50"} < kept.keys()
+    (expected,) = evaluate(last, data, imgsz=64, device="cpu")
+    assert expected.masks is not None
+    assert (kept["AP"], kept["mask_AP"]) == (expected.AP, expected.masks.AP)
+    for metric in metrics_of("segment"):
+        matches = read_matches(run.folder / metric.matches, kept["sha256"])
+        assert matches is not None
+        whole = weighted_ap(matches, np.ones((1, 3), np.float32))
+        assert whole.mean() == pytest.approx(kept[metric.AP], abs=1e-6)
+    for file in (tmp_path / "data" / "labels" / "val").iterdir():
+        file.write_text("0 0.5 0.5 0.4 0.4\n")
+    with pytest.raises(RunError, match=r"last\.pt' has no mask AP: masks are not scored: 3 of the 3 objects"):
+        comparison_worker.score(comparison, run, "cpu")

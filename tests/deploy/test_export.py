@@ -132,12 +132,12 @@ def test_export__unfinished_run_exports_its_student_beside_it(tmp_path: Path, mo
     wrapper.parent.mkdir()
     wrapper.write_bytes(b"a wrapper that only yolokd.engine can open")
 
-    def plain_copy(path: Path, folder: Path) -> Path:
+    def plain_copy(path: Path, folder: Path, tasks: object) -> Path:
         return Path(shutil.copy(student, folder / path.name))
 
     monkeypatch.setattr(weights, "plain_copy", plain_copy)
     detector = weights.load_detector(student)
-    monkeypatch.setattr(weights, "load_detector", lambda _: detector)
+    monkeypatch.setattr(weights, "load_detector", lambda *_: detector)
     monkeypatch.setattr(weights, "is_quantized", lambda _: False)
     (tmp_path / "run" / "last.onnx").write_text("of another tool")
     report = export(wrapper)

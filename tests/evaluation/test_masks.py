@@ -14,8 +14,10 @@ from pycocotools.cocoeval import COCOeval
 
 from tests.helpers.rle import decode
 from yolokd.errors import DataError
+from yolokd.evaluation.bootstrap import ap_interval, weighted_ap
 from yolokd.evaluation.coco import METRICS, score
-from yolokd.evaluation.masks import area, encode, of_polygon
+from yolokd.evaluation.masks import area, encode, mask_overlap, of_polygon
+from yolokd.evaluation.matches import match
 
 SIZE = {"height": 40, "width": 60}
 
@@ -103,6 +105,32 @@ def test_score__masks_equal_pycocotools() -> None:
     expected = dict(zip(METRICS, evaluation.stats, strict=True))
     assert score(truth, detections, masks=True).summary == pytest.approx(expected, abs=1e-9)
     assert 0 < expected["AP"] < 1
+
+
+def test_match__of_masks_gives_the_ap_of_masks() -> None:
+    rng = np.random.default_rng(2)
+    truth: dict[str, Any] = {"images": [], "categories": [{"id": 0, "name": "car"}], "annotations": []}
+    detections = []
+    for image in range(6):
+        truth["images"].append({"id": image, **SIZE})
+        for _ in range(4):
+            left, top, width, height = (int(v) for v in rng.integers(4, 20, 4))
+            number = len(truth["annotations"]) + 1
+            own = {"image_id": image, "category_id": 0}
+            crowd = {"iscrowd": int(rng.random() < 0.2)}
+            truth["annotations"].append({"id": number, **own, **block(left, top, width, height), **crowd})
+            moved = block(left + int(rng.integers(0, 4)), top, width, height)
+            # its box tells nothing of its mask
+            detections.append({**own, **moved, "bbox": [0, 0, 60, 40], "score": float(rng.random())})
+    matches = match(truth, detections, mask_overlap)
+    whole = weighted_ap(matches, np.ones((1, 6), np.float32))
+    expected = score(truth, detections, masks=True).summary
+    assert 0 < expected["AP"] < 1
+    assert whole.mean() == pytest.approx(expected["AP"], abs=1e-6)
+    assert whole[0, 0] == pytest.approx(expected["AP50"], abs=1e-6)
+    assert match(truth, detections).classes[0].found.any() != matches.classes[0].found.any()
+    low, high = ap_interval(truth, detections[::2], detections, overlap=mask_overlap)
+    assert -1 < low <= expected["AP"] - score(truth, detections[::2], masks=True).summary["AP"] <= high < 1
 
 
 def test_score__a_missing_mask_is_an_error() -> None:

@@ -25,10 +25,11 @@ APS = {
 }
 
 
-def leave_results(comparison: Path, name: str, ap: float) -> None:
+def leave_results(comparison: Path, name: str, ap: float, mask_ap: float | None = None) -> None:
     """Write what a finished run, or the teacher's scoring, leaves in the folder of a comparison."""
+    masks = {} if mask_ap is None else {"mask_AP": mask_ap, "mask_AP50": mask_ap + 0.1}
     if name == TEACHER:
-        score = {"sha256": read(comparison).teacher_sha256, "AP": ap, "AP50": ap + 0.1}
+        score = {"sha256": read(comparison).teacher_sha256, "AP": ap, "AP50": ap + 0.1, **masks}
         (comparison / "teacher.json").write_text(json.dumps(score))
         return
     folder = comparison / name
@@ -38,7 +39,9 @@ def leave_results(comparison: Path, name: str, ap: float) -> None:
     (folder / "results.csv").write_text("epoch,time\n1,3\n2,5\n3,7\n")
     (folder / PEAK).write_text(json.dumps({"bytes": 2**20 * len(name), "continued": False}))
     leave_matches(folder, sha256(last), ap)
-    (folder / SCORE).write_text(json.dumps({"sha256": sha256(last), "AP": ap, "AP50": ap + 0.1}))
+    if mask_ap is not None:
+        leave_matches(folder, sha256(last), mask_ap, "matches-mask.npz")
+    (folder / SCORE).write_text(json.dumps({"sha256": sha256(last), "AP": ap, "AP50": ap + 0.1, **masks}))
 
 
 class FakeExecutor:

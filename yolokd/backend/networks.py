@@ -79,7 +79,7 @@ def identify(path: Path, tasks: Collection[str] = ("detect",)) -> Identity:
 
     Args:
         path: From `find`.
-        tasks: Names of `yolokd.backend.tasks.TASKS`, whose checkpoints are taken; exports are of detectors.
+        tasks: Names of `yolokd.backend.tasks.TASKS`, whose checkpoints and exports are taken.
 
     Raises:
         UserError: The runtime of an export is not installed.
@@ -87,7 +87,7 @@ def identify(path: Path, tasks: Collection[str] = ("detect",)) -> Identity:
     """
     if is_export(path):
         backend = load_export(path)
-        return Identity(dict(backend.names), int(backend.channels))
+        return Identity(dict(backend.names), int(backend.channels), task=_task(backend, path, tasks))
     from yolokd.backend import checkpoints as weights
 
     return identity_of(weights.load_detector(path, tasks))
@@ -122,7 +122,7 @@ def open_network(path: Path, folder: Path, asked: int | None, tasks: Collection[
         WeightsError: Not a detector, or an export that its runtime cannot load.
     """
     if is_export(path):
-        return _open_export(path, asked)
+        return _open_export(path, asked, tasks)
     yolo = open_checkpoint(path, folder, tasks)
     size, notes = image_size(yolo, asked)
     _, parameters, _, gflops = yolo.info(imgsz=size)
@@ -146,19 +146,27 @@ def load_export(path: Path, device: str = "cpu") -> Any:
         raise WeightsError(f"'{path}' cannot be loaded: {str(error).strip() or type(error).__name__}") from error
 
 
-def _open_export(path: Path, asked: int | None) -> Opened:
+def _task(backend: Any, path: Path, tasks: Collection[str]) -> str:
+    """The task of an export's model, "detect" where another tool has not recorded any; it is one of `tasks`."""
+    task = str(backend.task or "detect")
+    if task not in tasks:
+        wanted = f"one of the tasks {', '.join(tasks)}" if len(tasks) > 1 else "a YOLO detector"
+        raise WeightsError(f"'{path}' is not {wanted} (task {task}).")
+    return task
+
+
+def _open_export(path: Path, asked: int | None, tasks: Collection[str]) -> Opened:
     from ultralytics import YOLO
 
     backend = load_export(path)
-    if backend.task not in {None, "detect"}:
-        raise WeightsError(f"'{path}' is not a YOLO detector (task {backend.task}).")
+    task = _task(backend, path, tasks)
     exported = _shape(backend)
     size = asked or max(exported) if backend.dynamic else max(exported)
     shape = (size, size) if backend.dynamic else exported
     notes = () if asked in (None, size) else (f"its input has {size} px, so imgsz {asked} does not apply",)
     export = Export(shape, dict(backend.metadata), _rows(backend, shape))
     with quiet():
-        return Opened(YOLO(str(path), task="detect"), size, 0, 0.0, notes, export)
+        return Opened(YOLO(str(path), task=task), size, 0, 0.0, notes, export)
 
 
 def _shape(backend: Any) -> tuple[int, int]:
@@ -195,8 +203,9 @@ def _rows(backend: Any, shape: tuple[int, int]) -> int | None:
             output = backend(torch.zeros(backend.batch, backend.channels, *shape, device=backend.device))
     except Exception:  # whatever a runtime objects to; the validation says it
         return None
-    output = output[0] if isinstance(output, (list, tuple)) else output
-    return int(output.shape[-2]) if output.ndim == 3 and output.shape[-1] == 6 else None
+    output, *further = output if isinstance(output, (list, tuple)) else (output,)
+    width = 6 + sum(one.shape[1] for one in further if one.ndim == 4)  # behind each box a vector for prototypes
+    return int(output.shape[-2]) if output.ndim == 3 and output.shape[-1] == width else None
 
 
 def export_notes(export: Export, lowest: float | None) -> tuple[str, ...]:

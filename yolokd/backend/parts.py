@@ -1,8 +1,8 @@
 """Parts of a detector that an export in 8 bits can leave in full precision.
 
 Every layer belongs to one part: the stem (the first two convolutions), the stages of the backbone by stride (`p2` is
-stride 4), the neck, and the two branches of the head. Where the backbone ends is told by the model's YAML, where a
-stage begins by the size of what a layer returns.
+stride 4), the neck, the two branches of the head, and what the task computes beside them, such as `head.mask`. Where
+the backbone ends is told by the model's YAML, where a stage begins by the size of what a layer returns.
 
 Ultralytics (8.4.190) has no option for this. Its OpenVINO export calls `nncf.quantize` with a scope of its own, which
 leaves the decoding of boxes and scores in full precision; its ONNX export calls `quantize_static` of ONNX Runtime with
@@ -25,6 +25,7 @@ import torch
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
+from yolokd.backend.tasks import TASKS, task_of_head
 from yolokd.errors import RunError, UserError
 
 FORMATS = ("openvino", "onnx")  # exports in 8 bits that can leave parts in full precision
@@ -41,11 +42,17 @@ class Partition:
 
     layers: Mapping[int, str]  # layer → part, all but the head
     head: int  # its place among the layers
+    further: tuple[str, tuple[str, ...]] = ("", ())  # `yolokd.backend.tasks.Task.part` of the head
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all parts, from the input to the output."""
-        return (*dict.fromkeys(self.layers[layer] for layer in sorted(self.layers)), BOX, CLS)
+        return (
+            *dict.fromkeys(self.layers[layer] for layer in sorted(self.layers)),
+            BOX,
+            CLS,
+            *filter(None, (self.further[0],)),
+        )
 
     def part_of(self, operation: str) -> str | None:
         """Return the part of an operation of an export; None for the decoding in the head, and for unnamed ones."""
@@ -53,7 +60,8 @@ class Partition:
         if found is None:
             return None
         if int(found[1]) == self.head:
-            return _CHILD.get((found[2] or "").removeprefix("one2one_"))
+            name, children = self.further
+            return (_CHILD | dict.fromkeys(children, name)).get((found[2] or "").removeprefix("one2one_"))
         return self.layers.get(int(found[1]))
 
     def check(self, kept: Iterable[str], source: object) -> None:
@@ -94,7 +102,7 @@ def partition_of(model: DetectionModel) -> Partition:
         else:
             part_of[place] = f"backbone.p{strides[place].bit_length() - 1}"
         seen += has
-    return Partition(part_of, head)
+    return Partition(part_of, head, TASKS[task_of_head(layers[head])].part)
 
 
 def _strides(model: DetectionModel) -> list[int]:

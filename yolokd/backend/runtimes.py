@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Run = Callable[[Tensor], Tensor]
+Outputs = tuple[Tensor, ...]  # of one image: the decoded one, then those of the whole image, such as prototypes
+Run = Callable[[Tensor], Outputs]
 
 PLAIN = ("onnx", "openvino", "torchscript")  # checked here; the rest where Ultralytics can run them
 WARM_UPS = 3
@@ -42,10 +43,10 @@ def computes_in(path: Path, format: str) -> str:
 
 
 def open_run(path: Path, format: str) -> Run:
-    """Return the exported network as a function of an image (1, C, H, W), float32 in [0, 1], to its first output.
+    """Return the exported network as a function of an image (1, C, H, W), float32 in [0, 1], to its outputs.
 
-    The function returns a float32 tensor on the CPU without the axis of the batch: (4 + K, A), or (N, 6) without need
-    of NMS; see `yolokd.deploy.parity`.
+    The function returns float32 tensors on the CPU without the axis of the batch. The first is (4 + K + E, A), or
+    (N, 6 + E) without need of NMS, where a detect model has no further E columns; see `yolokd.deploy.outputs`.
 
     Raises:
         ImportError: The runtime is not installed.
@@ -55,10 +56,17 @@ def open_run(path: Path, format: str) -> Run:
     return open_plain(path) if open_plain else _by_ultralytics(path, format)
 
 
-def first(output: Any) -> Tensor:
-    """The decoded output of the first image."""
-    tensor: Tensor = output[0] if isinstance(output, (list, tuple)) else output
-    return tensor[0].float().cpu()
+def outputs_of(output: Any) -> Outputs:
+    """Return the decoded outputs of the first image, from what a network returns in evaluation mode or in a runtime.
+
+    Args:
+        output: A tensor, a sequence of them, or a pair of any of the two and of raw outputs.
+    """
+    if isinstance(output, Tensor):
+        return (output[0].float().cpu(),)
+    if isinstance(output[0], (list, tuple)):  # beside it the raw outputs
+        return outputs_of(output[0])
+    return tuple(tensor[0].float().cpu() for tensor in output if isinstance(tensor, Tensor))
 
 
 def medians(
@@ -110,9 +118,9 @@ def _onnx(path: Path) -> Run:
     (entry,) = session.get_inputs()
     half = entry.type == "tensor(float16)"
 
-    def run(x: Tensor) -> Tensor:
-        (output, *_) = session.run(None, {entry.name: (x.half() if half else x).numpy()})
-        return first(torch.from_numpy(output))
+    def run(x: Tensor) -> Outputs:
+        outputs = session.run(None, {entry.name: (x.half() if half else x).numpy()})
+        return outputs_of([torch.from_numpy(output) for output in outputs])
 
     return run
 
@@ -122,12 +130,17 @@ def _openvino(path: Path) -> Run:
 
     (xml,) = path.glob("*.xml")
     network = openvino.Core().compile_model(str(xml), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda x: first(torch.from_numpy(network(x.numpy())[0].copy()))
+
+    def run(x: Tensor) -> Outputs:
+        found = network(x.numpy())
+        return outputs_of([torch.from_numpy(found[place].copy()) for place in range(len(network.outputs))])
+
+    return run
 
 
 def _torchscript(path: Path) -> Run:
     network = torch.jit.load(str(path), map_location="cpu")
-    return lambda x: first(network(x))
+    return lambda x: outputs_of(network(x))
 
 
 def _by_ultralytics(path: Path, format: str) -> Run:
@@ -135,4 +148,4 @@ def _by_ultralytics(path: Path, format: str) -> Run:
 
     device = torch.device(device_of(format))
     network = AutoBackend(str(path), device=device, verbose=False)
-    return lambda x: first(network(x.to(device)))
+    return lambda x: outputs_of(network(x.to(device)))

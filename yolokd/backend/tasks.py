@@ -33,6 +33,21 @@ def _masks(raw: Raw) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
+class Output:
+    """An output of a network beside boxes and class scores, as it is deployed.
+
+    Attributes:
+        name: For the user.
+        limit: Largest difference between checkpoint and export in full precision, in the output's own unit.
+        of_image: A tensor of its own, (·, H, W); else the columns behind boxes and scores, one vector per detection.
+    """
+
+    name: str
+    limit: float
+    of_image: bool = False
+
+
+@dataclass(frozen=True)
 class Task:
     """A task of Ultralytics.
 
@@ -45,6 +60,8 @@ class Task:
         boxes_suffice: Whether boxes are all that its students learn, so that boxes alone can teach them.
         polygons: Whether every object of its data is labeled as a polygon.
         read: From a branch's raw output to `yolokd.losses.base.Head.extras`.
+        outputs: What a deployed network gives beside class scores and boxes, the columns first.
+        part: Name of the part of the head that computes it, for exports in 8 bits, and its children there.
     """
 
     name: str
@@ -55,13 +72,24 @@ class Task:
     boxes_suffice: bool = False
     polygons: bool = False
     read: Callable[[Raw], dict[str, Tensor]] = _no_extras
+    outputs: tuple[Output, ...] = ()
+    part: tuple[str, tuple[str, ...]] = ("", ())
 
 
 TASKS = {
     task.name: task
     for task in (
         Task("detect", DetectionModel, (Detect, v10Detect), boxes_suffice=True),
-        Task("segment", SegmentationModel, (Segment, Segment26), extras=(MASKS,), polygons=True, read=_masks),
+        Task(
+            "segment",
+            SegmentationModel,
+            (Segment, Segment26),
+            extras=(MASKS,),
+            polygons=True,
+            read=_masks,
+            outputs=(Output("mask coefficients", 0.01), Output("prototypes", 0.01, of_image=True)),
+            part=("head.mask", ("cv4", "proto")),
+        ),
         Task("pose", PoseModel, (Pose, Pose26), learned=False),
     )
 }

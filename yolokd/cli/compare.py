@@ -188,6 +188,7 @@ class _Progress:
 
     def __init__(self, comparison: Comparison, console: Console) -> None:
         from yolokd.comparison.execution import jobs
+        from yolokd.comparison.metrics import metrics_of
         from yolokd.evaluation.wording import words_for
 
         self.bars = Progress(
@@ -199,7 +200,7 @@ class _Progress:
             transient=True,
         )
         self.epochs: int = comparison.budget["epochs"]
-        self.words = words_for(comparison.data)
+        self.words, self.what = words_for(comparison.data), metrics_of(comparison.task)[0].what
         self.total, self.done = len(jobs(comparison)), 0
         self.tasks: dict[str, tuple[TaskID, float]] = {}
         self.shown: set[str] = set()  # runs and notes that have a line already
@@ -237,7 +238,7 @@ class _Progress:
             minutes, seconds = divmod(round(time.monotonic() - since), 60)
             how = f"{minutes}:{seconds:02d} min"
         ended = event.kind in {"failed", "canceled"}
-        what = event.kind if ended else self.words(f"AP {100 * (event.AP or 0):.1f}")
+        what = event.kind if ended else self.words(f"{self.what} {100 * (event.AP or 0):.1f}")
         line = f"[{self.done}/{self.total}] {event.name}: {what}, {how}"
         self.bars.console.print(Text(line, style="red" if event.kind == "failed" else ""), soft_wrap=True)
 

@@ -188,7 +188,8 @@ def stop_notes(comparison: Comparison, found: Results, stopping: Stopping, *, mo
             notes.append(f"Not decided after {used}: {', '.join(named(*arm) for arm in left)}.")
         else:
             narrow = "" if stopping.precision is None else f" or is within ± {100 * stopping.precision:g}"
-            notes.append(f"Decided after {used}: each interval over the seeds excludes 0{narrow}.")
+            several = f", of {' and of '.join(metric.what for metric in found.metrics)}," if found.metrics[1:] else ""
+            notes.append(f"Decided after {used}: each interval over the seeds{several} excludes 0{narrow}.")
     return notes
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from yolokd.comparison.metrics import Metric
     from yolokd.comparison.results import ArmResult, Results
     from yolokd.comparison.spec import Comparison
     from yolokd.comparison.statistics import Difference, Interval
@@ -20,12 +21,13 @@ COLUMNS = (
     "gap\nclosed", "s/epoch", "memory\nMiB",
 )  # fmt: skip
 SEQUENCE = "95 % sequence,\nseeds"  # the title of that column where seeds are added until something is decided
+COST = COLUMNS[-2:]  # of the first table of a student alone
 WIDE = 120  # characters of a line that take all columns, in a file or a pipe too
 LEFT_OUT = ("AP50", "s/epoch", "memory\nMiB")  # of narrow lines
 
 
 def show_results(console: Console, comparison: Comparison, found: Results, more: Sequence[str] = ()) -> None:
-    """Print a table per student, and what the words in it mean.
+    """Print a table per student and metric, and what the words in it mean.
 
     Args:
         console: Where.
@@ -38,10 +40,13 @@ def show_results(console: Console, comparison: Comparison, found: Results, more:
     budget = comparison.budget
     epochs = "1 epoch" if budget["epochs"] == 1 else f"{budget['epochs']} epochs"
     shape = f"{epochs}, {budget['imgsz']} px, batch {budget['batch']}"
-    columns = [column for column in COLUMNS if console.width >= WIDE or column not in LEFT_OUT]
+    shown = [column for column in COLUMNS if console.width >= WIDE or column not in LEFT_OUT]
     words = words_for(comparison.data)
-    for student in comparison.students:
-        title = f"{student} on {comparison.data}: {shape}; last.pt on val"
+    tables = [(student, metric) for student in comparison.students for metric in found.metrics]
+    for student, metric in tables:
+        columns = [column for column in shown if metric is found.metrics[0] or column not in COST]
+        judged = f"{words(metric.what)}: " if len(found.metrics) > 1 else ""
+        title = f"{judged}{student} on {comparison.data}: {shape}; last.pt on val"
         table = Table(title=Text(title), title_justify="left", box=None, header_style="bold", padding=(0, 1, 0, 0))
         for column in columns:
             number = column not in {"recipe", ""}
@@ -49,40 +54,46 @@ def show_results(console: Console, comparison: Comparison, found: Results, more:
             table.add_column(
                 words(title), justify="right" if number else "left", overflow="ellipsis" if number else "fold"
             )
-        if found.teacher:
-            points = {metric: f"{100 * found.teacher[metric]:.1f}" for metric in ("AP", "AP50")}
+        if set(metric.keys) <= found.teacher.keys():
+            points = {"AP": _points(found.teacher[metric.AP]), "AP50": _points(found.teacher[metric.AP50])}
             row: dict[str, str] = {"recipe": "teacher", "seeds": NOTHING, **points}
             table.add_row(*(row.get(column, "") for column in columns))
         for arm in found.arms:
             if arm.student == student:
-                row = _row(arm, len(comparison.seeds))
+                row = _row(arm, metric, len(comparison.seeds), several=len(found.metrics) > 1)
                 table.add_row(*(Text(row[column]) for column in columns))
         console.print(table)
     for note in (*_notes(found), *more):
         console.print(Text(note, style="yellow"), soft_wrap=True)
     if words is not str:
         console.print(Text(NOTE, style="yellow"), soft_wrap=True)
-    if len(columns) < len(COLUMNS):
+    if len(shown) < len(COLUMNS):
         console.print(
             Text(f"{words('AP50')}, time and memory: in --json, and here with {WIDE} columns."), soft_wrap=True
         )
 
 
-def _row(arm: ArmResult, seeds: int) -> dict[str, str]:
-    """Column → cell."""
-    count = len(arm.scores["AP"])
+def _points(value: float) -> str:
+    return NOTHING if value < 0 else f"{100 * value:.1f}"
+
+
+def _row(arm: ArmResult, metric: Metric, seeds: int, *, several: bool) -> dict[str, str]:
+    """Column → cell of one metric; where there are several, the verdict names it."""
+    count = len(arm.scores[metric.AP])
     row = {"recipe": arm.recipe, "seeds": str(count) if count == seeds else f"{count} of {seeds}"}
-    for metric in ("AP", "AP50"):
-        spread = arm.spread.get(metric)
+    for column, key in (("AP", metric.AP), ("AP50", metric.AP50)):
+        spread = arm.spread.get(key)
         std = "" if spread is None or spread.std is None else f" ± {100 * spread.std:.1f}"
-        row[metric] = NOTHING if spread is None else f"{100 * spread.mean:.1f}{std}"
-    gap, pace, memory = arm.gap_closed.get("AP"), arm.seconds_per_epoch, arm.peak_memory_bytes
+        row[column] = NOTHING if spread is None else f"{100 * spread.mean:.1f}{std}"
+    gap, pace, memory = arm.gap_closed.get(metric.AP), arm.seconds_per_epoch, arm.peak_memory_bytes
     rest = (
         NOTHING if gap is None else f"{gap:.0%}",
         NOTHING if pace is None else f"{pace:.1f}",
         NOTHING if memory is None else f"{memory / 2**20:.0f}",
     )
-    return row | dict(zip(COLUMNS[4:], (*_cells(arm.difference.get("AP")), *rest), strict=True))
+    *cells, verdict = _cells(arm.difference.get(metric.AP))
+    named = f"{verdict}, {metric.what}" if several and verdict else verdict
+    return row | dict(zip(COLUMNS[4:], (*cells, named, *rest), strict=True))
 
 
 def _cells(difference: Difference | None) -> list[str]:
@@ -100,7 +111,8 @@ def _interval(interval: Interval | None) -> str:
 
 
 def _notes(found: Results) -> list[str]:
-    differences = [(arm.recipe, arm.difference["AP"]) for arm in found.arms if "AP" in arm.difference]
+    keys = [metric.AP for metric in found.metrics]
+    differences = [(arm.recipe, arm.difference[key]) for key in keys for arm in found.arms if key in arm.difference]
     verdicts = {difference.verdict for _, difference in differences}
     notes = []
     if "one seed" in verdicts:
@@ -118,8 +130,13 @@ def _notes(found: Results) -> list[str]:
             f"matches.npz, since an earlier version scored them, or there is one image. Remove score.json of such runs "
             f"and start the same command again to score them anew; nothing is trained again."
         )
-    if found.teacher and any(arm.difference and "AP" not in arm.gap_closed for arm in found.arms):
-        notes.append("The teacher scores no higher than the baseline: there is no gap to close.")
+    for metric in found.metrics:
+        open_arms = [arm for arm in found.arms if metric.AP in arm.difference and metric.AP not in arm.gap_closed]
+        if metric.AP in found.teacher and open_arms:
+            by = f" by {metric.what}" if len(found.metrics) > 1 else ""
+            notes.append(f"The teacher scores no higher than the baseline{by}: there is no gap to close.")
+        if found.teacher and metric.AP not in found.teacher:
+            notes.append(f"The teacher has no {metric.what}.")
     if continued := [f"{arm.recipe} {seed}" for arm in found.arms for seed in arm.continued]:
         notes.append(f"Continued after an interruption, so not exactly paired: {', '.join(continued)}.")
     return notes

@@ -19,6 +19,7 @@ from yolokd.outputs import check_file
 
 if TYPE_CHECKING:
     from yolokd.backend.formats import Precision
+    from yolokd.deploy.change import Change
     from yolokd.deploy.report import Calibrated, ExportReport, Side
     from yolokd.deploy.sensitivity import Outcome
     from yolokd.evaluation.wording import Words
@@ -64,6 +65,7 @@ def export(
     precision: Precision = "float16" if half else "int8" if int8 else "float32"
     from yolokd.backend.checkpoints import find, load_detector
     from yolokd.backend.parts import partition_of
+    from yolokd.backend.tasks import STUDENTS
     from yolokd.deploy.export import export as run
     from yolokd.evaluation.wording import words_for
 
@@ -71,7 +73,7 @@ def export(
     words = words_for(check or "")
     paths = list(dict.fromkeys(find(spec) for spec in weights))
     for path in paths:  # all of them before minutes go into the first
-        detector = load_detector(path)
+        detector = load_detector(path, STUDENTS)
         if kept:
             partition_of(detector).check(kept, path)
     make = partial(
@@ -129,15 +131,17 @@ def describe(report: ExportReport) -> list[str]:
     lines = [f"{report.path} ({report.format}, {report.precision}{kept}, {report.imgsz} px)"]
     parity = report.parity
     if parity is not None and report.precision != "int8":  # 8 bits move places where there is nothing at will
+        more = "".join(f", {gap.name} by {gap.most:.2g}" for gap in parity.further)
         lines.append(
-            f"raw outputs: boxes differ by at most {parity.box_px:.2g} px, scores by {parity.score:.2g}, "
+            f"raw outputs: boxes differ by at most {parity.box_px:.2g} px, scores by {parity.score:.2g}{more}, "
             f"on {parity.images} images"
         )
     if parity is not None and parity.agreement is not None:
         lines.append(f"detections: {parity.paired} of {parity.detections} agree ({parity.agreement:.1%})")
-    if report.ap_change is not None:
-        change = f"{_points(report.before.AP)} to {_points(report.after.AP)} ({_change(report.ap_change)})"
-        lines.append(f"AP on square images: {change}")
+    for one in report.changes:
+        if one.value is not None:
+            change = f"{_points(one.before)} to {_points(one.after)} ({_change(one.value)})"
+            lines.append(f"{one.what} on square images: {change}")
     if (found := report.calibrated) is not None:
         lines.append(
             f"the ranges of the training against calibrated ones, same weights: {_change(found.gain)} AP "
@@ -151,31 +155,47 @@ def describe(report: ExportReport) -> list[str]:
 
 
 def show_reports(console: Console, reports: Sequence[ExportReport], words: Words = str) -> None:
-    """Print a row for each checkpoint and one for its export: AP, size on disk, time of a forward pass."""
+    """Print a row for each checkpoint and one for its export: AP, size on disk, time of a forward pass.
+
+    Where a further metric was scored, it follows with columns of its own, and the first ones are called those of boxes.
+    """
     from yolokd.backend.opening import short_names
+    from yolokd.deploy.change import Change
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", overflow="fold")
     table.add_column("as")
-    for column in ("AP", "change", INTERVAL, "AP50", "MB", "ms"):
+    further = list(dict.fromkeys(change.what for report in reports for change in report.further))
+    more = [column for what in further for column in (what, "change", INTERVAL)]
+    boxes = ("box AP", "change", INTERVAL, "box AP50") if further else ("AP", "change", INTERVAL, "AP50")
+    for column in (*boxes, *more, "MB", "ms"):
         table.add_column(words(column), justify="right", no_wrap=column != INTERVAL)
     for name, report in zip(short_names([Path(r.source) for r in reports]), reports, strict=True):
-        change = "–" if report.ap_change is None else _change(report.ap_change)
-        interval = "–" if report.ap_interval is None else _interval(report.ap_interval)
+        boxes_change, by_name = report.changes[0], {change.what: change for change in report.further}
+        rest = [by_name.get(what, Change(what, None, None)) for what in further]
         source = "checkpoint, int8" if report.own_ranges else "checkpoint"
         made = f"{report.format} {report.precision}" + (", trained" if report.own_ranges else "")
         if report.calibrated is not None:
-            name = _add_calibrated(table, name, f"{report.format} {report.precision}, calibrated", report.calibrated)
-        table.add_row(*map(Text, (name, source, *_cells(report.before, "", ""))))
-        table.add_row(*map(Text, ("", made, *_cells(report.after, change, interval))))
+            label = f"{report.format} {report.precision}, calibrated"
+            name = _add_calibrated(table, name, label, report.calibrated, [""] * len(more))
+        before = [cell for change in rest for cell in (_points(change.before), "", "")]
+        after = [cell for change in rest for cell in (_points(change.after), *_change_cells(change))]
+        table.add_row(*map(Text, (name, source, *_cells(report.before, ["", ""], before))))
+        table.add_row(*map(Text, ("", made, *_cells(report.after, _change_cells(boxes_change), after))))
     console.print(table)
 
 
-def _add_calibrated(table: Table, name: str, made: str, found: Calibrated) -> str:
+def _change_cells(change: Change) -> list[str]:
+    """A change and its interval."""
+    value = "–" if change.value is None else _change(change.value)
+    return [value, "–" if change.interval is None else _interval(change.interval)]
+
+
+def _add_calibrated(table: Table, name: str, made: str, found: Calibrated, further: list[str]) -> str:
     """Add the rows of the same weights without their ranges, above those with them; return what these are called."""
     change = "–" if found.ap_change is None else _change(found.ap_change)
-    table.add_row(*map(Text, (name, "its weights, float32", *_cells(found.before, "", ""))))
-    table.add_row(*map(Text, ("", made, *_cells(found.after, change, _interval(found.ap_interval)))))
+    table.add_row(*map(Text, (name, "its weights, float32", *_cells(found.before, ["", ""], further))))
+    table.add_row(*map(Text, ("", made, *_cells(found.after, [change, _interval(found.ap_interval)], further))))
     return ""
 
 
@@ -208,9 +228,9 @@ def _outcome_cells(outcome: Outcome, gain: str, interval: str) -> tuple[str, ...
     return _points(outcome.AP), gain, interval, box_px, score, agreement, size, latency
 
 
-def _cells(side: Side, change: str, interval: str) -> tuple[str, ...]:
+def _cells(side: Side, change: list[str], further: list[str]) -> tuple[str, ...]:
     latency = "–" if side.latency_ms is None else f"{side.latency_ms:.1f}"
-    return _points(side.AP), change, interval, _points(side.AP50), f"{side.bytes / 1e6:.2f}", latency
+    return _points(side.AP), *change, _points(side.AP50), *further, f"{side.bytes / 1e6:.2f}", latency
 
 
 def _interval(interval: tuple[float, float]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from yolokd.backend.api import select_device, yaml_model_load
 from yolokd.backend.checkpoints import Spec, find, is_yaml
-from yolokd.backend.tasks import TASKS
+from yolokd.comparison.metrics import check_data, check_teachers, common_task
 from yolokd.comparison.spec import BASELINE, FILE, Comparison, Student, read, trained_as
 from yolokd.data.check import fingerprint
 from yolokd.errors import UserError
@@ -97,8 +97,7 @@ def plan_comparison(
     budgets, classes = [_budget(own) for own in trained.values()], _classes(each)  # each agrees with the baseline's
     options = {"allow_partial": allow_partial, "runs": runs / "compare", "progress": progress}
     plans = _plans(teacher, {who: [_on(one, devices) for one in own] for who, own in trained.items()}, **options)
-    _refuse_other_tasks(plans)
-    plan = plans[0]
+    task, plan = _task(plans), plans[0]
     used = _used(teacher, each)
     name = f"compare-{plan.data.yaml_path.stem}" if name is None else name
     folder = runs.absolute() / name
@@ -114,6 +113,7 @@ def plan_comparison(
         seeds=tuple(seeds),
         classes=classes,
         allow_partial=allow_partial,
+        task=task,
         versions=records.versions(),
         unlabeled=_unlabeled(plans, stored),
         models={str(one.path.absolute()): sha256(one.path) for plan in plans for one in plan.further},
@@ -158,15 +158,17 @@ def _plans(teacher: Spec | None, recipes: Mapping[Spec, Sequence[Recipe]], **opt
     ]
 
 
-def _refuse_other_tasks(plans: Sequence[Plan]) -> None:
-    """Raise `UserError` for models that give more than boxes, by whose AP a comparison judges."""
-    for plan in plans:
-        for model in (plan.student, *filter(None, (plan.teacher, *plan.further))):
-            if not TASKS[model.head.task].boxes_suffice:
-                raise UserError(
-                    f"compare scores the boxes of detect models, and the task of '{model.spec}' is {model.head.task}. "
-                    f"Train its runs one by one, and score boxes and masks with yolokd eval."
-                )
+def _task(plans: Sequence[Plan]) -> str:
+    """Return the task of all students, after it was checked that they, the teacher and the labels can be scored by it.
+
+    Raises:
+        UserError: Students of several tasks, or a model whose task is not scored.
+        DataError: Labels that the task cannot be scored on.
+    """
+    task = common_task({str(plan.student.spec): plan.student.head.task for plan in plans})
+    check_teachers({str(plan.teacher.spec): plan.teacher.head.task for plan in plans if plan.teacher is not None})
+    check_data(task, [(plan.data, plan.report) for plan in plans[:1]])
+    return task
 
 
 def _trained(recipes: Sequence[Recipe], students: Sequence[Spec]) -> tuple[dict[Spec, list[Recipe]], list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,11 +22,12 @@ class DrawnScores:
     scores: Mapping[str, Floats]  # metric → (R,), in [0, 1], −1 without objects
 
 
-def draw_scores(matches: Mapping[int, Matches]) -> dict[int, DrawnScores]:
+def draw_scores(matches: Mapping[int, Matches], metrics: Sequence[str] = METRICS) -> dict[int, DrawnScores]:
     """Score the runs of an arm on the draws; takes about half a second for 40,000 detections.
 
     Args:
         matches: Seed → matches. Runs on fewer than two images are left out.
+        metrics: Names of the AP at all thresholds and of that at 0.5.
     """
     found, weights = {}, None
     for seed, own in matches.items():
@@ -35,7 +36,7 @@ def draw_scores(matches: Mapping[int, Matches]) -> dict[int, DrawnScores]:
         if weights is None or weights.shape[1] != own.images:
             weights = draw_images(own.images)
         ap = weighted_ap(own, weights)  # (R, 10)
-        found[seed] = DrawnScores(own, {"AP": ap.mean(axis=1), "AP50": ap[:, 0]})
+        found[seed] = DrawnScores(own, dict(zip(metrics, (ap.mean(axis=1), ap[:, 0]), strict=True)))
     return found
 
 
@@ -45,6 +46,7 @@ def differences(
     drawn_arm: Mapping[int, DrawnScores],
     drawn_baseline: Mapping[int, DrawnScores],
     *,
+    metrics: Sequence[str] = METRICS,
     quantile: Callable[[int], float] = seed_quantile,
 ) -> dict[str, Difference]:
     """Return the paired difference of each metric, without those that have no common seed.
@@ -56,10 +58,11 @@ def differences(
         baseline: Likewise.
         drawn_arm: Seed → scores on the draws, for the seeds whose matches are known.
         drawn_baseline: Likewise.
+        metrics: Whose differences to return.
         quantile: As for `paired_difference`.
     """
     found = {}
-    for metric in METRICS:
+    for metric in metrics:
         seeds = sorted(arm[metric].keys() & baseline[metric].keys())
         pairs = [(drawn_arm[s], drawn_baseline[s]) for s in seeds if s in drawn_arm and s in drawn_baseline]
         draws = None

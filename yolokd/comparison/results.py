@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from yolokd.comparison.metrics import BOXES, Metric, metrics_of
 from yolokd.comparison.resampling import METRICS, DrawnScores, differences, draw_scores
 from yolokd.comparison.sequential import sequence_quantile
 from yolokd.comparison.spec import BASELINE, Comparison, Run
@@ -20,7 +21,6 @@ from yolokd.files import sha256
 from yolokd.inputs import misfits, read_json, refuse_special
 
 SCORE = "score.json"  # in a run's folder
-MATCHES = "matches.npz"  # in a run's folder: its detections, matched to the objects of each image
 PEAK = "memory.json"  # in a run's folder
 TEACHER = "teacher"
 
@@ -45,7 +45,7 @@ class _Scored:
     """What the finished runs of an arm scored."""
 
     scores: Mapping[str, Mapping[int, float]]  # metric → seed → value
-    drawn: Mapping[int, DrawnScores]  # seed → scores on draws of the images, where matches were kept
+    drawn: Mapping[Metric, Mapping[int, DrawnScores]]  # seed → scores on draws of the images, where matches were kept
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Results:
 
     arms: tuple[ArmResult, ...]
     teacher: Mapping[str, float]  # metric → value; empty without a teacher or before it was scored
+    metrics: tuple[Metric, ...] = (BOXES,)  # what is judged
 
     def to_dict(self, comparison: Comparison) -> dict[str, Any]:
         """Plain data for `--json`."""
@@ -69,6 +70,7 @@ class Results:
             "budget": dict(comparison.budget),
             "seeds": list(comparison.seeds),
             "sequential": comparison.sequential,
+            "task": comparison.task,
             "teacher": None if comparison.teacher is None else {"path": comparison.teacher, **self.teacher},
             "arms": arms,
         }
@@ -79,9 +81,10 @@ def results(comparison: Comparison) -> Results:
     quantile = sequence_quantile if comparison.sequential else seed_quantile
     teacher = teacher_score(comparison) or {}
     arms = []
+    metrics = metrics_of(comparison.task)
     for student in comparison.students:
         own = [run for run in comparison.runs if run.student == student]
-        baseline = _scored([run for run in own if run.recipe == BASELINE])
+        baseline = _scored([run for run in own if run.recipe == BASELINE], metrics)
         for recipe in comparison.recipes:
             plain = comparison.recipes[recipe]
             if plain.get("regimes"):
@@ -89,7 +92,8 @@ def results(comparison: Comparison) -> Results:
             section = plain.get("teacher")
             seen = teacher if not isinstance(section, Mapping) or sees_the_same(section) else {}
             arms.append(_arm([run for run in own if run.recipe == recipe], baseline, seen, quantile))
-    return Results(tuple(arms), {metric: teacher[metric] for metric in METRICS if metric in teacher})
+    keys = [key for metric in metrics for key in metric.keys]
+    return Results(tuple(arms), {key: teacher[key] for key in keys if _is_score(teacher.get(key))}, metrics)
 
 
 def sees_the_same(teacher: Mapping[str, Any]) -> bool:
@@ -140,10 +144,13 @@ def _epoch_seconds(folder: Path) -> list[float]:
 
 def _arm(runs: list[Run], baseline: _Scored, teacher: Mapping[str, Any], quantile: Callable[[int], float]) -> ArmResult:
     control = runs[0].recipe == BASELINE
-    own = baseline if control else _scored(runs)
+    own = baseline if control else _scored(runs, tuple(baseline.drawn))
     scores = own.scores
-    found = {} if control else differences(scores, baseline.scores, own.drawn, baseline.drawn, quantile=quantile)
-    gaps = {m: gap_closed(scores[m], baseline.scores[m], teacher[m]) for m in found if m in teacher}
+    found: dict[str, Difference] = {}
+    for metric, drawn in own.drawn.items() if not control else ():
+        sides = (scores, baseline.scores, drawn, baseline.drawn[metric])
+        found |= differences(*sides, metrics=metric.keys, quantile=quantile)
+    gaps = {m: gap_closed(scores[m], baseline.scores[m], teacher[m]) for m in found if _is_score(teacher.get(m))}
     times = [time for run in runs if (time := seconds_per_epoch(run.folder)) is not None]
     memory = {run.seed: _plain(run.folder / PEAK) for run in runs}
     peaks = [kept["bytes"] for kept in memory.values() if isinstance(kept.get("bytes"), int)]
@@ -160,11 +167,20 @@ def _arm(runs: list[Run], baseline: _Scored, teacher: Mapping[str, Any], quantil
     )
 
 
-def _scored(runs: list[Run]) -> _Scored:
+def _scored(runs: list[Run], metrics: tuple[Metric, ...]) -> _Scored:
     found = {run: score for run in runs if (score := run_score(run.folder)) is not None}
-    scores = {metric: {run.seed: score[metric] for run, score in found.items()} for metric in METRICS}
-    kept = {run.seed: read_matches(run.folder / MATCHES, score["sha256"]) for run, score in found.items()}
-    return _Scored(scores, draw_scores({seed: matches for seed, matches in kept.items() if matches is not None}))
+    scores, drawn = {}, {}
+    for metric in metrics:
+        for key in metric.keys:
+            scores[key] = {run.seed: score[key] for run, score in found.items() if _is_score(score.get(key))}
+        kept = {run.seed: read_matches(run.folder / metric.matches, score["sha256"]) for run, score in found.items()}
+        known = {seed: matches for seed, matches in kept.items() if matches is not None}
+        drawn[metric] = draw_scores(known, metric.keys)
+    return _Scored(scores, drawn)
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _cached(file: Path, digest: str | None) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ TEXT_OR_NONE = (str, type(None))
 KINDS: Kinds = {
     "data": str, "data_fingerprint": str, "teacher": TEXT_OR_NONE, "teacher_sha256": TEXT_OR_NONE, "budget": dict,
     "recipes": dict, "classes": (dict, str), "allow_partial": bool, "versions": dict, "unlabeled": dict, "models": dict,
-    "sequential": bool,
+    "sequential": bool, "task": str,
 }  # fmt: skip
 
 
@@ -76,6 +76,7 @@ class Comparison:
     unlabeled: Mapping[str, str] = field(default_factory=dict)  # sources of unlabeled images → digest
     models: Mapping[str, str] = field(default_factory=dict)  # teachers beside the first → SHA-256
     sequential: bool = False  # seeds are added until something is decided, which the intervals allow for
+    task: str = "detect"  # of all students
     notes: tuple[str, ...] = field(default=(), compare=False)  # told to the user, not stored
 
     @property
@@ -232,6 +233,8 @@ def _differences(asked: Comparison, stored: Comparison) -> list[str]:
         found.append(f"another teacher than '{asked.teacher}' holds now ({stored.teacher})")
     if asked.classes and stored.classes and asked.classes != stored.classes:
         found.append("other teacher.classes")
+    if asked.task != stored.task:
+        found.append(f"students of the task {stored.task}, now {asked.task}")
     if asked.allow_partial != stored.allow_partial:
         found.append(f"--allow-partial {'on' if stored.allow_partial else 'off'}")
     for source in asked.unlabeled.keys() & stored.unlabeled.keys():

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from yolokd.comparison.results import Results, run_score
 from yolokd.comparison.spec import BASELINE, Comparison
+from yolokd.comparison.statistics import Difference
 
 FEWEST = 2  # seeds that an interval needs
 
@@ -32,7 +33,7 @@ def looks(comparison: Comparison) -> Iterator[Comparison]:
 def undecided(found: Results, precision: float | None = None) -> list[tuple[str, str]]:
     """Return student and recipe of those whose interval over the seeds decides nothing yet.
 
-    It decides if it excludes 0, or if it is narrow enough.
+    It decides if it excludes 0, or if it is narrow enough; of several metrics, the interval of each.
 
     Args:
         found: From `results` of a sequential comparison.
@@ -42,11 +43,16 @@ def undecided(found: Results, precision: float | None = None) -> list[tuple[str,
     for arm in found.arms:
         if arm.recipe == BASELINE:
             continue
-        interval = arm.difference["AP"].seeds if "AP" in arm.difference else None
-        narrow = precision is not None and interval is not None and (interval.high - interval.low) / 2 < precision
-        if interval is None or not (interval.sign or narrow):
+        if not all(_decides(arm.difference.get(metric.AP), precision) for metric in found.metrics):
             left.append((arm.student, arm.recipe))
     return left
+
+
+def _decides(difference: Difference | None, precision: float | None) -> bool:
+    interval = None if difference is None else difference.seeds
+    if interval is None:
+        return False
+    return interval.sign != 0 or (precision is not None and (interval.high - interval.low) / 2 < precision)
 
 
 def missing_pairs(comparison: Comparison, found: Results) -> dict[tuple[str, str], list[int]]:

@@ -21,9 +21,11 @@ import torch
 
 from yolokd.backend.checkpoints import load
 from yolokd.comparison.executors.protocol import END_WITH_STDIN
-from yolokd.comparison.results import MATCHES, PEAK, SCORE, TEACHER
+from yolokd.comparison.metrics import metrics_of
+from yolokd.comparison.results import PEAK, SCORE, TEACHER
 from yolokd.comparison.spec import Comparison, Run, read
-from yolokd.errors import UserError, YolokdError
+from yolokd.errors import RunError, UserError, YolokdError
+from yolokd.evaluation.detections import KINDS
 from yolokd.evaluation.matches import match, write_matches
 from yolokd.evaluation.models import Examined, examine
 from yolokd.files import sha256, write_json
@@ -109,7 +111,13 @@ def score(comparison: Comparison, run: Run, device: str | None, *, begun: float 
     last = run.folder / "weights" / "last.pt"
     digest = sha256(last)
     found = _examined(comparison, last, device, {})
-    write_matches(run.folder / MATCHES, match(found.truth, found.detections), digest)
+    boxes, *further = metrics_of(comparison.task)
+    write_matches(run.folder / boxes.matches, match(found.truth, found.detections), digest)
+    for metric in further:
+        if found.further is None:
+            raise RunError(f"'{last}' has no {metric.what}: {'; '.join(found.score.notes) or 'it gives boxes only'}.")
+        own = match(found.truth, found.further.detections, found.further.metric.overlap)
+        write_matches(run.folder / metric.matches, own, digest)
     taken = {} if begun is None else {"seconds": time.monotonic() - begun}
     write_json(run.folder / SCORE, _plain(found, digest) | taken)  # last: with it the run counts as finished
 
@@ -149,13 +157,17 @@ def _examined(comparison: Comparison, path: Path, device: str | None, classes: C
         classes=classes,
         single_cls=bool(budget.get("single_cls")),
         only=chosen_classes(budget),
+        tasks=tuple(KINDS),
         timed=False,
     )
     return found
 
 
 def _plain(found: Examined, digest: str) -> dict[str, str | float]:
-    return {"sha256": digest, "AP": found.score.AP, "AP50": found.score.AP50}
+    plain: dict[str, str | float] = {"sha256": digest, "AP": found.score.AP, "AP50": found.score.AP50}
+    if (further := found.further) is not None:
+        plain |= {further.metric.key("AP"): further.AP, further.metric.key("AP50"): further.AP50}
+    return plain
 
 
 def _gpus() -> range:

@@ -1,8 +1,9 @@
 """Exporting a checkpoint through Ultralytics, then proving the result.
 
 The export is made in a temporary folder and moved beside its checkpoint when it is complete. Then both are run: raw
-outputs and detections image by image (`yolokd.deploy.parity`), AP on a data set by the path of `yolokd eval`, on
-images padded to a square for both, since an export has one input shape; size on disk; time of a forward pass.
+outputs and detections image by image (`yolokd.deploy.parity`, `yolokd.deploy.outputs`), AP on a data set by the path
+of `yolokd eval` (of masks too, where these are scored), on images padded to a square for both, since an export has one
+input shape; size on disk; time of a forward pass.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ import torch
 from yolokd.backend import runtimes
 from yolokd.backend.formats import QUANTIZE, Precision
 from yolokd.backend.opening import image_size, open_checkpoint, quiet
+from yolokd.backend.tasks import STUDENTS, TASKS
 from yolokd.deploy import record, samples
 from yolokd.deploy.calibrated import calibrate, judge
+from yolokd.deploy.change import Change
 from yolokd.deploy.conversion import choose_head, convert, open_run
+from yolokd.deploy.outputs import gaps, split
 from yolokd.deploy.parity import Parity, compare
 from yolokd.deploy.report import ExportReport, size_of
 from yolokd.deploy.request import Progress, Request, make_request
-from yolokd.deploy.scoring import score, side_of
+from yolokd.deploy.scoring import further_changes, score, side_of
 from yolokd.deploy.sensitivity import Pair, Sensitivity, Trial, measure
 from yolokd.deploy.writing import copy_beside, place
 from yolokd.errors import RunError
@@ -74,7 +78,7 @@ def export(
     Raises:
         UserError: Unknown format, a precision that it does not have, a missing package, int8 without a data set, a
             folder that cannot be written, a head without an NMS-free branch, or parts that cannot be left out.
-        WeightsError: A checkpoint that is missing or not a detector.
+        WeightsError: A checkpoint that is missing, or of a task that is not trained here.
         DataError: `check` holds no images, or is a data set that cannot be scored on.
         RunError: Ultralytics' export failed, or its result cannot be run.
     """
@@ -107,7 +111,7 @@ def _kept(report: ExportReport, data: str | Path | None) -> ExportReport:
 def _export(request: Request, imgsz: int | None, folder: Path) -> ExportReport:
     """Export in `folder`, move the result beside its checkpoint and compare the two."""
     copy = copy_beside(request.source, folder)
-    yolo = open_checkpoint(copy, folder)  # of a run that is still going on, `copy` is its student from here on
+    yolo = open_checkpoint(copy, folder, STUDENTS)  # of a run that is still going on, `copy` is its student from now on
     size, notes = image_size(yolo, imgsz)
     if request.has_ranges:
         notes += ("the checkpoint was trained in 8 bits, and the export has the ranges of its training",)
@@ -127,7 +131,7 @@ def _export(request: Request, imgsz: int | None, folder: Path) -> ExportReport:
     plain: tuple[Path, ...] = ()
     own_nms = bool(request.options.get("nms"))
     if run is not None:
-        pairs, parity = (None, None) if own_nms else _compare(yolo, run, path, inputs)
+        pairs, parity = (None, None) if own_nms else _compare(request, yolo, run, path, inputs)
         after = score(request, path, size)
         if request.calibrated_on is not None:
             plain = calibrate(request, request.calibrated_on, copy, options, folder / "without-ranges")
@@ -144,7 +148,7 @@ def _export(request: Request, imgsz: int | None, folder: Path) -> ExportReport:
         own_ranges=request.has_ranges,
     )
     request.say("comparing AP")
-    report = replace(report, ap_interval=_interval(report, before, after))
+    report = replace(report, ap_interval=_interval(report, before, after), further=further_changes(before, after))
     if plain:
         report = replace(report, calibrated=judge(request, plain, times[2:], after, size))
     if request.sensitivity and pairs is not None and after is not None:
@@ -173,7 +177,7 @@ def _sensitivity(
         found = score(request, path, inputs[0].shape[-1])
         if run is None or found is None:  # the export itself could be run and scored
             raise RunError(f"The export with {part} in full precision cannot be compared: {hindrance}.")
-        return Trial(_compare(yolo, run, path, inputs)[0], found, size_of(path))
+        return Trial(_compare(request, yolo, run, path, inputs)[0], found, size_of(path))
 
     return measure(whole, [part for part in request.partition.names if part not in request.keep_float], attempt)
 
@@ -198,13 +202,20 @@ def _run_export(yolo: Any, request: Request, options: dict[str, Any], kept: Sequ
     )
 
 
-def _compare(yolo: Any, run: runtimes.Run, path: Path, inputs: Sequence[Tensor]) -> tuple[list[Pair], Parity]:
-    """Return the outputs of checkpoint and export for each image, and how far they are apart."""
+def _compare(
+    request: Request, yolo: Any, run: runtimes.Run, path: Path, inputs: Sequence[Tensor]
+) -> tuple[list[Pair], Parity]:
+    """Return boxes and scores of checkpoint and export for each image, and how far all their outputs are apart."""
     network = yolo.model.float().eval().cpu()
+    classes, final = len(request.identity.names), bool(network.end2end)
     try:
         with torch.inference_mode():
-            pairs = [(runtimes.first(network(x)), run(x)) for x in inputs]
-            return pairs, compare(pairs)
+            each = [
+                (split(runtimes.outputs_of(network(x)), classes, final=final), split(run(x), classes, final=final))
+                for x in inputs
+            ]
+            pairs = [(one.boxes, other.boxes) for one, other in each]
+            return pairs, replace(compare(pairs), further=gaps(each, TASKS[request.identity.task].outputs))
     except Exception as error:  # an output of another form than the checkpoint's
         raise RunError(f"'{path}' was written, but its outputs cannot be compared: {error}") from error
 
@@ -214,16 +225,11 @@ def _remarks(
 ) -> Iterator[str]:
     if before is not None:
         yield from before.score.notes
-        if before.score.AP <= 0:
-            yield "the checkpoint finds nothing on this data set, so AP says nothing about the export"
-    if before is not None and report.ap_interval is not None and report.ap_is_low and not report.ap_is_certain:
-        count = len(before.truth["images"])
-        low, high = (f"{100 * bound:+.2f}" for bound in report.ap_interval)
-        yield (
-            f"AP fell by more than the limit of {-100 * report.ap_limit:.2g} points, but {count} "
-            f"image{'s are' if count > 1 else ' is'} too few to tell that from no change (95 % interval {low} to "
-            f"{high}); check on more images"
-        )
+        for change in report.changes:
+            if change.before is not None and change.before <= 0:
+                yield f"the checkpoint finds nothing on this data set, so {change.what} says nothing about the export"
+            if change.interval is not None and change.is_low(report.precision) and not change.is_certain:
+                yield _uncertain(change, report.precision, len(before.truth["images"]))
     if hindrance:
         yield hindrance
     elif own_nms:
@@ -238,3 +244,12 @@ def _remarks(
                 f"OpenVINO computes in {used} on this processor unless told otherwise, and Ultralytics has no option "
                 f"for it: AP and times are those of {used}, raw outputs those of float32"
             )
+
+
+def _uncertain(change: Change, precision: Precision, images: int) -> str:
+    low, high = (f"{100 * bound:+.2f}" for bound in change.interval or ())
+    return (
+        f"{change.what} fell by more than the limit of {-100 * change.limit(precision):.2g} points, but {images} "
+        f"image{'s are' if images > 1 else ' is'} too few to tell that from no change (95 % interval {low} to "
+        f"{high}); check on more images"
+    )

@@ -30,6 +30,20 @@ MOST_SCORE = 0.01
 
 
 @dataclass(frozen=True)
+class Gap:
+    """How far an output beside boxes and scores is from the checkpoint's, in its own unit."""
+
+    name: str
+    most: float  # largest difference
+    limit: float  # of the largest difference in full precision
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the outputs are as close as single precision makes them."""
+        return self.most <= self.limit
+
+
+@dataclass(frozen=True)
 class Parity:
     """How far an exported network is from its checkpoint, over all images."""
 
@@ -38,6 +52,7 @@ class Parity:
     score: float  # largest difference of a raw score
     detections: int  # of both sides
     paired: int  # of both sides, those that have an adversarial example on the other
+    further: tuple[Gap, ...] = ()  # of what the task gives beside boxes and scores
 
     @property
     def agreement(self) -> float | None:
@@ -45,9 +60,14 @@ class Parity:
         return self.paired / self.detections if self.detections else None
 
     @property
+    def boxes_agree(self) -> bool:
+        """Whether raw boxes and scores are as close as single precision makes them."""
+        return self.box_px <= MOST_BOX_PX and self.score <= MOST_SCORE
+
+    @property
     def raw_agrees(self) -> bool:
         """Whether raw outputs are as close as single precision makes them."""
-        return self.box_px <= MOST_BOX_PX and self.score <= MOST_SCORE
+        return self.boxes_agree and all(gap.agrees for gap in self.further)
 
     @property
     def detections_agree(self) -> bool:

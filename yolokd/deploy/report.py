@@ -3,7 +3,8 @@
 Limits by precision: float32 must agree in raw outputs, detections and AP; float16 in detections and AP (in raw outputs
 where there is no detection); int8 is lossy by nature, so its outputs are reported, and it must keep 90 % of the AP.
 A better AP never fails, and a worse one only where it is certain: the 95 % interval of the difference over the images
-must lie below 0 (see `yolokd.evaluation.bootstrap`). The fewer images, the less their AP can tell.
+must lie below 0 (see `yolokd.evaluation.bootstrap`). The fewer images, the less their AP can tell. Of a task with a
+metric beside the AP of boxes, such as the AP of masks, both are judged alike.
 """
 
 from __future__ import annotations
@@ -13,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from yolokd.backend.formats import Precision
+from yolokd.deploy.change import Change, change
 from yolokd.deploy.parity import LEAST_AGREEMENT, MOST_BOX_PX, MOST_SCORE, Parity
 from yolokd.deploy.sensitivity import Sensitivity
-
-MOST_AP_LOSS = 0.005  # float32 and float16
-LEAST_AP_KEPT = 0.9  # int8: share of the checkpoint's AP
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Calibrated:
     @property
     def ap_change(self) -> float | None:
         """AP of the calibrated export less that in full precision; None where it says nothing."""
-        return change(self.before, self.after)
+        return change(self.before.AP, self.after.AP)
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,7 @@ class ExportReport:
     own_ranges: bool = False  # the checkpoint was trained in 8 bits, and `before` is what it computes in them
     sensitivity: Sensitivity | None = None  # to 8 bits, part by part; None: not measured
     calibrated: Calibrated | None = None  # the same weights without their own ranges; None: not measured
+    further: tuple[Change, ...] = ()  # by the metric beside the AP of boxes, if the task has one
 
     @property
     def source(self) -> str:
@@ -76,26 +76,15 @@ class ExportReport:
         return self.after.path
 
     @property
+    def changes(self) -> tuple[Change, ...]:
+        """The AP of boxes before and after, then that of each further metric."""
+        what = "box AP" if self.further else "AP"
+        return (Change(what, self.before.AP, self.after.AP, self.ap_interval), *self.further)
+
+    @property
     def ap_change(self) -> float | None:
         """AP of the export less that of the checkpoint, in [−1, 1]; None where it says nothing."""
-        return change(self.before, self.after)
-
-    @property
-    def ap_limit(self) -> float:
-        """The least `ap_change` that the precision allows, at most 0."""
-        if self.precision == "int8":
-            return (LEAST_AP_KEPT - 1) * (self.before.AP or 0.0)
-        return -MOST_AP_LOSS
-
-    @property
-    def ap_is_low(self) -> bool:
-        """Whether AP fell by more than the precision allows."""
-        return self.ap_change is not None and self.ap_change < self.ap_limit
-
-    @property
-    def ap_is_certain(self) -> bool:
-        """Whether the images are enough to tell the change in AP from none."""
-        return self.ap_interval is None or not self.ap_interval[0] <= 0 <= self.ap_interval[1]
+        return self.changes[0].value
 
     @property
     def passed(self) -> bool | None:
@@ -106,30 +95,23 @@ class ExportReport:
     @property
     def failures(self) -> tuple[str, ...]:
         """Each limit that was missed, with the numbers."""
-        return self._int8_failures() if self.precision == "int8" else self._float_failures()
+        lost = [change.failure(self.precision) for change in self.changes]
+        return (*self._parity_failures(), *(words for words in lost if words is not None))
 
-    def _ap_failed(self) -> bool:
-        return self.ap_is_low and self.ap_is_certain
-
-    def _int8_failures(self) -> tuple[str, ...]:
-        before, after = self.before.AP, self.after.AP
-        if before is None or after is None or not self._ap_failed():
-            return ()
-        return (f"AP fell from {100 * before:.1f} to {100 * after:.1f}, below {LEAST_AP_KEPT:.0%} of it",)
-
-    def _float_failures(self) -> tuple[str, ...]:
+    def _parity_failures(self) -> tuple[str, ...]:
         found = []
-        parity, change = self.parity, self.ap_change
-        if parity is not None:
+        parity = self.parity
+        if parity is not None and self.precision != "int8":
             if not parity.raw_agrees and (self.precision == "float32" or not parity.detections):
-                found.append(
-                    f"raw outputs differ by {parity.box_px:.2g} px and {parity.score:.2g} in score "
-                    f"(limits {MOST_BOX_PX:g} and {MOST_SCORE:g})"
-                )
+                apart = [gap for gap in parity.further if not gap.agrees]
+                if not parity.boxes_agree:
+                    found.append(
+                        f"raw outputs differ by {parity.box_px:.2g} px and {parity.score:.2g} in score "
+                        f"(limits {MOST_BOX_PX:g} and {MOST_SCORE:g})"
+                    )
+                found += [f"{gap.name} differ by {gap.most:.2g} (limit {gap.limit:g})" for gap in apart]
             if not parity.detections_agree:
                 found.append(f"{parity.paired} of {parity.detections} detections agree (limit {LEAST_AGREEMENT:.0%})")
-        if change is not None and self._ap_failed():
-            found.append(f"AP changed by {100 * change:+.2f} points (limit {100 * self.ap_limit:g})")
         return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
@@ -138,7 +120,9 @@ class ExportReport:
         plain = asdict(self)
         if plain["parity"] is not None:  # under the name that readers of the file know
             plain["parity"] = {"pictures": plain["parity"].pop("images"), **plain["parity"]}
-        plain["keep_float"] = list(self.keep_float)
+            if not plain["parity"]["further"]:
+                del plain["parity"]["further"]
+        plain["keep_float"], plain["further"] = list(self.keep_float), list(plain["further"])
         return {
             **plain,
             "agreement": agreement,
@@ -147,13 +131,6 @@ class ExportReport:
             "passed": self.passed,
             "failures": list(self.failures),
         }
-
-
-def change(before: Side, after: Side) -> float | None:
-    """Return the change in AP, in [−1, 1]; None where it was not measured or the checkpoint finds nothing."""
-    if before.AP is None or after.AP is None or before.AP <= 0:
-        return None
-    return after.AP - before.AP
 
 
 def size_of(path: Path) -> int:

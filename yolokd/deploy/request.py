@@ -17,6 +17,7 @@ from yolokd.backend.formats import (
     require_packages,
 )
 from yolokd.backend.networks import Identity, identity_of
+from yolokd.backend.tasks import STUDENTS, TASKS
 from yolokd.deploy import samples
 from yolokd.deploy.writing import check_writable
 from yolokd.errors import UserError
@@ -60,7 +61,7 @@ def make_request(
     from yolokd.backend import checkpoints  # before ultralytics: it switches restricted loading on
 
     source, format = checkpoints.find(weights), known_format(format)
-    detector = checkpoints.load_detector(source)  # no detector: told by its own path, not by a copy's
+    detector = checkpoints.load_detector(source, STUDENTS)  # no detector: told by its own path, not by a copy's
     data = check if check is not None and samples.is_data_set(check) else None
     has_ranges = checkpoints.is_quantized(source)
     calibrated_on = data if has_ranges and precision == "int8" else None
@@ -71,6 +72,8 @@ def make_request(
     partition = parts.Partition({}, 0)
     if keep_float or sensitivity:
         _check_parts(format, precision, has_ranges=has_ranges, own_nms=sensitivity and bool(options.get("nms")))
+        if sensitivity:
+            _check_sensitivity(identity_of(detector).task)
         partition = parts.partition_of(detector)
         partition.check(keep_float, source)
     check_writable(source.parent)
@@ -119,3 +122,12 @@ def _check_parts(format: str, precision: Precision, *, has_ranges: bool, own_nms
         )
     if own_nms:
         raise UserError("The sensitivity of the parts is measured at raw outputs: leave nms out.")
+
+
+def _check_sensitivity(task: str) -> None:
+    """Raise `UserError` for a task whose models give more than boxes, by whose AP the parts would be ranked."""
+    if not TASKS[task].boxes_suffice:
+        raise UserError(
+            f"The sensitivity of the parts is measured by the AP of boxes of detect models, and this model's task is "
+            f"{task}: leave the sensitivity out, or name parts to keep in full precision."
+        )

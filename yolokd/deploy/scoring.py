@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolokd.backend import runtimes
+from yolokd.deploy.change import Change
 from yolokd.deploy.report import Side
 from yolokd.deploy.request import Request
+from yolokd.evaluation.bootstrap import ap_interval
 from yolokd.recipe.classes import ITEM
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ def score(request: Request, path: Path, size: int) -> Examined | None:
     """
     if request.data is None:
         return None
+    from yolokd.evaluation.detections import KINDS
     from yolokd.evaluation.models import examine
 
     identity = request.identity
@@ -41,6 +44,7 @@ def score(request: Request, path: Path, size: int) -> Examined | None:
         nms_free=request.nms_free,
         single_cls=joined,
         only=identity.classes if joined else None,
+        tasks=tuple(KINDS),
         progress=lambda name, share: request.say(f"scoring {name}, {share:.0%}"),
     )
     return found
@@ -59,3 +63,12 @@ def side_of(path: Path, size: int, found: Examined | None, latency: float | None
         return Side(str(path), size, latency)
     score = found.score
     return Side(str(path), size, latency, score.AP, score.AP50, score.per_class)
+
+
+def further_changes(before: Examined | None, after: Examined | None) -> tuple[Change, ...]:
+    """Return the scores by the metric beside the AP of boxes before and after; nothing where it was not measured."""
+    if before is None or after is None or before.further is None or after.further is None:
+        return ()
+    one, other = before.further, after.further
+    interval = ap_interval(before.truth, one.detections, other.detections, overlap=one.metric.overlap)
+    return (Change(one.metric.named("AP"), one.AP, other.AP, interval if one.AP > 0 else None),)

@@ -14,7 +14,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from yolokd.evaluation.matches import THRESHOLDS, ClassMatches, Detections, Floats, Matches, Truth, match
+from yolokd.evaluation.matches import (
+    THRESHOLDS,
+    ClassMatches,
+    Detections,
+    Floats,
+    Matches,
+    Overlap,
+    Truth,
+    box_overlap,
+    match,
+)
 
 RESAMPLES, LEAST_RESAMPLES = 1000, 200
 DRAWN = 2_000_000  # images that are drawn at most in all resamples, so long as `LEAST_RESAMPLES` are enough
@@ -26,7 +36,13 @@ Weights = NDArray[np.float32]
 
 
 def ap_interval(
-    truth: Truth, before: Detections, after: Detections, *, resamples: int | None = None, seed: int = 0
+    truth: Truth,
+    before: Detections,
+    after: Detections,
+    *,
+    overlap: Overlap = box_overlap,
+    resamples: int | None = None,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Return the 95 % interval of the AP (IoU 0.50:0.95) of `after` less that of `before`; [−1, 1] for one image.
 
@@ -34,10 +50,11 @@ def ap_interval(
         truth: COCO's ground truth, valid for `yolokd.evaluation.coco.score`.
         before: Detections of one network, COCO's results.
         after: Detections of the other.
+        overlap: Of detections with objects.
         resamples: How often the images are drawn; None: see `draw_images`.
         seed: Of the draws.
     """
-    pair = match(truth, before), match(truth, after)
+    pair = match(truth, before, overlap), match(truth, after, overlap)
     if pair[0].images < 2:
         return -1.0, 1.0
     weights = draw_images(pair[0].images, resamples=resamples, seed=seed)

@@ -18,6 +18,8 @@ from yolokd.backend.api import DetectionValidator, SegmentationValidator, YOLODa
 from yolokd.backend.image_set import WithoutLabels
 from yolokd.backend.networks import MAX_DETECTIONS
 from yolokd.errors import DataError, printable
+from yolokd.evaluation.further import Further
+from yolokd.evaluation.mask_scores import MASKS
 from yolokd.evaluation.masks import Rle, encode
 from yolokd.images.reader import ImageCheck, check_images
 
@@ -133,9 +135,10 @@ class Kind:
 
     validator: type[_Validator]
     masks: bool = False  # whether masks are scored beside boxes
+    further: Further | None = None  # the metric beside the AP of boxes
 
 
-KINDS = {"detect": Kind(_Validator), "segment": Kind(_SegmentValidator, masks=True)}
+KINDS = {"detect": Kind(_Validator), "segment": Kind(_SegmentValidator, masks=True, further=MASKS)}
 
 
 class _Images(WithoutLabels, YOLODataset):  # type: ignore[misc]

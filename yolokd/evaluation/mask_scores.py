@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yolokd.backend.dataset import Dataset
 from yolokd.data.check import DataReport
 from yolokd.evaluation.coco import score
+from yolokd.evaluation.further import Further, FurtherFound
 from yolokd.evaluation.instances import has_instances
-from yolokd.evaluation.masks import Rle
-from yolokd.evaluation.task import Truth
+from yolokd.evaluation.masks import Rle, mask_overlap
+
+if TYPE_CHECKING:
+    from yolokd.evaluation.task import Truth
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,13 @@ def has_masks(truth: Truth) -> bool:
     return all("segmentation" in entry for entry in truth["annotations"])
 
 
+MASKS = Further("mask", mask_overlap, hindrance_to_masks)
+
+
 def score_masks(
     truth: Truth, detections: Sequence[dict[str, Any]], masks: Sequence[Rle], names: Mapping[int, str]
-) -> MaskScore:
-    """Return the metrics of masks.
+) -> tuple[MaskScore, FurtherFound]:
+    """Return the metrics of masks, and what they were computed from.
 
     Args:
         truth: Ground truth with masks.
@@ -58,4 +64,5 @@ def score_masks(
     found = [{**one, "segmentation": mask} for one, mask in zip(detections, masks, strict=True)]
     scores = score(truth, found, masks=True)
     metrics = {metric: scores.summary[metric] for metric in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
-    return MaskScore(**metrics, per_class={names[index]: ap for index, ap in scores.per_class.items()})
+    per_class = {names[index]: ap for index, ap in scores.per_class.items()}
+    return MaskScore(**metrics, per_class=per_class), FurtherFound(MASKS, metrics["AP"], metrics["AP50"], found)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 Rle = dict[str, Any]  # `size` (height, width) and compressed `counts`
@@ -38,6 +39,23 @@ def of_polygon(polygon: Sequence[float], *, width: int, height: int) -> Rle:
 
     scaled = [value * (height if place % 2 else width) for place, value in enumerate(polygon)]
     return dict(rle.merge(rle.frPyObjects([scaled], height, width)))
+
+
+def mask_overlap(
+    found: Sequence[Mapping[str, Any]], objects: Sequence[Mapping[str, Any]], crowds: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return the IoU of each detection's mask with each object's, (D, G); of a crowd the share of the detection in it.
+
+    Args:
+        found: D detections with their `segmentation`, run lengths.
+        objects: G objects, likewise.
+        crowds: Which of the objects are crowds, (G,).
+    """
+    from faster_coco_eval.core import mask as rle
+
+    ours, theirs = ([dict(record["segmentation"]) for record in records] for records in (found, objects))
+    overlap = np.asarray(rle.iou(ours, theirs, [int(crowd) for crowd in crowds]), np.float64)
+    return overlap.reshape(len(ours), len(theirs))
 
 
 def area(mask: Rle) -> float:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ Truth = Mapping[str, Iterable[Mapping[str, Any]]]
 Detections = Iterable[Mapping[str, Any]]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Records = list[Mapping[str, Any]]
+Overlap = Callable[[Records, Records, Flags], Floats]  # detections, objects, which of them are crowds → (D, G)
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU
 MOST = 100  # detections of an image and class
@@ -69,17 +71,38 @@ class Matches:
         )
 
 
-def match(truth: Truth, detections: Detections) -> Matches:
+def box_overlap(found: Records, objects: Records, crowds: Flags) -> Floats:
+    """Return the IoU of each detection's box with each object's, (D, G); of a crowd the share of the detection in it.
+
+    Args:
+        found: D detections.
+        objects: G objects.
+        crowds: Which of the objects are crowds, (G,).
+    """
+    ours, theirs = (np.array([record["bbox"] for record in records], np.float64) for records in (found, objects))
+    low = np.maximum(ours[:, None, :2], theirs[None, :, :2])
+    high = np.minimum(ours[:, None, :2] + ours[:, None, 2:], theirs[None, :, :2] + theirs[None, :, 2:])
+    common = np.clip(high - low, 0, None).prod(axis=2)
+    own, other = ours[:, None, 2:].prod(axis=2), theirs[None, :, 2:].prod(axis=2)
+    whole = np.where(crowds[None], own, own + other - common)
+    overlap: Floats = common / np.maximum(whole, np.spacing(1))
+    return overlap
+
+
+def match(truth: Truth, detections: Detections, overlap: Overlap = box_overlap) -> Matches:
     """Match detections to objects, class by class.
 
     Args:
         truth: COCO's ground truth, valid for `yolokd.evaluation.coco.score`; images are placed in the order of ids.
         detections: COCO's results.
+        overlap: Of detections with objects.
     """
     places = {number: place for place, number in enumerate(sorted(entry["id"] for entry in truth["images"]))}
     objects = _grouped(truth["annotations"], places)
     found = _grouped(detections, places)
-    classes = (_match_class(objects.get(entry["id"], {}), found.get(entry["id"], {})) for entry in truth["categories"])
+    classes = (
+        _match_class(objects.get(entry["id"], {}), found.get(entry["id"], {}), overlap) for entry in truth["categories"]
+    )
     return Matches(len(places), tuple(classes))
 
 
@@ -158,7 +181,7 @@ def _joined(parts: list[NDArray[Any]], kind: type[Any]) -> NDArray[Any]:
     return np.concatenate([np.zeros(0, kind), *parts]).astype(kind)
 
 
-Grouped = dict[int, dict[int, list[Mapping[str, Any]]]]
+Grouped = dict[int, dict[int, Records]]
 
 
 def _grouped(records: Iterable[Mapping[str, Any]], places: Mapping[Any, int]) -> Grouped:
@@ -169,14 +192,12 @@ def _grouped(records: Iterable[Mapping[str, Any]], places: Mapping[Any, int]) ->
     return found
 
 
-def _match_class(
-    objects: Mapping[int, list[Mapping[str, Any]]], found: Mapping[int, list[Mapping[str, Any]]]
-) -> ClassMatches:
+def _match_class(objects: Mapping[int, Records], found: Mapping[int, Records], overlap: Overlap) -> ClassMatches:
     scores, image, hits, ignored = [np.zeros(0)], [np.zeros(0, np.int32)], [], []
     empty = np.zeros((len(THRESHOLDS), 0), np.bool_)
     for place in sorted(found):
         best = sorted(found[place], key=lambda record: -record["score"])[:MOST]
-        matched, crowd = _match_image(best, objects.get(place, []))
+        matched, crowd = _match_image(best, objects.get(place, []), overlap)
         scores.append(np.array([record["score"] for record in best], np.float64))
         image.append(np.full(len(best), place, np.int32))
         hits.append(matched)
@@ -200,17 +221,16 @@ def _packed(flags: Flags) -> NDArray[np.uint16]:
     return packed
 
 
-def _match_image(found: list[Mapping[str, Any]], objects: list[Mapping[str, Any]]) -> tuple[Flags, Flags]:
+def _match_image(found: Records, objects: Records, overlap: Overlap) -> tuple[Flags, Flags]:
     """Return which detections, the best first, find an object and which lie in a crowd instead, (10, D) each."""
     matched = np.zeros((len(THRESHOLDS), len(found)), np.bool_)
     crowd = matched.copy()
     if not objects:
         return matched, crowd
     crowds = np.array([bool(record.get("iscrowd")) for record in objects])
-    overlap = _overlap(found, objects, crowds)
     free = np.repeat(~crowds[None], len(THRESHOLDS), axis=0)  # (10, G)
     rows = np.arange(len(THRESHOLDS))
-    for place, own in enumerate(overlap):
+    for place, own in enumerate(overlap(found, objects, crowds)):
         near = own >= THRESHOLDS[:, None]
         choice = np.where(near & free, own, -1.0)[:, ::-1]
         best = choice.shape[1] - 1 - choice.argmax(axis=1)  # of equal ones the last, as COCO takes it
@@ -219,15 +239,3 @@ def _match_image(found: list[Mapping[str, Any]], objects: list[Mapping[str, Any]
         crowd[:, place] = ~hit & (near & crowds).any(axis=1)
         free[rows[hit], best[hit]] = False
     return matched, crowd
-
-
-def _overlap(found: list[Mapping[str, Any]], objects: list[Mapping[str, Any]], crowds: Flags) -> Floats:
-    """IoU of each detection with each object, (D, G); with a crowd the share of the detection that lies in it."""
-    ours, theirs = (np.array([record["bbox"] for record in records], np.float64) for records in (found, objects))
-    low = np.maximum(ours[:, None, :2], theirs[None, :, :2])
-    high = np.minimum(ours[:, None, :2] + ours[:, None, 2:], theirs[None, :, :2] + theirs[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    own, other = ours[:, None, 2:].prod(axis=2), theirs[None, :, 2:].prod(axis=2)
-    whole = np.where(crowds[None], own, own + other - common)
-    overlap: Floats = common / np.maximum(whole, np.spacing(1))
-    return overlap

@@ -39,6 +39,7 @@ from yolokd.evaluation import kitti_set
 from yolokd.evaluation.classes import check_mapping, lacking, match_classes
 from yolokd.evaluation.coco import score
 from yolokd.evaluation.detections import KINDS, detect, latency
+from yolokd.evaluation.further import FurtherFound
 from yolokd.evaluation.ground_truth import Choose, list_images, only_images, unusable
 from yolokd.evaluation.instances import ground_truth
 from yolokd.evaluation.kitti import METRICS, R40
@@ -87,6 +88,7 @@ class Examined:
     detections: list[Detection]
     precision50: dict[str, list[float]]  # class → precision at IoU 0.50, at the recalls 0, 0.01, …, 1
     truth: Truth  # COCO's ground truth of the task
+    further: FurtherFound | None = None  # by the metric beside the AP of boxes, where the data can be scored by it
 
 
 def evaluate(
@@ -105,8 +107,8 @@ def evaluate(
     """Score checkpoints on one split of a data set, all in the same way.
 
     Args:
-        weights: One or several paths or Ultralytics names of detectors or segment models, or paths of exports of
-            detectors. The boxes of all are scored, and the masks of segment models where all labels are polygons.
+        weights: One or several paths or Ultralytics names of detectors or segment models, or paths of their exports.
+            The boxes of all are scored, and the masks of segment models where all labels are polygons.
         data: What Ultralytics takes as data, or `streets`.
         protocol: "coco", or "kitti" for a set prepared by `yolokd data kitti`: KITTI's numbers beside COCO's.
         metric: Of KITTI's protocol: "R40" (also if None) or "R11".
@@ -348,7 +350,9 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
         for file, index, box, p in exact
     ]
     scores = score(bench.truth, detections)
-    masked = None if masks is None else score_masks(bench.truth, detections, [masks[place] for place in kept], names)
+    masked, further = None, None
+    if masks is not None:
+        masked, further = score_masks(bench.truth, detections, [masks[place] for place in kept], names)
     kitti = None if bench.kitti is None else kitti_set.score(bench.kitti, exact, metric=bench.metric)
     per_class = {names[index]: ap for index, ap in scores.per_class.items()}
     note = bench.task.note(identity)
@@ -374,7 +378,7 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
         masks=masked,
     )
     curves = {names[index]: curve for index, curve in scores.precision50.items()}
-    return Examined(row, detections, curves, bench.truth), network
+    return Examined(row, detections, curves, bench.truth, further), network
 
 
 def write_data(folder: Path, names: Mapping[int, str], source: Path) -> Path:

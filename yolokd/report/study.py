@@ -82,6 +82,7 @@ def _open_comparison(folder: Path) -> Study:
             f"The comparison in '{folder}' has not trained anything yet, so there is nothing to report. Start it again "
             f"with its 'yolokd compare' command."
         )
+    refuse_other_tasks(runs)
     anomalies = [line for name in known for line in read_log(log_file(comparison, name), name, runs.get(name))]
     absent = tuple(name for name in known if name not in runs)
     return Study(folder.name, runs, comparison, absent, tuple(anomalies))

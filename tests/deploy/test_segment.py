@@ -1,0 +1,105 @@
+"""Exports of segment models: what is compared beside boxes, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+
+from tests.helpers import segments
+from yolokd.backend import runtimes
+from yolokd.deploy import export as module
+from yolokd.deploy.export import export
+from yolokd.errors import UserError, WeightsError
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "TIMED_PASSES", 1)
+
+
+def checkpoint(path: Path, family: str = "v8-seg", *, bias: float = 0.0) -> Path:
+    """A segment model with random weights whose scores lie around that of the bias."""
+    model = segments.model_of(family)
+    for name in ("cv3", "one2one_cv3"):
+        for branch in getattr(model.model[-1], name, None) or ():
+            torch.nn.init.constant_(branch[-1].bias, bias)
+    return segments.save(model, path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "format", "nms_free"), [("v8-seg", "torchscript", False), ("26-seg", "onnx", True)])
+def test_export__coefficients_and_prototypes_equal_the_checkpoints(
+    tmp_path: Path, family: str, format: str, nms_free: bool
+) -> None:
+    report = export(checkpoint(tmp_path / "best.pt", family, bias=-8.0), format=format, nms_free=nms_free)
+    assert report.passed is True
+    assert report.parity is not None
+    assert [gap.name for gap in report.parity.further] == ["mask coefficients", "prototypes"]
+    assert all(0 < gap.most < gap.limit for gap in report.parity.further)
+    assert report.notes == ("no detections to compare, so raw outputs decide",)
+
+
+@pytest.mark.slow
+def test_export__masks_are_scored_before_and_after_and_an_edited_file_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = module._run_export
+
+    def tampered(*args: Any) -> Path:
+        path = run(*args)
+        network = onnx.load(path)
+        (weight,) = [t for t in network.graph.initializer if t.name.endswith("proto.cv3.conv.weight")]
+        weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 2, weight.name))
+        onnx.save(network, path)
+        return path
+
+    monkeypatch.setattr(module, "_run_export", tampered)
+    data = segments.make_polygons(tmp_path / "data", train=1, val=2)
+    report = export(checkpoint(tmp_path / "best.pt"), check=data)
+    assert report.parity is not None
+    assert report.parity.boxes_agree
+    coefficients, prototypes = report.parity.further
+    assert coefficients.agrees
+    assert not prototypes.agrees
+    assert report.passed is False
+    assert report.failures[0].startswith("prototypes differ by ")
+    assert [change.what for change in report.changes] == ["box AP", "mask AP"]
+    assert all(change.before is not None and change.after is not None for change in report.changes)
+    plain = report.to_dict()
+    assert plain["parity"]["further"][1] == {"name": "prototypes", "most": prototypes.most, "limit": 0.01}
+    assert plain["further"][0]["what"] == "mask AP"
+
+
+def test_export__labels_without_polygons_leave_mask_ap_out_and_say_so(tmp_path: Path) -> None:
+    data = segments.make_polygons(tmp_path / "data", train=1, val=2)
+    for file in (tmp_path / "data" / "labels" / "val").iterdir():
+        file.write_text("0 0.5 0.5 0.4 0.4\n")
+    report = export(checkpoint(tmp_path / "best.pt"), format="torchscript", check=data)
+    assert report.further == ()
+    assert "masks are not scored: 2 of the 2 objects are labeled as boxes, not as polygons" in report.notes
+
+
+def test_export__sensitivity_and_other_tasks_are_refused(tmp_path: Path) -> None:
+    data = segments.make_polygons(tmp_path / "data", train=1, val=1)
+    with pytest.raises(UserError, match="measured by the AP of boxes of detect models, and this model's task is seg"):
+        export(checkpoint(tmp_path / "best.pt"), precision="int8", check=data, sensitivity=True)
+    pose = segments.save(segments.model_of("v8-pose"), tmp_path / "pose.pt")
+    with pytest.raises(WeightsError, match="one of the tasks detect, segment"):
+        export(pose)
+
+
+@pytest.mark.slow
+def test_export__the_part_of_the_masks_stays_in_full_precision(tmp_path: Path) -> None:
+    data = segments.make_polygons(tmp_path / "data", train=1, val=1)
+    report = export(checkpoint(tmp_path / "best.pt"), precision="int8", check=data, keep_float=["head.mask"])
+    network = onnx.load(report.path)
+    dequantized = {out for node in network.graph.node if node.op_type == "DequantizeLinear" for out in node.output}
+    rounded = {node.name: node.input[1] in dequantized for node in network.graph.node if node.op_type == "Conv"}
+    masks = {name for name in rounded if "/cv4." in name or "/proto/" in name}
+    assert masks
+    assert not any(rounded[name] for name in masks)
+    assert any(rounded.values())
