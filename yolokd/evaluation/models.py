@@ -12,6 +12,9 @@ Masks of segment models are scored at the size of the image, against the polygon
 mAP, against masks at a quarter of the input's sides in which small objects cover large ones, can be far lower on small
 images; with `mask_ratio=1, overlap_mask=False, save_json=True` it agrees like that of boxes.
 
+Keypoints of pose models are scored by COCO's object keypoint similarity against the keypoints of the labels; what
+stands for the area of an object there, `yolokd.evaluation.keypoint_scores` says.
+
 Latency is the median time of a forward pass at batch 1 on a square image, as Ultralytics' predictor times it on the
 fused model: backbone, neck, head and decoding of boxes, without reading, scaling and NMS. Parameters and GFLOPs are
 what Ultralytics' `info()` says before fusing; GFLOPs at the square image. A head with two branches (YOLO26, YOLOv10)
@@ -41,6 +44,13 @@ from yolokd.evaluation.coco import score
 from yolokd.evaluation.detections import KINDS, detect, latency
 from yolokd.evaluation.ground_truth import Choose, list_images, only_images, unusable
 from yolokd.evaluation.instances import ground_truth
+from yolokd.evaluation.keypoint_scores import (
+    KeypointScore,
+    hindrance_to_keypoints,
+    keypoints_in,
+    score_keypoints,
+    sigmas_of_data,
+)
 from yolokd.evaluation.kitti import METRICS, R40
 from yolokd.evaluation.mask_scores import MaskScore, has_masks, hindrance_to_masks, score_masks
 from yolokd.evaluation.masks import Rle
@@ -77,6 +87,7 @@ class ModelScore:
     notes: tuple[str, ...] = ()
     kitti: kitti_set.KittiScore | None = None  # with the protocol kitti
     masks: MaskScore | None = None  # of a network that gives masks, on data that have them; AP etc. are those of boxes
+    keypoints: KeypointScore | None = None  # likewise
 
 
 @dataclass(frozen=True)
@@ -105,8 +116,9 @@ def evaluate(
     """Score checkpoints on one split of a data set, all in the same way.
 
     Args:
-        weights: One or several paths or Ultralytics names of detectors or segment models, or paths of exports of
-            detectors. The boxes of all are scored, and the masks of segment models where all labels are polygons.
+        weights: One or several paths or Ultralytics names of detect, segment or pose models, or paths of exports of
+            detectors. The boxes of all are scored, the masks of segment models where all labels are polygons, and the
+            keypoints of pose models where all labels have them.
         data: What Ultralytics takes as data, or `streets`.
         protocol: "coco", or "kitti" for a set prepared by `yolokd data kitti`: KITTI's numbers beside COCO's.
         metric: Of KITTI's protocol: "R40" (also if None) or "R11".
@@ -196,6 +208,7 @@ def examine(
             metric=metric or R40,
             notes=notes,
             timed=timed,
+            sigmas=sigmas_of_data(found) if keypoints_in(truth) else (),
         )
         return _with_shapes([_score(bench, model, own) for model, own in zip(models, matches, strict=True)])
 
@@ -242,12 +255,17 @@ def _read_truth(
     )
     report.raise_if_bad()
     images = list_images(sources)
-    masks = any(KINDS[model.identity.task].masks for model in models)
-    hindrance = hindrance_to_masks(data, split, report) if masks else ""
-    left_out, masks = unusable(sources), masks and not hindrance
-    truth = ground_truth(data.yaml_path, split, images, data.names, left_out=left_out, masks=masks)
+    kinds = [KINDS[model.identity.task] for model in models]
+    masks, posed = any(kind.masks for kind in kinds), any(kind.keypoints for kind in kinds)
+    hindrances = (
+        hindrance_to_masks(data, split, report) if masks else "",
+        hindrance_to_keypoints(data, split, report) if posed else "",
+    )
+    masks, posed = (asked and not one for asked, one in zip((masks, posed), hindrances, strict=True))
+    left_out = unusable(sources)
+    truth = ground_truth(data.yaml_path, split, images, data.names, left_out=left_out, masks=masks, posed=posed)
     own = kitti_set.read_truth(images, data.names) if kitti else None
-    return truth, own, tuple(filter(None, (report.left_out, hindrance)))
+    return truth, own, tuple(filter(None, (report.left_out, *hindrances)))
 
 
 def _check_task(task: Task, models: Sequence[_Model], *, channels: int, kitti: bool) -> None:
@@ -258,9 +276,10 @@ def _check_task(task: Task, models: Sequence[_Model], *, channels: int, kitti: b
                 f"'{model.name}' takes images of {own} channel{'s' * (own > 1)}, the data have "
                 f"{channels} (the key channels of the data YAML). Score it on data like those that it was trained on."
             )
-    if kitti and (masked := [model.name for model in models if KINDS[model.identity.task].masks]):
+    if kitti and (more := [model for model in models if KINDS[model.identity.task].beside]):
         raise DataError(
-            f"KITTI's protocol scores boxes, and '{masked[0]}' gives masks as well. Score it with --protocol coco."
+            f"KITTI's protocol scores boxes, and '{more[0].name}' gives {KINDS[more[0].identity.task].beside} as well. "
+            f"Score it with --protocol coco."
         )
     if task.joined and kitti:
         raise DataError(
@@ -303,6 +322,7 @@ class _Bench:
     metric: str  # of KITTI's protocol
     notes: tuple[str, ...]  # on the data set
     timed: bool
+    sigmas: tuple[float, ...] = ()  # OKS constants of the data's keypoints
 
 
 def _opening(progress: Progress | None) -> Callable[[int, int], None] | None:
@@ -323,6 +343,7 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
     places = {image["file_name"]: image["id"] for image in bench.truth["images"]}
     options = {**bench.options, "imgsz": size}
     masks: list[Rle] | None = [] if KINDS[identity.task].masks and has_masks(bench.truth) else None
+    keypoints: list[list[float]] | None = [] if identity.keypoints and identity.keypoints == len(bench.sigmas) else None
     try:
         found = detect(
             yolo,
@@ -331,6 +352,7 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
             options=options,
             progress=lambda share: bench.progress(name, share),
             masks=masks,
+            keypoints=keypoints,
         )
         milliseconds = latency(yolo, size, options["device"], identity.channels) if bench.timed else math.nan
     except YolokdError:
@@ -349,6 +371,10 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
     ]
     scores = score(bench.truth, detections)
     masked = None if masks is None else score_masks(bench.truth, detections, [masks[place] for place in kept], names)
+    posed = None
+    if keypoints is not None:
+        own = [keypoints[place] for place in kept]
+        posed = score_keypoints(bench.truth, detections, own, bench.sigmas, names)
     kitti = None if bench.kitti is None else kitti_set.score(bench.kitti, exact, metric=bench.metric)
     per_class = {names[index]: ap for index, ap in scores.per_class.items()}
     note = bench.task.note(identity)
@@ -367,14 +393,24 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
             *((note,) if note else ()),
             *network.notes,
             *made,
+            *_other_keypoints(identity, bench.sigmas),
             *bench.notes,
             *lacking(per_class, names, identity, teacher_of, mean=kitti is None),
         ),
         kitti=kitti,
         masks=masked,
+        keypoints=posed,
     )
     curves = {names[index]: curve for index, curve in scores.precision50.items()}
     return Examined(row, detections, curves, bench.truth), network
+
+
+def _other_keypoints(identity: Identity, sigmas: Sequence[float]) -> list[str]:
+    """Why a model's keypoints are not scored on data whose keypoints are known."""
+    own, wanted = identity.keypoints, len(sigmas)
+    if not own or not wanted or own == wanted:
+        return []
+    return [f"keypoints are not scored: it gives {own} of each object, the data have {wanted}"]
 
 
 def write_data(folder: Path, names: Mapping[int, str], source: Path) -> Path:
