@@ -57,17 +57,20 @@ def test_load_recipes__the_baseline_takes_no_part_of_the_teachers(overrides: lis
     assert taught.train["unlabeled"] == str(tmp_path)
 
 
-@pytest.mark.parametrize("role", ["student", "teacher"])
+@pytest.mark.parametrize(
+    ("role", "family"), [("student", "v8-seg"), ("teacher", "v8-seg"), ("student", "v8-pose"), ("teacher", "v8-pose")]
+)
 def test_plan_comparison__models_that_give_more_than_boxes_are_refused(
-    teacher_pt: Path, student_yaml: Path, tmp_path: Path, role: str
+    teacher_pt: Path, student_yaml: Path, tmp_path: Path, role: str, family: str
 ) -> None:
-    data = segments.make_polygons(tmp_path / "data", train=4, val=2)
+    make = segments.make_poses if family.endswith("pose") else segments.make_polygons
+    data = make(tmp_path / "data", train=4, val=2)
     teacher, student = teacher_pt, student_yaml
     if role == "teacher":
-        teacher = segments.save(segments.model_of("v8-seg", seed=1), tmp_path / "segment.pt")
+        teacher = segments.save(segments.model_of(family, seed=1), tmp_path / "other.pt")
     else:
-        student = segments.write_description("v8-seg", tmp_path / "segment.yaml")
-    with pytest.raises(UserError, match=r"compare scores the boxes of detect models, and the task of '.*segment\.\w+'"):
+        student = segments.write_description(family, tmp_path / "other.yaml")
+    with pytest.raises(UserError, match=r"compare scores the boxes of detect models, and the task of '.*other\.\w+'"):
         planned(teacher, [student], data, tmp_path / "runs", "bckd")
 
 

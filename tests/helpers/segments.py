@@ -153,7 +153,7 @@ def _make_shapes(folder: Path, counts: dict[str, int], side: int, row_of: Callab
 
 
 def suited(recipe: Recipe, family: str, **options: Any) -> Any:
-    """A model that a recipe can compare: of segments or poses where its losses take masks or keypoints, else a detector."""
+    """A model that a recipe can compare: of masks or keypoints where its losses take them, else a detector."""
     for extra in requirements(active_losses(recipe).values()).extras:
         return model_of(f"{family}-{ {MASKS: 'seg', KEYPOINTS: 'pose'}[extra] }", **options)
     return detector(family, **options)

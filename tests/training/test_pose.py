@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from ultralytics.nn.tasks import DetectionModel, PoseModel
 
 from tests.helpers import models
@@ -191,12 +190,15 @@ def test_trainer_of__stands_before_ultralytics_own() -> None:
     assert kinds == ["PoseDistillTrainer", "DistillTrainer", "PoseTrainer", "DetectionTrainer"]
 
 
-def test_first_weights__are_those_of_the_teacher_where_it_is_as_wide(world: Path) -> None:
-    """Before class rows and keypoints are compared: a copy of the whole teacher answers like it."""
-    from yolokd.backend.classes import match_classes
-    from yolokd.initialization.weight_selection import select_weights
+@pytest.mark.slow
+def test_start__first_weights_of_a_pose_student_come_from_the_teacher(world: Path) -> None:
+    made = plan(world, "v8-pose.pt", "v8-pose.yaml", "init", ["train.name=first"], epochs=1)
+    assert made.selected > 0.9
+    run = start(made)
+    assert float(rows(run)[-1]["train/pose_loss"]) > 0
 
-    teacher, student = (model_of("v8-pose", seed=seed, keypoints=KEYPOINTS) for seed in (1, 2))
-    select_weights(student, teacher, match_classes(student.names, teacher.names, {}))
-    images = torch.rand(1, 3, 64, 64)
-    print((student(images)[0] - teacher(images)[0]).abs().max())
+
+def test_make_plan__first_weights_take_equal_keypoints(world: Path) -> None:
+    notes = plan(world, "17.pt", "v8-pose.yaml", "best").notes
+    words = "the student starts from random weights: kpt_shape is [4, 3] in the student and [17, 3] in the teacher"
+    assert words in notes
