@@ -144,6 +144,12 @@ class _SegmentValidator(_Validator, SegmentationValidator):  # type: ignore[misc
 class _PoseValidator(_Validator, PoseValidator):  # type: ignore[misc]
     """The same for pose models, whose detections have keypoints: as many as the model gives, whatever the data have."""
 
+    def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> YOLODataset:
+        """Build the data set, which must know of keypoints, whatever they are, although none is read."""
+        own: Any = self
+        own.data = {"kpt_shape": [1, 3], **own.data}
+        return super().build_dataset(img_path, mode, batch)
+
     def init_metrics(self, model: Any) -> None:
         """Prepare Ultralytics' own metrics, which nobody reads, for the model's keypoints."""
         own: Any = self
