@@ -109,7 +109,7 @@ def test_from_yaml__takes_the_keypoints_of_the_data(tmp_path: Path) -> None:
     for keypoints, expected in (((0, 0), [17, 3]), ((4, 2), [4, 2])):
         model = from_yaml(path, 3, STUDENTS, keypoints)
         assert type(model) is PoseModel
-        assert model.model[-1].kpt_shape == expected  # type: ignore[union-attr]
+        assert model.model[-1].kpt_shape == expected
     assert type(from_yaml(write_description("v8-seg", path), 3, STUDENTS, (4, 2))) is SegmentationModel
 
 

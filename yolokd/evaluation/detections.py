@@ -56,13 +56,8 @@ def detect(
         DataError: Some of the images cannot be read; known before the first is looked at.
         Exception: Whatever a device, a driver or an image may do to Ultralytics.
     """
-    checks = check_images(sorted(images))
-    if bad := [path for path, check in checks.items() if not check.usable]:
-        first = f"'{printable(bad[0])}' ({checks[bad[0]].problem})"
-        raise DataError(f"Ultralytics cannot read {len(bad)} of the images, such as {first}.")
+    checks, kind = _usable(images), KINDS[yolo.task]
     found: list[Detection] = []
-
-    kind = KINDS[yolo.task]
 
     def started(validator: Any) -> None:
         validator.pred_to_json = keep  # called for each image with detections
@@ -93,6 +88,14 @@ def detect(
         **options,
     )
     return found
+
+
+def _usable(images: Collection[str]) -> dict[str, ImageCheck]:
+    checks = check_images(sorted(images))
+    if bad := [path for path, check in checks.items() if not check.usable]:
+        first = f"'{printable(bad[0])}' ({checks[bad[0]].problem})"
+        raise DataError(f"Ultralytics cannot read {len(bad)} of the images, such as {first}.")
+    return checks
 
 
 def _detections(predicted: Mapping[str, Any], file: str) -> Iterator[Detection]:

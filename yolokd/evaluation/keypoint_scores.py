@@ -75,6 +75,18 @@ def keypoints_in(truth: Truth) -> int:
     return len(entries[0]["keypoints"]) // 3 if entries and "keypoints" in entries[0] else 0
 
 
+def other_keypoints(own: int, known: int) -> list[str]:
+    """Return why a model's keypoints are not scored on data whose keypoints are known; nothing if they are.
+
+    Args:
+        own: How many the model gives of each object; 0 for none.
+        known: How many the data have; 0 for none that can be scored.
+    """
+    if not own or not known or own == known:
+        return []
+    return [f"keypoints are not scored: it gives {own} of each object, the data have {known}"]
+
+
 def score_keypoints(
     truth: Truth,
     detections: Sequence[dict[str, Any]],

@@ -48,6 +48,7 @@ from yolokd.evaluation.keypoint_scores import (
     KeypointScore,
     hindrance_to_keypoints,
     keypoints_in,
+    other_keypoints,
     score_keypoints,
     sigmas_of_data,
 )
@@ -325,6 +326,33 @@ class _Bench:
     sigmas: tuple[float, ...] = ()  # OKS constants of the data's keypoints
 
 
+@dataclass(frozen=True)
+class _Beside:
+    """What a network finds beside boxes, in the order of its detections; None for what is not scored."""
+
+    masks: list[Rle] | None
+    keypoints: list[list[float]] | None
+
+    @classmethod
+    def of(cls, bench: _Bench, identity: Identity) -> _Beside:
+        """Return it empty, before the network looks at the images."""
+        masked = KINDS[identity.task].masks and has_masks(bench.truth)
+        posed = KINDS[identity.task].keypoints and identity.keypoints == len(bench.sigmas)
+        return cls([] if masked else None, [] if posed else None)
+
+    def scores(self, bench: _Bench, detections: Sequence[Detection], kept: Sequence[int]) -> dict[str, Any]:
+        """Return the fields `masks` and `keypoints` of the score, from the places of the detections that count."""
+        names, masks, keypoints = bench.task.counted, self.masks, self.keypoints
+        own = None if masks is None else [masks[place] for place in kept]
+        points = None if keypoints is None else [keypoints[place] for place in kept]
+        return {
+            "masks": None if own is None else score_masks(bench.truth, detections, own, names),
+            "keypoints": None
+            if points is None
+            else score_keypoints(bench.truth, detections, points, bench.sigmas, names),
+        }
+
+
 def _opening(progress: Progress | None) -> Callable[[int, int], None] | None:
     """Progress in opening the images."""
     if progress is None:
@@ -342,8 +370,7 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
     yolo, size = network.yolo, network.imgsz
     places = {image["file_name"]: image["id"] for image in bench.truth["images"]}
     options = {**bench.options, "imgsz": size}
-    masks: list[Rle] | None = [] if KINDS[identity.task].masks and has_masks(bench.truth) else None
-    keypoints: list[list[float]] | None = [] if identity.keypoints and identity.keypoints == len(bench.sigmas) else None
+    beside = _Beside.of(bench, identity)
     try:
         found = detect(
             yolo,
@@ -351,8 +378,8 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
             places,
             options=options,
             progress=lambda share: bench.progress(name, share),
-            masks=masks,
-            keypoints=keypoints,
+            masks=beside.masks,
+            keypoints=beside.keypoints,
         )
         milliseconds = latency(yolo, size, options["device"], identity.channels) if bench.timed else math.nan
     except YolokdError:
@@ -370,47 +397,38 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
         for file, index, box, p in exact
     ]
     scores = score(bench.truth, detections)
-    masked = None if masks is None else score_masks(bench.truth, detections, [masks[place] for place in kept], names)
-    posed = None
-    if keypoints is not None:
-        own = [keypoints[place] for place in kept]
-        posed = score_keypoints(bench.truth, detections, own, bench.sigmas, names)
     kitti = None if bench.kitti is None else kitti_set.score(bench.kitti, exact, metric=bench.metric)
     per_class = {names[index]: ap for index, ap in scores.per_class.items()}
-    note = bench.task.note(identity)
-    lowest = min((p for *_, p in found), default=None)
-    made = () if network.export is None else networks.export_notes(network.export, lowest)
+    metrics: dict[str, Any] = {key: scores.summary[key] for key in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
     row = ModelScore(
         name=name,
         path=str(path),
-        **{metric: scores.summary[metric] for metric in ("AP", "AP50", "AP75", "APs", "APm", "APl")},
+        **metrics,
+        **beside.scores(bench, detections, kept),
         parameters=network.parameters,
         gflops=network.gflops,
         latency_ms=milliseconds,
         imgsz=size,
         per_class=per_class,
         notes=(
-            *((note,) if note else ()),
-            *network.notes,
-            *made,
-            *_other_keypoints(identity, bench.sigmas),
-            *bench.notes,
+            *_notes(bench, identity, network, found),
             *lacking(per_class, names, identity, teacher_of, mean=kitti is None),
         ),
         kitti=kitti,
-        masks=masked,
-        keypoints=posed,
     )
     curves = {names[index]: curve for index, curve in scores.precision50.items()}
     return Examined(row, detections, curves, bench.truth), network
 
 
-def _other_keypoints(identity: Identity, sigmas: Sequence[float]) -> list[str]:
-    """Why a model's keypoints are not scored on data whose keypoints are known."""
-    own, wanted = identity.keypoints, len(sigmas)
-    if not own or not wanted or own == wanted:
-        return []
-    return [f"keypoints are not scored: it gives {own} of each object, the data have {wanted}"]
+def _notes(
+    bench: _Bench, identity: Identity, network: networks.Opened, found: Sequence[tuple[str, int, list[float], float]]
+) -> tuple[str, ...]:
+    """What is worth knowing of a network's score, before the classes that it lacks."""
+    note = bench.task.note(identity)
+    lowest = min((p for *_, p in found), default=None)
+    made = () if network.export is None else networks.export_notes(network.export, lowest)
+    points = other_keypoints(identity.keypoints, len(bench.sigmas))
+    return (*((note,) if note else ()), *network.notes, *made, *points, *bench.notes)
 
 
 def write_data(folder: Path, names: Mapping[int, str], source: Path) -> Path:

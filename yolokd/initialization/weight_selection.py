@@ -76,9 +76,9 @@ def require_same_layers(student: DetectionModel, teacher: DetectionModel) -> Non
     if ours == theirs:
         if any(isinstance(module, nn.ConvTranspose2d) for module in student.modules()):
             raise UnfitTeacherError("its prototypes of masks take a transposed convolution, which is not followed")
-        own, other = (getattr(model.model[-1], "kpt_shape", None) for model in (student, teacher))
-        if own != other and None not in (own, other):
-            raise UnfitTeacherError(f"kpt_shape is {list(own)} in the student and {list(other)} in the teacher")
+        own, other = (list(getattr(model.model[-1], "kpt_shape", ())) for model in (student, teacher))
+        if own != other:
+            raise UnfitTeacherError(f"kpt_shape is {own} in the student and {other} in the teacher")
         return
     place = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), len(ours))
     kinds = [layers[place][0] if place < len(layers) else "nothing" for layers in (ours, theirs)]
