@@ -23,6 +23,7 @@ BESIDE = {  # tests of no single module → why
     "training/test_eight_bits": "whole runs in 8 bits, with ModelOpt",
     "training/test_earlier_version": "runs that version 0.1.0 wrote",
     "training/test_methods_run": "whole runs of the methods with a state of their own",
+    "training/test_pose": "whole runs of pose students",
     "training/test_segment": "whole runs of segment students",
     "training/test_teacher_kinds": "whole runs under each kind of live teacher",
 }

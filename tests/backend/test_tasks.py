@@ -11,24 +11,26 @@ from tests.helpers.models import detector
 from tests.helpers.segments import FAMILIES, description, model_of, save, write_description
 from yolokd.backend.checkpoints import load_detector, plain_copy
 from yolokd.backend.descriptions import from_yaml
-from yolokd.backend.heads import read_head
+from yolokd.backend.heads import grid_of, neck_features, read_head
 from yolokd.backend.tasks import (
+    DETECT,
     STUDENTS,
     TASKS,
     TEACHERS,
     class_of_description,
     keep_detect_part,
+    keypoints_of_head,
     task_of_head,
 )
 from yolokd.errors import WeightsError
-from yolokd.losses.base import COEFFICIENTS, MASKS, PROTOTYPES
+from yolokd.losses.base import COEFFICIENTS, KEYPOINTS, MASKS, OFFSETS, PROTOTYPES, VISIBILITY
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_task_of_head__is_that_of_the_model(family: str) -> None:
     model = model_of(family)
     assert task_of_head(model.model[-1]) == model.task == read_head(model, "It").task
-    assert read_head(model, "It").extras == ((MASKS,) if model.task == "segment" else ())
+    assert read_head(model, "It").extras == {"segment": (MASKS,), "pose": (KEYPOINTS,)}[model.task]
 
 
 def test_task_of_head__every_other_head_has_the_detect_part() -> None:
@@ -78,10 +80,43 @@ def test_read__coefficients_and_prototypes_make_ultralytics_own_masks(family: st
     assert TASKS["segment"].read(raw.get("one2many", raw))[PROTOTYPES].shape == prototypes.shape
 
 
+@pytest.mark.parametrize("family", ["v8-pose", "11-pose", "26-pose"])
+@pytest.mark.parametrize("keypoints", [(5, 3), (4, 2)])
+def test_keypoints_of_head__decode_as_ultralytics_does(family: str, keypoints: tuple[int, int]) -> None:
+    model = model_of(family, keypoints=keypoints)
+    model.model[-1].end2end = False
+    rows, raw = model(torch.rand(2, 3, 64, 96))
+    raw = raw.get("one2many", raw)
+    layout = keypoints_of_head(model.model[-1])
+    assert layout is not None
+    assert layout.shape == keypoints
+    found = layout.read(raw)
+    centers, strides = grid_of(neck_features(raw, torch.zeros(2, 3, 64, 96))).centers(rows.device)
+    decoded = rows[:, 4 + 3 :].mT.unflatten(2, keypoints)  # behind box and three scores
+    expected = found[OFFSETS].unflatten(2, (-1, 2)) * strides[:, None] + centers[:, None]
+    torch.testing.assert_close(expected, decoded[..., :2], atol=1e-4, rtol=1e-5)
+    assert (VISIBILITY in found) == (keypoints[1] == 3)
+    if VISIBILITY in found:
+        torch.testing.assert_close(found[VISIBILITY].sigmoid(), decoded[..., 2])
+
+
+def test_keypoints_of_head__none_of_other_tasks() -> None:
+    assert keypoints_of_head(model_of("v8-seg").model[-1]) is None
+
+
+def test_from_yaml__takes_the_keypoints_of_the_data(tmp_path: Path) -> None:
+    path = write_description("v8-pose", tmp_path / "tiny.yaml")
+    for keypoints, expected in (((0, 0), [17, 3]), ((4, 2), [4, 2])):
+        model = from_yaml(path, 3, STUDENTS, keypoints)
+        assert type(model) is PoseModel
+        assert model.model[-1].kpt_shape == expected
+    assert type(from_yaml(write_description("v8-seg", path), 3, STUDENTS, (4, 2))) is SegmentationModel
+
+
 def test_class_of_description__by_its_last_layer_and_only_for_the_tasks_asked_for() -> None:
     assert class_of_description(description("26-seg"), STUDENTS) is SegmentationModel
     assert class_of_description(description("v8-pose"), TEACHERS) is PoseModel
-    assert class_of_description(description("v8-pose"), STUDENTS) is DetectionModel
+    assert class_of_description(description("v8-pose"), DETECT) is DetectionModel
     assert class_of_description({"head": "odd"}, TEACHERS) is DetectionModel
 
 
@@ -104,4 +139,4 @@ def test_load_detector__takes_the_tasks_that_are_asked_for(tmp_path: Path) -> No
         with pytest.raises(WeightsError, match="not a YOLO detector"):
             plain_copy(path, tmp_path)
     with pytest.raises(WeightsError, match="one of the tasks detect, segment, such as"):
-        load_detector(pose, STUDENTS)
+        load_detector(pose, ("detect", "segment"))

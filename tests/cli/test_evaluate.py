@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from yolokd.cli.evaluate import evaluate, split_pairs
 from yolokd.errors import UserError
 from yolokd.evaluation import models
+from yolokd.evaluation.keypoint_scores import KeypointScore
 from yolokd.evaluation.kitti_set import KittiScore
 from yolokd.evaluation.mask_scores import MaskScore
 from yolokd.evaluation.models import ModelScore
@@ -69,6 +70,29 @@ def test_evaluate__masks_get_columns_and_a_key_of_their_own(
     first, second = json.loads(file.read_text())
     assert "masks" not in first
     assert second["masks"]["per_class"] == {"car": 0.4}
+
+
+def test_evaluate__keypoints_get_columns_and_a_key_of_their_own(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    posed = replace(SCORE, name="pose.pt", keypoints=KeypointScore(0.4, 0.6, 0.5, 0.3, -1.0, {"car": 0.4}))
+    masked = replace(SCORE, name="seg.pt", masks=MaskScore(0.1, 0.3, 0.2, -1.0, 0.3, 0.2, {"car": 0.1}))
+    monkeypatch.setattr(models, "evaluate", lambda *_, **__: [SCORE, posed])
+    file = tmp_path / "scores.json"
+    result = runner.invoke(app, ["a.pt", "b.pt", "--data", "d.yaml", "--json", str(file)], env={"COLUMNS": "80"})
+    kinds, _, plain, _, row, *_ = result.stdout.splitlines()
+    assert kinds.split() == ["box"] * 6 + ["pose"] * 3 + ["params"]
+    assert plain.split()[1:10] == ["57.4", "75.7", "62.9", "–", "53.8", "80.2", "–", "–", "–"]
+    assert row.split()[1:10] == ["57.4", "75.7", "62.9", "–", "53.8", "80.2", "40.0", "60.0", "50.0"]
+    first, second = json.loads(file.read_text())
+    assert not {"masks", "keypoints"} & {*first}
+    assert second["keypoints"]["per_class"] == {"car": 0.4}
+    monkeypatch.setattr(models, "evaluate", lambda *_, **__: [masked, posed])
+    result = runner.invoke(app, ["a.pt", "b.pt", "--data", "d.yaml"], env={"COLUMNS": "120"})
+    kinds, _, one, other, *_ = result.stdout.splitlines()
+    assert kinds.split() == ["box"] * 6 + ["mask"] * 3 + ["pose"] * 3 + ["params"]
+    assert one.split()[7:13] == ["10.0", "30.0", "20.0", "–", "–", "–"]
+    assert other.split()[7:13] == ["–", "–", "–", "40.0", "60.0", "50.0"]
 
 
 def test_evaluate__one_row_per_model(asked: dict[str, Any]) -> None:

@@ -41,15 +41,13 @@ def test_predict__one_line_per_image_and_the_images(weights: str, images: Path, 
     assert sorted(p.stem for p in out.glob("[!.]*")) == [f"{n:06}" for n in range(3)]
 
 
-def test_predict__masks_of_a_segment_model_are_drawn(images: Path, tmp_path: Path) -> None:
-    weights = segments.save(segments.model_of("v8-seg"), tmp_path / "segment.pt")
+@pytest.mark.parametrize("family", ["v8-seg", "v8-pose"])
+def test_predict__masks_and_keypoints_are_drawn(images: Path, tmp_path: Path, family: str) -> None:
+    weights = segments.save(segments.model_of(family), tmp_path / "model.pt")
     (image,) = (path for path in images.iterdir() if path.stem == "000000")
     result = runner.invoke(app, [str(weights), str(image), "--out", str(tmp_path / "out"), "--conf", "0.3"])
     assert result.exception is None
     assert "class" in result.stdout.splitlines()[0]
-    pose = segments.save(segments.model_of("v8-pose"), tmp_path / "pose.pt")
-    with pytest.raises(WeightsError, match="one of the tasks detect, segment"):
-        runner.invoke(app, [str(pose), str(image), "--out", str(tmp_path / "out")], catch_exceptions=False)
 
 
 def test_predict__counts_by_class_and_respects_the_threshold(shared: Path, tmp_path: Path) -> None:

@@ -223,6 +223,19 @@ def test_check_labels__keypoints_are_dropped(data: Set) -> None:
     assert report.splits["train"].sizes == {"small": 3}
 
 
+def test_check_labels__counts_objects_with_keypoints(data: Set) -> None:
+    for number, row in enumerate(["0 .5 .5 .2 .2 .4 .4 .6 .6", "1 .5 .5 .4 .4 .1 .1 .2 1.2", "1 .5 .5 .4 .4"]):
+        data.add(f"train/{number}", row + "\n")
+    data.add("train/ok", "")
+    splits = {"train": [data.root / "images" / "train"]}
+    found = check_labels(splits, NAMES, keypoints=(2, 2)).splits["train"]
+    assert (found.objects.total(), found.keypoints) == (3, 1)
+    assert found.without_keypoints is not None
+    assert str(found.without_keypoints).endswith("1.txt:1: keypoints must be shares of the image, 0 to 1, got 1.2")
+    found = check_labels({"val": [data.root / "images" / "val"]}, NAMES).splits["val"]
+    assert (found.keypoints, found.without_keypoints) == (0, None)
+
+
 def test_check_labels__a_name_that_is_no_utf8_can_be_printed(data: Set) -> None:
     name = os.fsdecode(b"caf\xe9\n")
     data.add("train/odd", "9 .5 .5 .2 .2\n")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from yolokd.data.labels import BadRowError, parse_row, refuse_row
+from yolokd.data.labels import BadRowError, drop_keypoints, lacks_keypoints, parse_row, refuse_row
 
 CLASSES = 3
 
@@ -98,3 +98,38 @@ def test_parse_row__the_box_of_a_polygon_is_its_extent(points: list[tuple[float,
     _, box = parse_row(row, True)
     low, high = np.min(points, 0), np.max(points, 0)
     np.testing.assert_allclose(box, [*(low + high) / 2, *(high - low)], rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(columns=st.lists(numbers, min_size=3, max_size=7), width=st.sampled_from([2, 3]))
+@example(columns=["0.5", "0.5", "2", "1.01", "0.5", "-0.02"], width=3)
+@example(columns=["0.5", "0.5", "7", "1.02", "0.5", "0"], width=3)
+@example(columns=["0.5", "0.5", "-0.005", "0.5", "0.5", "1e3"], width=3)
+@example(columns=["0.5", "-0.01", "1.01", "0.5"], width=2)
+def test_lacks_keypoints__what_ultralytics_refuses_of_a_pose_label(image: Path, columns: list[str], width: int) -> None:
+    from ultralytics.data.utils import verify_image_label
+
+    label, row = image.with_suffix(".txt"), ["1", ".5", ".5", ".2", ".2", *columns]
+    label.write_text(" ".join(row))
+    corrupt = verify_image_label((str(image), str(label), "", True, CLASSES, 2, width, False))[-2]
+    assert (not lacks_keypoints(row, (2, width))) is (corrupt == 0)
+
+
+@pytest.mark.parametrize(
+    "row, reason",
+    [
+        ("0 .5 .5 .2 .2", "a box and its 1 keypoints have 8 columns, got 5"),
+        ("0 .5 .5 .2 .2 .5 x 2", "a keypoint is not a number"),
+        ("0 .5 .5 .2 .2 .5 320 2", "keypoints must be shares of the image, 0 to 1, got 320"),
+        ("0 .5 .5 .2 .2 .5 .5 -1", "visibility must be 0, 1 or 2, got -1"),
+        ("0 .5 .5 .2 .2 .5 .5 2", ""),
+    ],
+)
+def test_lacks_keypoints__says_why(row: str, reason: str) -> None:
+    assert lacks_keypoints(row.split(), (1, 3)) == reason
+
+
+def test_drop_keypoints__only_exactly_these() -> None:
+    row = ["0", ".5", ".5", ".2", ".2", ".1", ".1", ".9", ".9"]
+    assert drop_keypoints(row, (2, 2)) == row[:5]
+    assert drop_keypoints(row, (2, 3)) == drop_keypoints(row, (0, 0)) == row

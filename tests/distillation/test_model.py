@@ -14,7 +14,7 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils.loss import E2ELoss
 
 from tests.helpers.models import DUAL, FAMILIES, batch, detector
-from tests.helpers.segments import suited, with_masks
+from tests.helpers.segments import suited, with_extras
 from tests.helpers.teacher_student import pair, pair_of
 from yolokd.bench.timer import peak_bytes
 from yolokd.distillation.model import TeacherStudent
@@ -226,7 +226,7 @@ def test_recipes__each_takes_a_step_on_each_family(name: str, student: str) -> N
     model = pair_of(recipe, suited(recipe, student), suited(recipe, teacher, width=0.25, seed=1))
     before = {k: v.clone() for k, v in model.state_dict().items() if "running" in k or "teacher" in k}
     statistics = [m.num_batches_tracked.clone() for m in batch_norms(model.student_model)]
-    data = with_masks(batch())
+    data = with_extras(batch())
     if recipe.teacher.answers == "stored":  # as if the teacher saw what is labeled
         chances = torch.nn.functional.one_hot(data["cls"].long().flatten(), 3) * 0.8
         data["answers"] = Answers(data["batch_idx"].long(), data["bboxes"], chances)
@@ -265,7 +265,7 @@ def test_recipes__zero_and_no_pull_where_student_equals_teacher(name: str, weigh
         model = pair_of(recipe, suited(recipe, "v8", seed=3), suited(recipe, "v8", seed=seed))
         for module in batch_norms(model.student_model):
             module.eval()  # the teacher normalizes by its running statistics
-        loss, items = model(with_masks(batch()))
+        loss, items = model(with_extras(batch()))
         terms = [term for term in model.terms if term not in PROJECTED]
         parameters = [p for p in model.student_model.parameters() if p.requires_grad]
         values.append({term: float(items[f"kd_{term}"]) for term in terms})

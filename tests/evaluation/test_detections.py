@@ -80,3 +80,39 @@ def test_detect__masks_are_those_that_ultralytics_writes(tmp_path: Path) -> None
         assert (decode(mask) == decode(entry["segmentation"])).all()
         areas.append(float(decode(mask).sum()))
     assert 0 < sum(areas) < len(areas) * 72 * 72
+
+
+@pytest.mark.parametrize(("family", "keypoints"), [("v8-pose", (4, 3)), ("26-pose", (4, 2))])
+def test_detect__keypoints_are_those_that_ultralytics_writes(
+    tmp_path: Path, family: str, keypoints: tuple[int, int]
+) -> None:
+    data = segments.make_poses(tmp_path / "data", train=1, val=3, side=72, keypoints=keypoints)
+    weights = segments.save(segments.model_of(family, keypoints=keypoints), tmp_path / "pose.pt")
+    images = [str(path) for path in list_images([data.parent / "images" / "val"])]
+    options = {"imgsz": 96, "batch": 2, "device": "cpu", "project": str(tmp_path)}
+    points: list[list[float]] = []
+    with quiet():
+        found = detect(
+            YOLO(weights), data, images, options={**options, "name": "a"}, progress=lambda share: None, keypoints=points
+        )
+        plain = {"conf": 0.001, "iou": 0.7, "max_det": 300, "save_json": True, "plots": False, "verbose": False}
+        YOLO(weights).val(data=str(data), **options, **plain, name="b")
+    theirs = json.loads((tmp_path / "b" / "predictions.json").read_text())
+    assert len(points) == len(found) == len(theirs) > 100
+    for own, (image, index, _, _), entry in zip(points, found, theirs, strict=True):
+        assert (Path(image).name, index + 1) == (entry["file_name"], entry["category_id"])
+        expected = [entry["keypoints"][place :: keypoints[1]] for place in range(keypoints[1])]
+        assert [own[place::3] for place in range(keypoints[1])] == expected
+        assert keypoints[1] == 3 or own[2::3] == [1.0] * 4
+
+
+def test_detect__keypoints_of_another_number_than_the_data_have(tmp_path: Path) -> None:
+    data = segments.make_poses(tmp_path / "data", train=1, val=1)
+    weights = segments.save(segments.model_of("v8-pose"), tmp_path / "pose.pt")
+    images = [str(path) for path in list_images([data.parent / "images" / "val"])]
+    options = {"imgsz": 64, "batch": 1, "device": "cpu", "project": str(tmp_path), "name": "a"}
+    points: list[list[float]] = []
+    with quiet():
+        found = detect(YOLO(weights), data, images, options=options, progress=lambda share: None, keypoints=points)
+    assert {len(one) for one in points} == {3 * 17}
+    assert len(points) == len(found) > 0

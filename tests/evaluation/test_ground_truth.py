@@ -112,6 +112,30 @@ def test_list_images__names_what_holds_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("keypoints", "text"),
+    [
+        ((2, 2), "0 .5 .5 .2 .4 .1 -.01 .9 .9\n1 .5 .5 .2 .4 .1 .1 .9 .9\n0 .5 .5 .2 .4 .1 -.01 .9 .9\n"),
+        ((1, 3), "0 .5 .5 .2 .4 .1 .1 2\n0 .5 .5 .2 .4 .1 .2 0\n0 .5 .5 .2 .4 .1 .1 2\n"),
+    ],
+)
+def test_coco_ground_truth__keypoints_equal_ultralytics(tmp_path: Path, keypoints: tuple[int, int], text: str) -> None:
+    image = _image(tmp_path / "images" / "a.jpg", (40, 20))
+    path = _labels(tmp_path / "labels" / "a.txt", text)
+    truth = coco_ground_truth([image], {0: "car", 1: "bus"}, keypoints, posed=True)["annotations"]
+    found = verify_image_label((str(image), str(path), "", True, 2, *keypoints, False))
+    assert len(truth) == len(found[1]) == 2
+    points = np.array([entry["keypoints"] for entry in truth]).reshape(2, -1, 3) / [40, 20, 1]
+    points[..., 2] = points[..., 2] > 0
+    expected = found[4]
+    expected[..., 2] = expected[..., 2] > 0
+    order = np.lexsort(points.reshape(2, -1).T), np.lexsort(expected.reshape(2, -1).T)
+    np.testing.assert_allclose(points[order[0]], expected[order[1]], atol=1e-6)
+    for entry in truth:
+        assert entry["bbox"] == pytest.approx([16, 6, 8, 8])
+    assert truth[0]["area"] == pytest.approx(64)
+
+
+@pytest.mark.parametrize(
     "text",
     ["0 .5 .5 .2 .4 .1 .1 .9 .9\n", "0 .5 .5 .2 .4\n1 .5 .5 .2 .2 .1 .1 .9 .9\n1 .5 .5 .2 .2 .3 .3 .9 .9\n"],
     ids=["keypoints", "with and without, and equal boxes"],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -283,11 +284,81 @@ def test_evaluate__labels_without_polygons_leave_masks_out_and_say_so(data: Path
     assert score.notes[0].endswith(" objects are labeled as boxes, not as polygons")
 
 
-def test_evaluate__other_tasks_and_protocols_are_refused(polygons: Path, segment: Path, tmp_path: Path) -> None:
-    pose = segments.save(segments.model_of("v8-pose"), tmp_path / "pose.pt")
-    with pytest.raises(WeightsError, match="one of the tasks detect, segment"):
-        evaluate([pose], polygons)
+def test_evaluate__other_protocols_and_commands_are_refused(
+    polygons: Path, segment: Path, poses: Path, pose: Path
+) -> None:
     with pytest.raises(DataError, match=r"KITTI's protocol scores boxes, and 'segment\.pt' gives masks"):
         evaluate([segment], polygons, protocol="kitti")
-    with pytest.raises(WeightsError, match="Give a detection model"):
-        models.examine([segment], polygons)
+    with pytest.raises(DataError, match=r"KITTI's protocol scores boxes, and 'pose\.pt' gives keypoints"):
+        evaluate([pose], poses, protocol="kitti")
+    for weights in (segment, pose):
+        with pytest.raises(WeightsError, match="Give a detection model"):
+            models.examine([weights], polygons)
+
+
+@pytest.fixture(scope="module")
+def poses(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return segments.make_poses(tmp_path_factory.mktemp("poses"), train=1, val=3, side=128)
+
+
+@pytest.fixture(scope="module")
+def pose(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = segments.model_of("v8-pose", keypoints=(4, 3))
+    return segments.save(model, tmp_path_factory.mktemp("weights") / "pose.pt")
+
+
+@pytest.fixture
+def pose_oracle(monkeypatch: pytest.MonkeyPatch, poses: Path) -> None:
+    """Replace the network by one that finds every object: its box exactly, its keypoints at an OKS of 0.72."""
+
+    def detect(*_: Any, keypoints: list[list[float]] | None, **__: Any) -> Detections:
+        images = list_images([poses.parent / "images" / "val"])
+        truth = coco_ground_truth(images, dict.fromkeys(range(3), "any"), (4, 3), posed=True)
+        found: Detections = []
+        for entry in truth["annotations"]:
+            found.append((str(images[entry["image_id"]]), entry["category_id"], entry["bbox"], 0.9))
+            if keypoints is not None:  # 2σ = 1/2
+                away = 0.5 * math.sqrt(-2 * entry["area"] * math.log(0.72))
+                keypoints.append([value + away * (place % 3 == 0) for place, value in enumerate(entry["keypoints"])])
+        return found
+
+    monkeypatch.setattr(models, "detect", detect)
+    monkeypatch.setattr(models, "latency", lambda *_: 1.0)
+
+
+@pytest.mark.usefixtures("pose_oracle")
+def test_evaluate__a_pose_model_has_keypoint_ap_beside_that_of_boxes(poses: Path, pose: Path) -> None:
+    (score,) = evaluate([pose], poses)
+    assert pytest.approx(1.0) == score.AP
+    assert score.keypoints is not None
+    assert pytest.approx(1.0) == score.keypoints.AP50
+    assert score.keypoints.AP75 == 0
+    assert pytest.approx(0.5) == score.keypoints.AP
+    assert set(score.keypoints.per_class) == {"class0", "class1", "class2"}
+    assert score.masks is None
+    assert not [note for note in score.notes if "scored" in note]
+
+
+@pytest.mark.usefixtures("pose_oracle")
+def test_evaluate__a_detect_model_beside_a_pose_model_is_scored_as_alone(
+    poses: Path, pose: Path, tmp_path: Path
+) -> None:
+    detect = tiny.checkpoint(tmp_path / "detect.pt", names=("class0", "class1", "class2"))
+    one, other = evaluate([detect, pose], poses)
+    (alone,) = evaluate([detect], poses)
+    assert one == alone
+    assert one.keypoints is None
+    assert other.keypoints is not None
+
+
+def test_evaluate__keypoints_that_cannot_be_scored_are_left_out_and_it_says_so(
+    polygons: Path, poses: Path, pose: Path, tmp_path: Path
+) -> None:
+    (score,) = evaluate([pose], polygons)
+    assert score.keypoints is None
+    assert score.notes[0] == "keypoints are not scored: the data have none (no kpt_shape in the data YAML)"
+    seventeen = segments.save(segments.model_of("v8-pose"), tmp_path / "17.pt")
+    (other,) = evaluate([seventeen], poses)
+    assert other.keypoints is None
+    assert "keypoints are not scored: it gives 17 of each object, the data have 4" in other.notes
+    assert other.AP >= 0

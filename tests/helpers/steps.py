@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from yolokd.losses.base import COEFFICIENTS, PROTOTYPES, Branch, Grid, Head, Step
+from yolokd.losses.base import COEFFICIENTS, OFFSETS, PROTOTYPES, VISIBILITY, Branch, Grid, Head, Step
 
 STRIDES = {"p3": 8, "p4": 16, "p5": 32}
 GRID = Grid(shapes={"p3": (8, 12), "p4": (4, 6), "p5": (2, 3)}, strides=STRIDES)
@@ -24,16 +24,19 @@ def make_step(
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
 
-    extra = torch.Generator().manual_seed(7)
+    extra, points = torch.Generator().manual_seed(7), torch.Generator().manual_seed(8)
 
     def head() -> Head:
-        """A head whose masks lie on a grid of half the stride of p3."""
+        """A head of masks on a grid of half the stride of p3, and of four keypoints."""
         (height, width), anchors = grid.shapes["p3"], grid.anchors
         shapes = {COEFFICIENTS: (batch, anchors, 3), PROTOTYPES: (batch, 3, 2 * height, 2 * width)}
         extras = {
             name: torch.randn(shape, generator=extra, dtype=torch.float64).requires_grad_()
             for name, shape in shapes.items()
         }
+        for name, width in {OFFSETS: 8, VISIBILITY: 4}.items():
+            values = torch.randn(batch, anchors, width, generator=points, dtype=torch.float64)
+            extras[name] = values.requires_grad_()
         return Head(random(batch, anchors, classes), random(batch, anchors, 4 * bins), grid, extras)
 
     def features(channels: dict[str, int]) -> dict[str, Tensor]:

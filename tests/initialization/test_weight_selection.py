@@ -10,6 +10,7 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
 from tests.helpers.models import FAMILIES, OTHER_LEVELS, config, detector
+from tests.helpers.segments import model_of
 from yolokd.backend.classes import match_classes
 from yolokd.errors import PairError
 from yolokd.initialization.weight_selection import select_weights, spaced
@@ -126,3 +127,13 @@ def test_inherit__a_narrower_teacher_has_nothing_to_give() -> None:
     taken = select_weights(student, teacher, match_classes(student.names, teacher.names, {}))
     assert torch.equal(student.model[2].cv1.conv.weight, before)
     assert taken.share < 0.2  # what is as wide in both: parts of the head
+
+
+@pytest.mark.parametrize("family", ["v8-pose", "26-pose"])
+def test_inherit__keypoints_are_taken_over_only_if_both_have_the_same(family: str) -> None:
+    student, teacher = (model_of(family, keypoints=(4, 3), seed=seed) for seed in (1, 2))
+    image = torch.rand(1, 3, 64, 64)
+    select_weights(student, teacher, match_classes(student.names, teacher.names, {}))
+    torch.testing.assert_close(student.eval()(image)[0], teacher.eval()(image)[0], rtol=1e-5, atol=1e-5)
+    with pytest.raises(PairError, match=r"kpt_shape is \[17, 3\] in the student and \[4, 3\] in the teacher"):
+        select_weights(model_of(family), teacher, match_classes(student.names, teacher.names, {}))

@@ -13,7 +13,7 @@ from torch import Tensor
 from ultralytics.utils.patches import imread
 
 from tests.helpers.models import DUAL, batch, detector
-from tests.helpers.segments import suited, with_masks
+from tests.helpers.segments import suited, with_extras
 from tests.helpers.teacher_student import pair, pair_of
 from tests.helpers.unlabeled import joined, make_images
 from yolokd.distillation.model import TeacherStudent
@@ -186,7 +186,7 @@ def test_loss__while_nothing_acts_they_are_not_looked_at() -> None:
 def test_loss__every_shipped_recipe_takes_them(name: str) -> None:
     recipe = load_recipe(name)
     model = pair_of(recipe, suited(recipe, "v8"), suited(recipe, "v8", width=0.25, seed=1))
-    data = joined(with_masks(batch()), 3)
+    data = joined(with_extras(batch()), 3)
     if "soft_cls" in model.terms:
         boxes = torch.tensor([[0.5, 0.5, 0.4, 0.4]] * 2)
         data["answers"] = Answers(torch.tensor([0, 4]), boxes, torch.tensor([[0.7, 0.1, 0.0]] * 2))

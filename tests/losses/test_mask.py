@@ -17,12 +17,10 @@ from yolokd.errors import RunError, ShapeError
 from yolokd.losses.base import COEFFICIENTS, MASKS, PROTOTYPES, Branch, Head, Requirements, Step
 from yolokd.losses.mask import (
     Mask,
-    confident_anchors,
     inside_boxes,
     mask_bce_map,
     mask_dice_map,
     mask_logits,
-    pairwise_iou,
 )
 
 NONE = torch.nn.ModuleDict()
@@ -114,35 +112,6 @@ def test_inside_boxes__pixels_whose_center_lies_in_the_box() -> None:
     assert found.sum() > 100
 
 
-def test_pairwise_iou__equals_torchvision() -> None:
-    both = torch.stack((boxes(20), boxes(20, 1)))
-    torch.testing.assert_close(pairwise_iou(both), torch.stack([box_iou(one, one) for one in both]))
-    assert pairwise_iou(torch.zeros(1, 2, 4)).eq(0).all()
-
-
-@pytest.mark.parametrize("iou", [0.2, 0.7, 1.0])
-def test_confident_anchors__equal_a_slow_loop(iou: float) -> None:
-    scores = torch.rand(2, 60, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    places = torch.stack((boxes(60), boxes(60, 1)))
-    anchors, taken = confident_anchors(scores, places, confidence=0.4, iou=iou, most=5)
-    for image in range(2):
-        order = scores[image].argsort(descending=True).tolist()
-        overlaps = box_iou(places[image], places[image])
-        kept = [
-            one
-            for rank, one in enumerate(order)
-            if scores[image, one] >= 0.4 and not any(overlaps[one, better] > iou for better in order[:rank])
-        ]
-        assert anchors[image][taken[image]].tolist() == kept[:5]
-        assert len(set(anchors[image].tolist())) == 5
-
-
-def test_confident_anchors__none_and_fewer_anchors_than_instances() -> None:
-    anchors, taken = confident_anchors(torch.full((1, 3), 0.1), boxes(3)[None], most=8)
-    assert anchors.shape == (1, 3)
-    assert not taken.any()
-
-
 def test_parts__name_what_is_wrong() -> None:
     with pytest.raises(ShapeError, match=r"got \(1, 2, 3\) and \(1, 4, 5, 6\)"):
         mask_logits(torch.zeros(1, 2, 3), torch.zeros(1, 4, 5, 6))
@@ -150,10 +119,6 @@ def test_parts__name_what_is_wrong() -> None:
         mask_bce_map(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 2, 2))
     with pytest.raises(ShapeError, match=r"inside must have the same shape"):
         mask_dice_map(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 3))
-    with pytest.raises(ShapeError, match=r"boxes \(B, A, 4\), got \(1, 3\) and \(1, 2, 4\)"):
-        confident_anchors(torch.zeros(1, 3), torch.zeros(1, 2, 4))
-    with pytest.raises(ValueError, match="most must be at least 1, got 0"):
-        confident_anchors(torch.zeros(1, 3), torch.zeros(1, 3, 4), most=0)
 
 
 # The loss

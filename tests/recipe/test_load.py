@@ -75,6 +75,7 @@ TERMS: dict[str, dict[str, Any]] = {
     "ikd": {**FGD, "ikd": 4e-5},
     "init": {},
     "ld": {"ld": 1.5},
+    "keypoint": {"bckd_cls": 8.0, "bckd_box": 32.0, "keypoint_oks": 4.0, "keypoint_visibility": 0.5},
     "mask": {"bckd_cls": 8.0, "bckd_box": 32.0, "mask_bce": 2.0, "mask_dice": 2.0},
     "mgd": {"mgd": "auto"},
     "pkd": {"pkd": 10.0},

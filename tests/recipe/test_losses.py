@@ -62,6 +62,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "ld": {"gain": 1.5, "temperature": 10.0, "average": "run"},
     "fbkd": {"feature": 3.9e-4, "spatial": 0.02, "relation": 3.9e-4, "channel": 7.2e-3, "levels": LEVELS, "tau": 0.5},
     "mask": {"bce": 2.0, "dice": 2.0, "confidence": 0.25, "iou": 0.7, "instances": 32},
+    "keypoint": {"oks": 4.0, "visibility": 0.5, "confidence": 0.25, "iou": 0.7, "instances": 32},
     "ultralytics": {"gain": 6.0, "levels": None},
 }
 

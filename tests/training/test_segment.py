@@ -12,6 +12,7 @@ import pytest
 from ultralytics.nn.tasks import DetectionModel, SegmentationModel
 
 from tests.helpers import models
+from tests.helpers.models import CONFIGS
 from tests.helpers.runs import rows, stop_after
 from tests.helpers.segments import make_polygons, model_of, save, write_description
 from yolokd.backend.checkpoints import load
@@ -117,12 +118,11 @@ def test_make_plan__refuses_masks_that_one_side_does_not_give(world: Path, stude
 
 
 def test_make_plan__refuses_students_of_tasks_that_are_not_trained(world: Path) -> None:
-    with pytest.raises(WeightsError, match="ends in the head Pose"):
-        plan(world, "v8-seg.pt", "v8-pose.yaml", "bckd")
-    with pytest.raises(WeightsError, match="one of the tasks detect, segment"):
-        plan(world, "v8-seg.pt", "v8-pose.pt", "bckd")
-    with pytest.raises(UserError, match="the task pose are not trained here"):
-        trainer_of("pose")
+    classify = CONFIGS / "11" / "yolo11-cls.yaml"
+    with pytest.raises(WeightsError, match="ends in the head Classify"):
+        plan(world, "v8-seg.pt", str(classify), "bckd")
+    with pytest.raises(UserError, match="the task classify are not trained here"):
+        trainer_of("classify")
 
 
 def test_make_plan__refuses_labels_without_polygons(world: Path, tiny_data: Path) -> None:

@@ -9,6 +9,7 @@ from ultralytics.data.build import InfiniteDataLoader, build_yolo_dataset
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import VID_FORMATS
 from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.models.yolo.pose import PoseValidator
 from ultralytics.models.yolo.segment import SegmentationValidator
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.modules.block import AAttn, Attention
@@ -53,6 +54,7 @@ __all__ = [
     "InfiniteDataLoader",
     "LetterBox",
     "Mosaic",
+    "PoseValidator",
     "SegmentationValidator",
     "TaskAlignedAssigner",
     "YOLODataset",

@@ -82,8 +82,20 @@ def write_yolov8(path: Path, *, width: float, depth: float = 0.33) -> Path:
     return path
 
 
-def from_yaml(spec: Spec, classes: int | None, tasks: Collection[str] = DETECT) -> DetectionModel:
-    """Build a model of one of these tasks from its description, with random weights; `WeightsError` if that fails."""
+def from_yaml(
+    spec: Spec, classes: int | None, tasks: Collection[str] = DETECT, keypoints: tuple[int, int] = (0, 0)
+) -> DetectionModel:
+    """Build a model of one of these tasks from its description, with random weights.
+
+    Args:
+        spec: Path of a YAML, or a name that Ultralytics packages.
+        classes: Number of classes; None for that of the description.
+        tasks: Names of `yolokd.backend.tasks.TASKS`, whose models are taken.
+        keypoints: `kpt_shape` of the data, which takes the place of the description's where it has one.
+
+    Raises:
+        WeightsError: There is no such description, it cannot be built, or it is of another task.
+    """
     path = Path(spec)
     if path.is_file():
         refuse_altered(path.absolute(), "The model description", "Rename it, or move it to another folder.")
@@ -93,7 +105,10 @@ def from_yaml(spec: Spec, classes: int | None, tasks: Collection[str] = DETECT) 
     elif any(letter in str(spec) for letter in "*?["):  # Ultralytics would search for files that fit
         raise WeightsError(f"There is no model description '{spec}', and patterns of names are not searched for.")
     try:
-        model = class_of_description(yaml_model_load(str(spec)), tasks)(str(spec), nc=classes, verbose=False)
+        description = yaml_model_load(str(spec))
+        if keypoints[0] and "kpt_shape" in description:
+            description["kpt_shape"] = list(keypoints)
+        model = class_of_description(description, tasks)(description, nc=classes, verbose=False)
     except FileNotFoundError as error:
         raise WeightsError(f"There is no model description '{spec}', and Ultralytics packages none.") from error
     except Exception as error:  # a wrong YAML fails anywhere in Ultralytics' parser

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from ultralytics.nn.tasks import DetectionModel
 
-from yolokd.backend.tasks import TASKS, task_of_head
+from yolokd.backend.tasks import TASKS, KeypointLayout, keypoints_of_head, task_of_head
 from yolokd.errors import PairError
 from yolokd.losses.base import Grid, Head
 from yolokd.losses.levels import STRIDES, level_of
@@ -32,6 +32,7 @@ class HeadInfo:
     bins: int  # reg_max: distribution bins per side, 1 for plain distances
     branches: tuple[str, ...]  # of "one2many", "one2one"
     task: str = "detect"  # a name of `yolokd.backend.tasks.TASKS`
+    keypoints: KeypointLayout | None = None  # how it writes them, where it gives any
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -75,6 +76,7 @@ def read_head(model: DetectionModel, what: str) -> HeadInfo:
         bins=head.reg_max,
         branches=("one2many", "one2one") if dual else ("one2many",),
         task=task_of_head(head),
+        keypoints=keypoints_of_head(head),
     )
 
 
@@ -146,6 +148,13 @@ def raw_of(logits: Tensor, boxes: Tensor, grid: Grid) -> dict[str, Tensor]:
     return {"scores": logits.transpose(1, 2), "boxes": distances.transpose(1, 2)}
 
 
-def with_extras(head: Head, raw: Mapping[str, Any], task: str) -> Head:
-    """Return a head with what a task gives beside class scores and boxes, from the branch's raw outputs."""
-    return replace(head, extras=TASKS[task].read(raw))
+def with_extras(head: Head, raw: Mapping[str, Any], task: str, keypoints: KeypointLayout | None = None) -> Head:
+    """Return a head with what a task gives beside class scores and boxes, from the branch's raw outputs.
+
+    Args:
+        head: The branch as `as_head` reads it.
+        raw: Its raw outputs.
+        task: A name of `yolokd.backend.tasks.TASKS`.
+        keypoints: How it writes keypoints, where the task has any.
+    """
+    return replace(head, extras=TASKS[task].read(raw) if keypoints is None else keypoints.read(raw))

@@ -29,6 +29,7 @@ class Identity:
     single_cls: bool | None = None  # train.single_cls; None: not recorded, as in an export
     classes: tuple[int, ...] | None = None  # train.classes; None: all, or not recorded
     task: str = "detect"
+    keypoints: int = 0  # of each object; 0: it gives none
 
     def is_joined(self, data: Mapping[int, str]) -> bool:
         """Whether its one class stands for all classes of the data; of an export, whether the name says so."""
@@ -95,16 +96,18 @@ def identify(path: Path, tasks: Collection[str] = ("detect",)) -> Identity:
 
 def identity_of(model: Any) -> Identity:
     """Return what a checkpoint's model tells apart, from `yolokd.backend.checkpoints.load_detector`."""
-    from yolokd.backend.tasks import task_of_head
+    from yolokd.backend.tasks import keypoints_of_head, task_of_head
 
     args: Mapping[str, Any] = model.args if isinstance(model.args, Mapping) else vars(model.args)
     classes = args.get("classes")
+    layout = keypoints_of_head(model.model[-1])
     return Identity(
         names=dict(model.names),
         channels=int(model.yaml.get("channels", 3)),
         single_cls=bool(args.get("single_cls")),
         classes=None if classes is None else tuple(sorted([classes] if isinstance(classes, int) else classes)),
         task=task_of_head(model.model[-1]),
+        keypoints=0 if layout is None else layout.count,
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ultralytics.nn.modules.head import Detect, Pose, Pose26, Segment, Segment26, v10Detect
 from ultralytics.nn.tasks import DetectionModel, PoseModel, SegmentationModel, guess_model_task
 
-from yolokd.losses.base import COEFFICIENTS, MASKS, PROTOTYPES
+from yolokd.losses.base import COEFFICIENTS, KEYPOINTS, MASKS, OFFSETS, PROTOTYPES, VISIBILITY
 
 Raw = Mapping[str, Any]  # what one branch of a head gives in training mode
 
@@ -48,6 +48,41 @@ class Output:
 
 
 @dataclass(frozen=True)
+class KeypointLayout:
+    """How a head writes keypoints, which its raw output does not tell.
+
+    Attributes:
+        count: N, keypoints of an instance.
+        columns: 2 for x and y, 3 for the logit of the visibility behind them.
+        scale: Cells per unit of x and y.
+        shift: Cells from the center of the anchor's cell to 0.
+    """
+
+    count: int
+    columns: int
+    scale: float = 1.0
+    shift: float = 0.0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`kpt_shape` of Ultralytics."""
+        return self.count, self.columns
+
+    def read(self, raw: Raw) -> dict[str, Tensor]:
+        """Return offsets (B, A, 2·N) in cells from the anchor's center, and logits of visibility (B, A, N) if any."""
+        values = raw["kpts"].unflatten(1, self.shape).permute(0, 3, 1, 2)  # (B, N·C, A) → (B, A, N, C)
+        found = {OFFSETS: (values[..., :2] * self.scale + self.shift).flatten(2)}
+        return found | ({VISIBILITY: values[..., 2]} if self.columns == 3 else {})
+
+
+def _keypoints(head: nn.Module) -> KeypointLayout:
+    """Read off a head of keypoints what `kpts_decode` of its class does with its output."""
+    count, columns = head.kpt_shape  # type: ignore[misc]
+    older = {} if isinstance(head, Pose26) else {"scale": 2.0, "shift": -0.5}
+    return KeypointLayout(int(count), int(columns), **older)
+
+
+@dataclass(frozen=True)
 class Task:
     """A task of Ultralytics.
 
@@ -59,9 +94,11 @@ class Task:
         extras: What a head gives beside class scores and boxes, as `yolokd.losses.base.Requirements` names it.
         boxes_suffice: Whether boxes are all that its students learn, so that boxes alone can teach them.
         polygons: Whether every object of its data is labeled as a polygon.
+        keypoints: Whether every object of its data is labeled with keypoints.
         read: From a branch's raw output to `yolokd.losses.base.Head.extras`.
         outputs: What a deployed network gives beside class scores and boxes, the columns first.
         part: Name of the part of the head that computes it, for exports in 8 bits, and its children there.
+        layout: From a head to its keypoints, by which the raw output is read instead; None where it has none.
     """
 
     name: str
@@ -71,9 +108,11 @@ class Task:
     extras: tuple[str, ...] = ()
     boxes_suffice: bool = False
     polygons: bool = False
+    keypoints: bool = False
     read: Callable[[Raw], dict[str, Tensor]] = _no_extras
     outputs: tuple[Output, ...] = ()
     part: tuple[str, tuple[str, ...]] = ("", ())
+    layout: Callable[[nn.Module], KeypointLayout] | None = None
 
 
 TASKS = {
@@ -90,7 +129,7 @@ TASKS = {
             outputs=(Output("mask coefficients", 0.01), Output("prototypes", 0.01, of_image=True)),
             part=("head.mask", ("cv4", "proto")),
         ),
-        Task("pose", PoseModel, (Pose, Pose26), learned=False),
+        Task("pose", PoseModel, (Pose, Pose26), extras=(KEYPOINTS,), keypoints=True, layout=_keypoints),
     )
 }
 DETECT = ("detect",)
@@ -101,6 +140,12 @@ TEACHERS = tuple(TASKS)
 def task_of_head(head: nn.Module) -> str:
     """Return the task whose head this is; of a head that no task lists, "detect", as all give the detect part."""
     return next((task.name for task in TASKS.values() if type(head) in task.heads), "detect")
+
+
+def keypoints_of_head(head: nn.Module) -> KeypointLayout | None:
+    """Return how a head writes keypoints; None where it gives none."""
+    layout = TASKS[task_of_head(head)].layout
+    return None if layout is None else layout(head)
 
 
 def class_of_description(description: Mapping[str, Any], tasks: Collection[str]) -> type[DetectionModel]:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 AGREEMENTS = ("agreement", "at 50", "at 75", "small", "medium", "large")  # the same on labels of a teacher
-MASK_METRICS = ("AP", "AP50", "AP75")  # of the table; the JSON has all
+BESIDE = {"masks": "mask", "keypoints": "pose"}  # field of a score → word over its columns
+BESIDE_METRICS = ("AP", "AP50", "AP75")  # of the table; the JSON has all
 COST = ("params M", "GFLOPs", "ms", "imgsz")
 
 
@@ -77,8 +78,8 @@ def evaluate(
 
 
 def _plain(score: ModelScore) -> dict[str, Any]:
-    """Return a score as plain data, without the key of masks where there are none."""
-    return {key: value for key, value in asdict(score).items() if key != "masks" or value is not None}
+    """Return a score as plain data, without the keys of masks and keypoints where there are none."""
+    return {key: value for key, value in asdict(score).items() if key not in BESIDE or value is not None}
 
 
 def split_pairs(words: Sequence[str]) -> list[str]:
@@ -119,12 +120,13 @@ def class_map(words: Sequence[str]) -> ClassMap:
 def show_scores(console: Console, scores: Sequence[ModelScore], words: Words = str) -> None:
     """Print one row per model, and what is worth knowing about it; `words` from `yolokd.evaluation.wording`.
 
-    Where masks are scored, their AP follows that of the boxes, and both are named.
+    Where masks or keypoints are scored, their AP follows that of the boxes, and all are named.
     """
-    masked = any(score.masks is not None for score in scores)
+    beside = [key for key in BESIDE if any(getattr(score, key) is not None for score in scores)]
     names, cost = [*(METRICS if words is str else AGREEMENTS)], [*COST]
-    if masked:  # twice as many columns: headers in two lines
-        names = [f"box\n{name}" for name in names] + [f"mask\n{words(name)}" for name in MASK_METRICS]
+    if beside:  # twice as many columns: headers in two lines
+        names = [f"box\n{name}" for name in names]
+        names += [f"{BESIDE[key]}\n{words(name)}" for key in beside for name in BESIDE_METRICS]
         cost = [name.replace(" ", "\n") for name in cost]
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", overflow="fold", min_width=8)
@@ -132,8 +134,8 @@ def show_scores(console: Console, scores: Sequence[ModelScore], words: Words = s
         table.add_column(column, justify="right", no_wrap=True)
     for score in scores:
         aps = [getattr(score, metric) for metric in METRICS]
-        if masked:
-            aps += [-1.0 if score.masks is None else getattr(score.masks, metric) for metric in MASK_METRICS]
+        for key in beside:
+            aps += [getattr(getattr(score, key), metric, -1.0) for metric in BESIDE_METRICS]
         shown = ["–" if value < 0 else f"{100 * value:.1f}" for value in aps]
         table.add_row(*map(Text, (score.name, *shown, *_cost(score))))
     console.print(table)

@@ -32,7 +32,7 @@ def predict(
     ),
     trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
-    """Detect objects in images and save the images with boxes drawn in, and masks of segment models."""
+    """Detect objects in images and save the images with boxes drawn in, and masks or keypoints if the model has any."""
     if conf != conf:  # not a number passes every comparison
         raise UserError("--conf expects a score from 0 to 1, got nan.")
     is_url = "://" in source

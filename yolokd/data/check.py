@@ -18,7 +18,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from yolokd.data.description import load_yaml, refuse_script
-from yolokd.data.labels import NO_KEYPOINTS, BadRowError, Box, Keypoints, parse_row, read_rows, refuse_row
+from yolokd.data.labels import (
+    NO_KEYPOINTS,
+    BadRowError,
+    Box,
+    Keypoints,
+    drop_keypoints,
+    lacks_keypoints,
+    parse_row,
+    read_rows,
+    refuse_row,
+)
 from yolokd.data.layout import fingerprint, images_of, label_path
 from yolokd.errors import DataError, printable
 from yolokd.images.reader import ImageCheck, check_images, left_out
@@ -63,6 +73,8 @@ class Split:
     objects: Counter[int] = field(default_factory=Counter)  # by class
     sizes: Counter[str] = field(default_factory=Counter)  # objects by COCO's size classes
     polygons: int = 0  # objects that are labeled as polygons
+    keypoints: int = 0  # objects that are labeled with keypoints, as many as the data YAML says
+    without_keypoints: Problem | None = None  # the first object that is not, where it says so
 
 
 @dataclass(frozen=True)
@@ -173,19 +185,21 @@ class _Check:
         self.split.images += 1
         file = label_path(path)
         try:
-            rows, polygons = read_rows(file, self.keypoints)
+            whole, _ = read_rows(file)
         except FileNotFoundError:
-            rows, polygons = [], False
+            whole = []
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             self.errors.append(Problem(file, 0, f"the labels cannot be read as text: {reason}", ""))
             return
+        rows = [(number, drop_keypoints(columns, self.keypoints)) for number, columns in whole]
+        polygons = any(len(columns) > 6 for _, columns in rows)
         if not rows:
             self.split.background += 1
             return
         self.split.labeled += 1
         seen: dict[tuple[float, ...], int] = {}
-        for number, columns in rows:
+        for (number, columns), (_, row) in zip(rows, whole, strict=True):
             try:
                 values, box = parse_row(columns, polygons)
                 refuse_row(values[0], box, self.classes)
@@ -194,12 +208,21 @@ class _Check:
                 continue
             self._count(int(values[0]), box, image)
             self.split.polygons += polygons
+            self._count_keypoints(file, number, row)
             first = seen.setdefault(values, number)
             if first != number:
                 what = f"repeats line {first}, so that Ultralytics uses it once: {' '.join(columns)}"
                 self.notes.append(Problem(file, number, what, ""))
             elif box[2] == 0 or box[3] == 0:
                 self.notes.append(Problem(file, number, "a box without an area", " ".join(columns)))
+
+    def _count_keypoints(self, file: str, number: int, row: Sequence[str]) -> None:
+        if not self.keypoints[0]:
+            return
+        lacking = lacks_keypoints(row, self.keypoints)
+        self.split.keypoints += not lacking
+        if lacking and self.split.without_keypoints is None:
+            self.split.without_keypoints = Problem(file, number, lacking, "")
 
     def _count(self, label: int, box: Box, image: ImageCheck) -> None:
         self.split.objects[label] += 1

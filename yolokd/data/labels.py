@@ -55,10 +55,44 @@ def split_rows(text: str, keypoints: Keypoints = NO_KEYPOINTS) -> tuple[list[Row
         ([(1, ['0', '.5', '.5', '.2', '.2'])], False)
     """
     rows = [(number, columns) for number, line in enumerate(text.splitlines(), 1) if (columns := line.split())]
-    if keypoints[0]:
-        whole = 5 + keypoints[0] * keypoints[1]
-        rows = [(number, columns[:5] if len(columns) == whole else columns) for number, columns in rows]
+    rows = [(number, drop_keypoints(columns, keypoints)) for number, columns in rows]
     return rows, any(len(columns) > 6 for _, columns in rows)
+
+
+def drop_keypoints(columns: list[str], keypoints: Keypoints) -> list[str]:
+    """Return the columns of a row's box where exactly these keypoints follow it, else the columns as they are.
+
+    Example:
+        >>> drop_keypoints("0 .5 .5 .2 .2 .4 .4 .6 .6".split(), (2, 2))
+        ['0', '.5', '.5', '.2', '.2']
+    """
+    return columns[:5] if keypoints[0] and len(columns) == 5 + keypoints[0] * keypoints[1] else columns
+
+
+def lacks_keypoints(columns: Sequence[str], keypoints: Keypoints) -> str:
+    """Return why Ultralytics would not take a row as a box and its keypoints; "" if it would.
+
+    Args:
+        columns: The whole row, whose box is right.
+        keypoints: `kpt_shape` of the data YAML.
+
+    Example:
+        >>> lacks_keypoints("0 .5 .5 .2 .2 .4 .4 .6 1.6".split(), (2, 2))
+        'keypoints must be shares of the image, 0 to 1, got 1.6'
+    """
+    count, width = keypoints
+    if len(columns) != 5 + count * width:
+        return f"a box and its {count} keypoints have {5 + count * width} columns, got {len(columns)}"
+    try:
+        values = [float(column) for column in columns[5:]]
+    except ValueError:
+        return "a keypoint is not a number"
+    for place, value in enumerate(values):
+        highest = 1 + TOLERANCE if place % width < 2 else float("inf")
+        if not -TOLERANCE <= value <= highest:  # so that NaN fails
+            what = "keypoints must be shares of the image, 0 to 1" if highest < 2 else "visibility must be 0, 1 or 2"
+            return f"{what}, got {value:g}"
+    return ""
 
 
 def parse_row(columns: Sequence[str], polygons: bool) -> tuple[tuple[float, ...], Box]:

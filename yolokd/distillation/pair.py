@@ -15,7 +15,7 @@ from yolokd.distillation.levels import Levels
 from yolokd.distillation.model import TeacherStudent
 from yolokd.distillation.state import build_distillation
 from yolokd.errors import PairError
-from yolokd.losses.base import Loss, requirements
+from yolokd.losses.base import KEYPOINTS, Loss, requirements
 from yolokd.teachers.base import Offer
 from yolokd.teachers.table import make_teacher
 
@@ -96,6 +96,8 @@ def check_pair(losses: Mapping[str, Loss], student: HeadInfo, teacher: Offer, no
                 + (f" (it gives {teacher})" if who == "teacher" else f" (its task is {student.task})")
                 + f". Take one that does, or leave losses.{name} out."
             )
+        if KEYPOINTS in loss.requires.extras:
+            _check_keypoints(name, loss, student, teacher)
         if loss.requires.distributions and (student.bins != teacher.bins or student.bins == 1):
             raise PairError(
                 f"The loss '{name}' compares box distributions, but the student's head has reg_max {student.bins} and "
@@ -109,6 +111,25 @@ def check_pair(losses: Mapping[str, Loss], student: HeadInfo, teacher: Offer, no
             )
     if len(student.branches) != len(teacher.branches) and requirements(losses.values()).teacher_head:
         notes.append("one partner has a single head: only the one-to-many branch is distilled")
+
+
+def _check_keypoints(name: str, loss: Loss, student: HeadInfo, teacher: Offer) -> None:
+    """Raise `PairError` where a loss cannot compare the keypoints of two heads that both give some."""
+    own, other = student.keypoints, teacher.keypoints
+    if own is None or other is None:
+        return
+    if own.count != other.count:
+        raise PairError(
+            f"The loss '{name}' compares keypoints one by one, but the student has {own.count} (kpt_shape of the data) "
+            f"and the teacher {other.count}. Take a teacher of the same keypoints, or leave losses.{name} out."
+        )
+    if loss.requires.visibility and (
+        lacking := "student" if own.columns < 3 else "teacher" if other.columns < 3 else ""
+    ):
+        raise PairError(
+            f"The loss '{name}' compares the visibility of keypoints, which the {lacking} does not give (its kpt_shape "
+            f"has two columns). Set losses.{name}.visibility to 0."
+        )
 
 
 def describe_tasks(losses: Mapping[str, Loss], student: HeadInfo, teachers: Sequence[HeadInfo]) -> str | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from yolokd.backend.api import xywh2xyxy
 from yolokd.backend.heads import as_head, split_branches, with_extras
+from yolokd.backend.tasks import KeypointLayout
 from yolokd.distillation.assignment import Assigned
 from yolokd.distillation.levels import Grids
 from yolokd.distillation.positives import PositiveCounts
@@ -20,6 +21,7 @@ from yolokd.losses.soft import soft_targets
 from yolokd.losses.tensors import mean_over_ranks, widen
 from yolokd.teachers.base import TeacherOutput
 
+Layouts = tuple[KeypointLayout | None, KeypointLayout | None]  # of student and teacher
 CommonClasses = Callable[[torch.device], tuple[Tensor | None, Tensor | None]]
 
 
@@ -35,6 +37,7 @@ def gather(
     classes: CommonClasses,
     counts: PositiveCounts | None = None,
     task: str = "detect",
+    layouts: Layouts = (None, None),
 ) -> Step:
     """Return what some losses look at.
 
@@ -50,9 +53,10 @@ def gather(
         classes: Returns the indices of the common classes in student and teacher on a device.
         counts: Averages of the run, to which this step is added; None lets each step stand alone.
         task: What both models give beside class scores and boxes, where the losses compare it.
+        layouts: How student and teacher write keypoints, where both give any.
     """
     common, needs = grids.common.shapes, requirements(losses)
-    task = task if needs.extras else "detect"
+    task, layouts = (task, layouts) if needs.extras else ("detect", (None, None))
     head = taught.raw or {}
     return Step(
         student={
@@ -60,7 +64,9 @@ def gather(
         },  # once for all losses
         teacher=taught.features,
         grid=grids.common,
-        branches=branches(raw, head, assigned, shares, grids, classes, counts, task) if needs.heads and head else (),
+        branches=branches(raw, head, assigned, shares, grids, classes, counts, task, layouts)
+        if needs.heads and head
+        else (),
         teacher_scores=grids.teacher.pick(teacher_scores(head), common) if needs.teacher_scores and head else None,
         boxes_xyxy_px=boxes_of(batch, len(next(iter(features.values())))) if needs.boxes else (),
     )
@@ -148,6 +154,7 @@ def branches(
     classes: CommonClasses,
     counts: PositiveCounts | None = None,
     task: str = "detect",
+    layouts: Layouts = (None, None),
 ) -> tuple[Branch, ...]:
     """Return the branches that both heads have, on common levels, with the common classes; arguments as `gather`'s."""
     common, own, other = grids.common.shapes, split_branches(raw), split_branches(taught)
@@ -157,8 +164,10 @@ def branches(
         Branch(
             name=name,
             weight=weight,
-            student=with_extras(as_head(own[name], grids.student, pick), own[name], task).at(common),
-            teacher=with_extras(as_head(other[name], grids.teacher, pick_other), other[name], task).at(common),
+            student=with_extras(as_head(own[name], grids.student, pick), own[name], task, layouts[0]).at(common),
+            teacher=with_extras(as_head(other[name], grids.teacher, pick_other), other[name], task, layouts[1]).at(
+                common
+            ),
             positives=padded(assigned[name].positives, count),
             target_scores_sum=assigned[name].target_scores_sum,
             labeled=len(assigned[name].positives) / count,

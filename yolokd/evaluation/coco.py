@@ -24,11 +24,12 @@ from yolokd.evaluation.masks import area
 from yolokd.inputs import read_json
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+KEYPOINT_METRICS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 
 
 @dataclass(frozen=True)
 class CocoScores:
-    """The twelve numbers of COCO and the AP of each class; in [0, 1], −1 where there is no ground truth."""
+    """COCO's numbers, ten of keypoints or twelve, and the AP by class; in [0, 1], −1 without ground truth."""
 
     summary: dict[str, float]
     per_class: dict[int, float]  # category id → AP at IoU 0.50:0.95
@@ -67,11 +68,17 @@ def evaluate_json(ground_truth: str | Path, detections: str | Path) -> dict[str,
     return score(_load(ground_truth, "ground truth"), _load(detections, "detections")).summary
 
 
-def score(ground_truth: Any, detections: Any, *, masks: bool = False) -> CocoScores:
+def score(
+    ground_truth: Any, detections: Any, *, masks: bool = False, sigmas: Sequence[float] | None = None
+) -> CocoScores:
     """Score detections held in memory; the same structures and errors as the files of `evaluate_json`.
 
     With `masks`, overlaps and areas are those of the `segmentation` of annotations and detections, which are run
     lengths; images then need `height` and `width`.
+
+    With `sigmas`, the constants of keypoints, the overlap is the object keypoint similarity (OKS) of the `keypoints`,
+    x, y and visibility of each; at most 20 detections per image and class count, and objects below 32² pixels belong
+    to no size. An object without a visible keypoint is neither found nor missed.
     """
     # Importing faster-coco-eval pulls in nothing heavy, yet only those who score should need it.
     from faster_coco_eval import COCO, COCOeval_faster
@@ -82,25 +89,27 @@ def score(ground_truth: Any, detections: Any, *, masks: bool = False) -> CocoSco
         "images": [{"id": n, **sizes.get(n, {})} for n in images.values()],
         "categories": [{"id": n, "name": str(n)} for n in categories.values()],
         "annotations": [
-            _annotation(a, f"annotation {n}", images, categories) | _mask_of(a, f"annotation {n}", masks)
-            for n, a in enumerate(_records(ground_truth, "annotations"))
+            _annotation(a, what, images, categories) | _mask_of(a, what, masks) | _keypoints_of(a, what, sigmas)
+            for what, a in _named("annotation", _records(ground_truth, "annotations"))
         ],
     }
     found = [
-        _detection(d, f"detection {n}", images, categories) | _mask_of(d, f"detection {n}", masks)
-        for n, d in enumerate(_list(detections))
+        _detection(d, what, images, categories) | _mask_of(d, what, masks) | _keypoints_of(d, what, sigmas)
+        for what, d in _named("detection", _list(detections))
     ]
-    kind = "bbox"
-    if masks:
-        kind, found = "segm", [{key: value for key, value in entry.items() if key != "bbox"} for entry in found]
+    kind = "segm" if masks else "bbox" if sigmas is None else "keypoints"
+    if kind != "bbox":
+        found = [{key: value for key, value in entry.items() if key != "bbox"} for entry in found]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # annotation id 0, see the top of this file
         reference = COCO(truth, print_function=_silent)
-    evaluation = COCOeval_faster(reference, reference.loadRes(found), iouType=kind, print_function=_silent)
+    results = reference.loadRes(found)
+    evaluation = COCOeval_faster(reference, results, iouType=kind, print_function=_silent, kpt_oks_sigmas=sigmas)
     evaluation.run()
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (10 IoUs, 101 recalls, K classes), −1 undefined
+    names = METRICS if sigmas is None else KEYPOINT_METRICS
     return CocoScores(
-        summary=dict(zip(METRICS, (float(value) for value in evaluation.stats[:12]), strict=True)),
+        summary=dict(zip(names, (float(value) for value in evaluation.stats[: len(names)]), strict=True)),
         per_class={original: _mean(precision[:, :, k]) for k, original in enumerate(categories)},
         precision50={original: precision[0, :, k].tolist() for k, original in enumerate(categories)},
     )
@@ -118,6 +127,21 @@ def _mask_of(record: Any, what: str, masks: bool) -> dict[str, Any]:
     if not isinstance(mask, Mapping) or not {"size", "counts"} <= mask.keys():
         raise DataError(f"The {what} needs a 'segmentation' of run lengths (size, counts), got {mask!r}.")
     return {"segmentation": dict(mask), "area": area(dict(mask))}
+
+
+def _keypoints_of(record: Any, what: str, sigmas: Sequence[float] | None) -> dict[str, Any]:
+    """The keypoints of an annotation or a detection, and how many are visible; nothing without `sigmas`."""
+    if sigmas is None:
+        return {}
+    values = record.get("keypoints") if isinstance(record, Mapping) else None
+    if not isinstance(values, (list, tuple)) or len(values) != 3 * len(sigmas):
+        raise DataError(f"The {what} needs 'keypoints', x, y and visibility of {len(sigmas)}, got {values!r}.")
+    _finite(values, what, "keypoints")
+    return {"keypoints": list(values), "num_keypoints": sum(value > 0 for value in values[2::3])}
+
+
+def _named(what: str, records: Sequence[Any]) -> list[tuple[str, Any]]:
+    return [(f"{what} {number}", record) for number, record in enumerate(records)]
 
 
 def _mean(precision: np.ndarray[Any, Any]) -> float:

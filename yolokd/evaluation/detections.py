@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from yolokd.backend.api import DetectionValidator, SegmentationValidator, YOLODataset
+from yolokd.backend.api import DetectionValidator, PoseValidator, SegmentationValidator, YOLODataset
 from yolokd.backend.image_set import WithoutLabels
 from yolokd.backend.networks import MAX_DETECTIONS
 from yolokd.errors import DataError, printable
@@ -39,6 +41,7 @@ def detect(
     options: Mapping[str, Any],
     progress: Callable[[float], None],
     masks: list[Rle] | None = None,
+    keypoints: list[list[float]] | None = None,
 ) -> list[Detection]:
     """Run Ultralytics' validation; it would round the detections, write and score them: they are taken before that.
 
@@ -49,18 +52,14 @@ def detect(
         options: Of Ultralytics' validation.
         progress: Called with the share of the images that are done.
         masks: Gets the mask of each detection in pixels of its image, in their order, where the model's task has any.
+        keypoints: Gets the keypoints of each detection likewise: x, y and confidence, one after the other.
 
     Raises:
         DataError: Some of the images cannot be read; known before the first is looked at.
         Exception: Whatever a device, a driver or an image may do to Ultralytics.
     """
-    checks = check_images(sorted(images))
-    if bad := [path for path, check in checks.items() if not check.usable]:
-        first = f"'{printable(bad[0])}' ({checks[bad[0]].problem})"
-        raise DataError(f"Ultralytics cannot read {len(bad)} of the images, such as {first}.")
+    checks, kind = _usable(images), KINDS[yolo.task]
     found: list[Detection] = []
-
-    kind = KINDS[yolo.task]
 
     def started(validator: Any) -> None:
         validator.pred_to_json = keep  # called for each image with detections
@@ -69,6 +68,8 @@ def detect(
         found.extend(_detections(predicted, image["im_file"]))
         if masks is not None and kind.masks:
             masks.extend(encode(predicted["masks"]))
+        if keypoints is not None and kind.keypoints:
+            keypoints.extend(_keypoints(predicted["keypoints"]))
 
     def batch_done(validator: Any) -> None:
         progress((validator.batch_i + 1) / len(validator.dataloader))
@@ -91,6 +92,14 @@ def detect(
     return found
 
 
+def _usable(images: Collection[str]) -> dict[str, ImageCheck]:
+    checks = check_images(sorted(images))
+    if bad := [path for path, check in checks.items() if not check.usable]:
+        first = f"'{printable(bad[0])}' ({checks[bad[0]].problem})"
+        raise DataError(f"Ultralytics cannot read {len(bad)} of the images, such as {first}.")
+    return checks
+
+
 def _detections(predicted: Mapping[str, Any], file: str) -> Iterator[Detection]:
     corners = predicted["bboxes"]  # (N, 4) xyxy in pixels of the original image
     sides = corners[:, 2:] - corners[:, :2]
@@ -98,6 +107,14 @@ def _detections(predicted: Mapping[str, Any], file: str) -> Iterator[Detection]:
     columns = (predicted["cls"].int(), origins, sides, predicted["conf"])
     for index, origin, side, p in zip(*(column.tolist() for column in columns), strict=True):
         yield file, index, origin + side, p
+
+
+def _keypoints(points: Tensor) -> list[list[float]]:
+    """Keypoints (N, K, 2 or 3) as COCO lists them; a confidence of 1 where there is none."""
+    if points.shape[-1] == 2:
+        points = torch.cat((points, torch.ones_like(points[..., :1])), -1)
+    found: list[list[float]] = points.flatten(1).tolist()
+    return found
 
 
 class _Validator(DetectionValidator):  # type: ignore[misc]
@@ -129,16 +146,42 @@ class _SegmentValidator(_Validator, SegmentationValidator):  # type: ignore[misc
     """The same for segment models, whose detections have masks."""
 
 
+class _PoseValidator(_Validator, PoseValidator):  # type: ignore[misc]
+    """The same for pose models, whose detections have keypoints: as many as the model gives, whatever the data have."""
+
+    def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> YOLODataset:
+        """Build the data set, which must know of keypoints, whatever they are, although none is read."""
+        own: Any = self
+        own.data = {"kpt_shape": [1, 3], **own.data}
+        return super().build_dataset(img_path, mode, batch)
+
+    def init_metrics(self, model: Any) -> None:
+        """Prepare Ultralytics' own metrics, which nobody reads, for the model's keypoints."""
+        own: Any = self
+        own.data = {**own.data, "kpt_shape": list(model.kpt_shape), "kpt_oks_sigmas": None}
+        super().init_metrics(model)
+
+
 @dataclass(frozen=True)
 class Kind:
     """What a task brings to the evaluation."""
 
     validator: type[_Validator]
     masks: bool = False  # whether masks are scored beside boxes
+    keypoints: bool = False  # likewise keypoints
     further: Further | None = None  # the metric beside the AP of boxes
 
+    @property
+    def beside(self) -> str:
+        """What its models give beside boxes; "" for nothing."""
+        return "masks" if self.masks else "keypoints" if self.keypoints else ""
 
-KINDS = {"detect": Kind(_Validator), "segment": Kind(_SegmentValidator, masks=True, further=MASKS)}
+
+KINDS = {
+    "detect": Kind(_Validator),
+    "segment": Kind(_SegmentValidator, masks=True, further=MASKS),
+    "pose": Kind(_PoseValidator, keypoints=True),
+}
 
 
 class _Images(WithoutLabels, YOLODataset):  # type: ignore[misc]

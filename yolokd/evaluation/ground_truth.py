@@ -64,7 +64,12 @@ def _opened(sources: Iterable[Path]) -> dict[str, ImageCheck]:
 
 
 def coco_ground_truth(
-    paths: Sequence[Path], names: Mapping[int, str], keypoints: Keypoints = NO_KEYPOINTS, *, masks: bool = False
+    paths: Sequence[Path],
+    names: Mapping[int, str],
+    keypoints: Keypoints = NO_KEYPOINTS,
+    *,
+    masks: bool = False,
+    posed: bool = False,
 ) -> dict[str, list[dict[str, Any]]]:
     """Build a COCO ground truth from YOLO labels.
 
@@ -73,6 +78,8 @@ def coco_ground_truth(
         names: Class index → name. The labels must have passed `yolokd.data.check.check_labels` with them.
         keypoints: `kpt_shape` of the data YAML.
         masks: Give each annotation its `segmentation`, run lengths; every object must be labeled as a polygon.
+        posed: Give each annotation its `keypoints`; every object must be labeled with them. Rows are equal then only if
+            their keypoints are.
 
     Returns:
         `images` (id = place in `paths`, from 0; file_name, width, height), `annotations` (ids from 1; bbox in
@@ -86,7 +93,7 @@ def coco_ground_truth(
     for image_id, path in enumerate(paths):
         width, height = shown_size(path)
         images.append({"id": image_id, "file_name": str(path), "width": width, "height": height})
-        rows = _rows(label_path(path), keypoints)
+        rows = _rows(label_path(path), keypoints, whole=posed)
         for values, (x, y, w, h) in rows.items():
             box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
             annotations.append(
@@ -98,10 +105,33 @@ def coco_ground_truth(
                     "area": box[2] * box[3],
                     "iscrowd": 0,
                     **({"segmentation": of_polygon(values[1:], width=width, height=height)} if masks else {}),
+                    **({"keypoints": coco_keypoints(values[5:], keypoints, width, height)} if posed else {}),
                 }
             )
     categories = [{"id": index, "name": name} for index, name in sorted(names.items())]
     return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def coco_keypoints(values: Sequence[float], keypoints: Keypoints, width: int, height: int) -> list[float]:
+    """Return keypoints as COCO lists them: x and y in pixels and visibility, one after the other.
+
+    Args:
+        values: Of a row of labels, as shares of the image.
+        keypoints: `kpt_shape` of the data YAML. Without a column of visibility all are visible that lie in the image's
+            positive part, as Ultralytics reads them.
+        width: Of the image, in pixels.
+        height: Likewise.
+
+    Example:
+        >>> coco_keypoints([0.5, 0.25, -0.005, 0.5], (2, 2), width=8, height=4)
+        [4.0, 1.0, 2.0, -0.04, 2.0, 0.0]
+    """
+    count, columns = keypoints
+    found: list[float] = []
+    for place in range(0, count * columns, columns):
+        x, y, *visible = values[place : place + columns]
+        found += [x * width, y * height, *(visible or [2.0 * (x >= 0 and y >= 0)])]
+    return found
 
 
 def only_images(truth: Mapping[str, list[dict[str, Any]]], choose: Choose) -> dict[str, list[dict[str, Any]]]:
@@ -133,10 +163,13 @@ def read_labels(path: Path, keypoints: Keypoints = NO_KEYPOINTS) -> Rows:
     return np.array([(values[0], *box) for values, box in _rows(path, keypoints).items()]).reshape(-1, 5)
 
 
-def _rows(path: Path, keypoints: Keypoints) -> dict[tuple[float, ...], Box]:
-    """The numbers of each row of a label file and its box, equal rows once."""
+def _rows(path: Path, keypoints: Keypoints, *, whole: bool = False) -> dict[tuple[float, ...], Box]:
+    """The numbers of each row of a label file and its box, equal rows once; `whole` with the keypoints behind it."""
     try:
-        rows, polygons = read_rows(path, keypoints)
+        rows, polygons = read_rows(path, NO_KEYPOINTS if whole else keypoints)
     except FileNotFoundError:
         return {}
+    if whole:
+        numbers = (tuple(map(float, columns)) for _, columns in rows)
+        return {values: values[1:5] for values in numbers}
     return dict(parse_row(columns, polygons) for _, columns in rows)

@@ -12,6 +12,9 @@ Masks of segment models are scored at the size of the image, against the polygon
 mAP, against masks at a quarter of the input's sides in which small objects cover large ones, can be far lower on small
 images; with `mask_ratio=1, overlap_mask=False, save_json=True` it agrees like that of boxes.
 
+Keypoints of pose models are scored by COCO's object keypoint similarity against the keypoints of the labels; what
+stands for the area of an object there, `yolokd.evaluation.keypoint_scores` says.
+
 Latency is the median time of a forward pass at batch 1 on a square image, as Ultralytics' predictor times it on the
 fused model: backbone, neck, head and decoding of boxes, without reading, scaling and NMS. Parameters and GFLOPs are
 what Ultralytics' `info()` says before fusing; GFLOPs at the square image. A head with two branches (YOLO26, YOLOv10)
@@ -42,6 +45,14 @@ from yolokd.evaluation.detections import KINDS, detect, latency
 from yolokd.evaluation.further import FurtherFound
 from yolokd.evaluation.ground_truth import Choose, list_images, only_images, unusable
 from yolokd.evaluation.instances import ground_truth
+from yolokd.evaluation.keypoint_scores import (
+    KeypointScore,
+    hindrance_to_keypoints,
+    keypoints_in,
+    other_keypoints,
+    score_keypoints,
+    sigmas_of_data,
+)
 from yolokd.evaluation.kitti import METRICS, R40
 from yolokd.evaluation.mask_scores import MaskScore, has_masks, hindrance_to_masks, score_masks
 from yolokd.evaluation.masks import Rle
@@ -78,6 +89,7 @@ class ModelScore:
     notes: tuple[str, ...] = ()
     kitti: kitti_set.KittiScore | None = None  # with the protocol kitti
     masks: MaskScore | None = None  # of a network that gives masks, on data that have them; AP etc. are those of boxes
+    keypoints: KeypointScore | None = None  # likewise
 
 
 @dataclass(frozen=True)
@@ -107,8 +119,9 @@ def evaluate(
     """Score checkpoints on one split of a data set, all in the same way.
 
     Args:
-        weights: One or several paths or Ultralytics names of detectors or segment models, or paths of their exports.
-            The boxes of all are scored, and the masks of segment models where all labels are polygons.
+        weights: One or several paths or Ultralytics names of detect, segment or pose models, or paths of their exports.
+            The boxes of all are scored, the masks of segment models where all labels are polygons, and the keypoints of
+            pose models where all labels have them.
         data: What Ultralytics takes as data, or `streets`.
         protocol: "coco", or "kitti" for a set prepared by `yolokd data kitti`: KITTI's numbers beside COCO's.
         metric: Of KITTI's protocol: "R40" (also if None) or "R11".
@@ -198,6 +211,7 @@ def examine(
             metric=metric or R40,
             notes=notes,
             timed=timed,
+            sigmas=sigmas_of_data(found) if keypoints_in(truth) else (),
         )
         return _with_shapes([_score(bench, model, own) for model, own in zip(models, matches, strict=True)])
 
@@ -244,12 +258,17 @@ def _read_truth(
     )
     report.raise_if_bad()
     images = list_images(sources)
-    masks = any(KINDS[model.identity.task].masks for model in models)
-    hindrance = hindrance_to_masks(data, split, report) if masks else ""
-    left_out, masks = unusable(sources), masks and not hindrance
-    truth = ground_truth(data.yaml_path, split, images, data.names, left_out=left_out, masks=masks)
+    kinds = [KINDS[model.identity.task] for model in models]
+    masks, posed = any(kind.masks for kind in kinds), any(kind.keypoints for kind in kinds)
+    hindrances = (
+        hindrance_to_masks(data, split, report) if masks else "",
+        hindrance_to_keypoints(data, split, report) if posed else "",
+    )
+    masks, posed = (asked and not one for asked, one in zip((masks, posed), hindrances, strict=True))
+    left_out = unusable(sources)
+    truth = ground_truth(data.yaml_path, split, images, data.names, left_out=left_out, masks=masks, posed=posed)
     own = kitti_set.read_truth(images, data.names) if kitti else None
-    return truth, own, tuple(filter(None, (report.left_out, hindrance)))
+    return truth, own, tuple(filter(None, (report.left_out, *hindrances)))
 
 
 def _check_task(task: Task, models: Sequence[_Model], *, channels: int, kitti: bool) -> None:
@@ -260,9 +279,10 @@ def _check_task(task: Task, models: Sequence[_Model], *, channels: int, kitti: b
                 f"'{model.name}' takes images of {own} channel{'s' * (own > 1)}, the data have "
                 f"{channels} (the key channels of the data YAML). Score it on data like those that it was trained on."
             )
-    if kitti and (masked := [model.name for model in models if KINDS[model.identity.task].masks]):
+    if kitti and (more := [model for model in models if KINDS[model.identity.task].beside]):
         raise DataError(
-            f"KITTI's protocol scores boxes, and '{masked[0]}' gives masks as well. Score it with --protocol coco."
+            f"KITTI's protocol scores boxes, and '{more[0].name}' gives {KINDS[more[0].identity.task].beside} as well. "
+            f"Score it with --protocol coco."
         )
     if task.joined and kitti:
         raise DataError(
@@ -305,6 +325,42 @@ class _Bench:
     metric: str  # of KITTI's protocol
     notes: tuple[str, ...]  # on the data set
     timed: bool
+    sigmas: tuple[float, ...] = ()  # OKS constants of the data's keypoints
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What a network finds beside boxes, in the order of its detections; None for what is not scored."""
+
+    masks: list[Rle] | None
+    keypoints: list[list[float]] | None
+
+    @classmethod
+    def of(cls, bench: _Bench, identity: Identity) -> _Beside:
+        """Return it empty, before the network looks at the images."""
+        masked = KINDS[identity.task].masks and has_masks(bench.truth)
+        posed = KINDS[identity.task].keypoints and identity.keypoints == len(bench.sigmas)
+        return cls([] if masked else None, [] if posed else None)
+
+    def scores(
+        self, bench: _Bench, detections: Sequence[dict[str, Any]], kept: Sequence[int]
+    ) -> tuple[dict[str, Any], FurtherFound | None]:
+        """Return the fields `masks` and `keypoints` of the score, and the further metric with what it comes from.
+
+        Args:
+            bench: What is scored on.
+            detections: Of COCO's results, those that count.
+            kept: Their places among all detections.
+        """
+        names, further = bench.task.counted, None
+        fields: dict[str, Any] = {"masks": None, "keypoints": None}
+        if self.masks is not None:
+            own = [self.masks[place] for place in kept]
+            fields["masks"], further = score_masks(bench.truth, detections, own, names)
+        if self.keypoints is not None:
+            points = [self.keypoints[place] for place in kept]
+            fields["keypoints"] = score_keypoints(bench.truth, detections, points, bench.sigmas, names)
+        return fields, further
 
 
 def _opening(progress: Progress | None) -> Callable[[int, int], None] | None:
@@ -324,7 +380,7 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
     yolo, size = network.yolo, network.imgsz
     places = {image["file_name"]: image["id"] for image in bench.truth["images"]}
     options = {**bench.options, "imgsz": size}
-    masks: list[Rle] | None = [] if KINDS[identity.task].masks and has_masks(bench.truth) else None
+    beside = _Beside.of(bench, identity)
     try:
         found = detect(
             yolo,
@@ -332,7 +388,8 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
             places,
             options=options,
             progress=lambda share: bench.progress(name, share),
-            masks=masks,
+            masks=beside.masks,
+            keypoints=beside.keypoints,
         )
         milliseconds = latency(yolo, size, options["device"], identity.channels) if bench.timed else math.nan
     except YolokdError:
@@ -350,35 +407,39 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
         for file, index, box, p in exact
     ]
     scores = score(bench.truth, detections)
-    masked, further = None, None
-    if masks is not None:
-        masked, further = score_masks(bench.truth, detections, [masks[place] for place in kept], names)
+    more, further = beside.scores(bench, detections, kept)
     kitti = None if bench.kitti is None else kitti_set.score(bench.kitti, exact, metric=bench.metric)
     per_class = {names[index]: ap for index, ap in scores.per_class.items()}
-    note = bench.task.note(identity)
-    lowest = min((p for *_, p in found), default=None)
-    made = () if network.export is None else networks.export_notes(network.export, lowest)
+    metrics: dict[str, Any] = {key: scores.summary[key] for key in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
     row = ModelScore(
         name=name,
         path=str(path),
-        **{metric: scores.summary[metric] for metric in ("AP", "AP50", "AP75", "APs", "APm", "APl")},
+        **metrics,
+        **more,
         parameters=network.parameters,
         gflops=network.gflops,
         latency_ms=milliseconds,
         imgsz=size,
         per_class=per_class,
         notes=(
-            *((note,) if note else ()),
-            *network.notes,
-            *made,
-            *bench.notes,
+            *_notes(bench, identity, network, found),
             *lacking(per_class, names, identity, teacher_of, mean=kitti is None),
         ),
         kitti=kitti,
-        masks=masked,
     )
     curves = {names[index]: curve for index, curve in scores.precision50.items()}
     return Examined(row, detections, curves, bench.truth, further), network
+
+
+def _notes(
+    bench: _Bench, identity: Identity, network: networks.Opened, found: Sequence[tuple[str, int, list[float], float]]
+) -> tuple[str, ...]:
+    """What is worth knowing of a network's score, before the classes that it lacks."""
+    note = bench.task.note(identity)
+    lowest = min((p for *_, p in found), default=None)
+    made = () if network.export is None else networks.export_notes(network.export, lowest)
+    points = other_keypoints(identity.keypoints, len(bench.sigmas))
+    return (*((note,) if note else ()), *network.notes, *made, *points, *bench.notes)
 
 
 def write_data(folder: Path, names: Mapping[int, str], source: Path) -> Path:

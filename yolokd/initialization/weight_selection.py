@@ -69,12 +69,16 @@ def require_same_layers(student: DetectionModel, teacher: DetectionModel) -> Non
     """Refuse a teacher of another family, whose layers mean something else.
 
     Raises:
-        UnfitTeacherError: The kinds of layers differ, or what they are connected to; or a student of masks.
+        UnfitTeacherError: The kinds of layers differ, or what they are connected to, or the keypoints of the heads; or
+            a student of masks.
     """
     ours, theirs = ([(type(layer).__name__, layer.f) for layer in model.model] for model in (student, teacher))
     if ours == theirs:
         if any(isinstance(module, nn.ConvTranspose2d) for module in student.modules()):
             raise UnfitTeacherError("its prototypes of masks take a transposed convolution, which is not followed")
+        own, other = (list(getattr(model.model[-1], "kpt_shape", ())) for model in (student, teacher))
+        if own != other:
+            raise UnfitTeacherError(f"kpt_shape is {own} in the student and {other} in the teacher")
         return
     place = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), len(ours))
     kinds = [layers[place][0] if place < len(layers) else "nothing" for layers in (ours, theirs)]

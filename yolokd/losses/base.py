@@ -22,8 +22,11 @@ from torch import Tensor, nn
 from yolokd.losses.levels import STRIDES
 from yolokd.losses.tensors import mean_over_ranks, widen, without_autocast
 
-MASKS = "masks"  # of `Requirements.extras`
+MASKS, KEYPOINTS = "masks", "keypoints"  # of `Requirements.extras`
 COEFFICIENTS, PROTOTYPES = "coefficients", "prototypes"  # of `Head.extras`: what masks are made of
+# of `Head.extras`: keypoints in cells from the center of the anchor, x and y of each, (B, A, 2·N); logits of their
+# visibility, (B, A, N), where the head gives any
+OFFSETS, VISIBILITY = "offsets", "visibility"
 
 
 @dataclass(frozen=True)
@@ -248,7 +251,8 @@ class Requirements:
     objects: bool = False  # labeled objects: images without labels teach nothing
     adversarial: bool = False  # `Step.adversarial`
     answers: bool = False  # `Step.answered`: stored answers of the teacher
-    extras: tuple[str, ...] = ()  # of both heads, beside class scores and boxes: `MASKS`; see `Head.extras`
+    extras: tuple[str, ...] = ()  # of both heads, beside scores and boxes: `MASKS`, `KEYPOINTS`; see `Head.extras`
+    visibility: bool = False  # of both heads' keypoints: `VISIBILITY`
 
     def __or__(self, other: Requirements) -> Requirements:
         """Return what both together need; `objects` only if both act on labeled objects alone."""
@@ -263,6 +267,7 @@ class Requirements:
             adversarial=self.adversarial or other.adversarial,
             answers=self.answers or other.answers,
             extras=tuple(dict.fromkeys((*self.extras, *other.extras))),
+            visibility=self.visibility or other.visibility,
         )
 
     @property

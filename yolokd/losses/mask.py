@@ -1,13 +1,12 @@
 """Masks of instances: what the teacher segments where it is confident, the student segments at the same anchors.
 
-An instance is an anchor at which the teacher's largest class score reaches a limit and no more confident anchor's box
-covers its own. Both models' masks of it are combined from their coefficients there and their prototypes, and compared
-pixel by pixel inside the teacher's box, on the student's grid of prototypes.
+Instances are those of `yolokd.losses.instances`. Both models' masks of one are combined from their coefficients there
+and their prototypes, and compared pixel by pixel inside the teacher's box, on the student's grid of prototypes.
 
-Source: no published method. Masks as linear combinations of prototypes, cropped to boxes, and the parallel ("fast") NMS
-are those of Bolya et al., "YOLACT: Real-time Instance Segmentation", ICCV 2019, which Ultralytics' segment heads
-follow; the dice coefficient with squares in the denominator is that of Milletari et al., "V-Net", 3DV 2016. The
-cross-entropy is taken less the teacher's own entropy, so that it is a Kullback-Leibler divergence, 0 for equal masks.
+Source: no published method. Masks as linear combinations of prototypes, cropped to boxes, are those of Bolya et al.,
+"YOLACT: Real-time Instance Segmentation", ICCV 2019, which Ultralytics' segment heads follow; the dice coefficient with
+squares in the denominator is that of Milletari et al., "V-Net", 3DV 2016. The cross-entropy is taken less the
+teacher's own entropy, so that it is a Kullback-Leibler divergence, 0 for equal masks.
 """
 
 from __future__ import annotations
@@ -21,63 +20,13 @@ from torch import Tensor, nn
 
 from yolokd.errors import RunError, ShapeError
 from yolokd.losses.base import COEFFICIENTS, MASKS, PROTOTYPES, Branch, Head, Loss, Requirements, Step, add
+from yolokd.losses.instances import confident_anchors, mean_map, pick
 from yolokd.losses.tensors import as_pair, same_shape, widen, without_autocast
 
 if TYPE_CHECKING:
     from yolokd.recipe import MaskConfig
 
-CANDIDATES = 16  # anchors per instance, the most confident of an image, among which the instances are sought
 EPS = 1e-6  # smallest denominator of the dice coefficient, in pixels
-
-
-@torch.no_grad()
-@without_autocast
-def confident_anchors(
-    scores: Tensor, boxes: Tensor, *, confidence: float = 0.25, iou: float = 0.7, most: int = 32
-) -> tuple[Tensor, Tensor]:
-    """Return the anchors that stand for an instance, (B, N) long, and which of these slots are taken, (B, N) bool.
-
-    Anchors of one image are distinct, from the most confident on; N is `most`, or A if that is less. An anchor whose
-    box overlaps that of a more confident one counts as the same instance, whether or not that one is kept itself.
-    They are sought among the 16 · N most confident anchors. No step waits for a GPU.
-
-    Args:
-        scores: Largest class probability at each anchor, (B, A).
-        boxes: (B, A, 4) xyxy in any unit.
-        confidence: Least score of an instance.
-        iou: Largest overlap with a more confident anchor's box; 1 keeps all.
-        most: Largest number of instances of an image, at least 1.
-
-    Raises:
-        ShapeError: Scores and boxes do not fit each other.
-        ValueError: `most` is below 1.
-
-    Example:
-        >>> import torch
-        >>> boxes = torch.tensor([[[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 3.9], [8.0, 8.0, 9.0, 9.0]]])
-        >>> anchors, taken = confident_anchors(torch.tensor([[0.8, 0.9, 0.1]]), boxes, most=2)
-        >>> anchors[taken].tolist()
-        [1]
-    """
-    if most < 1:
-        raise ValueError(f"most must be at least 1, got {most}")
-    if boxes.shape != (*scores.shape, 4) or scores.ndim != 2:
-        raise ShapeError(f"scores must be (B, A), boxes (B, A, 4), got {tuple(scores.shape)} and {tuple(boxes.shape)}")
-    top, index = widen(scores).topk(min(CANDIDATES * most, scores.shape[1]))  # (B, C), falling
-    overlap = pairwise_iou(_pick(widen(boxes), index))
-    covered = (overlap.triu(diagonal=1) > iou).any(1)  # (B, C)
-    taken = (top >= confidence) & ~covered
-    first, place = top.masked_fill(~taken, -torch.inf).topk(min(most, scores.shape[1]))
-    return index.gather(1, place), first > -torch.inf
-
-
-def pairwise_iou(boxes: Tensor) -> Tensor:
-    """Return the IoU of every two boxes of an image, (B, C, C), of boxes (B, C, 4) xyxy; 0 for boxes without area."""
-    low = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
-    high = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
-    overlap = (high - low).clamp_min(0).prod(-1)  # (B, C, C)
-    area = (boxes[..., 2:] - boxes[..., :2]).clamp_min(0).prod(-1)  # (B, C)
-    return overlap / (area[:, :, None] + area[:, None] - overlap).clamp_min(torch.finfo(boxes.dtype).tiny)
 
 
 @without_autocast
@@ -172,11 +121,6 @@ def _masks(student: Tensor, teacher: Tensor, inside: Tensor) -> tuple[Tensor, Te
     return student, teacher, inside.to(student.dtype)
 
 
-def _pick(values: Tensor, index: Tensor) -> Tensor:
-    """Return the rows of some anchors, (B, N, C), of values (B, A, C); the index is (B, N)."""
-    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
-
-
 class Mask(Loss):
     """Both terms at the teacher's confident anchors; an image counts by the mean over its instances."""
 
@@ -214,16 +158,11 @@ class Mask(Loss):
         grid = (own.shape[2], own.shape[3])
         if other.shape[2:] != own.shape[2:]:
             other = F.interpolate(other, grid, mode="bilinear", align_corners=False)
-        inside = inside_boxes(_pick(boxes, anchors), image_size=student.grid.image_size, grid=grid)
-        count = taken.sum(1, keepdim=True).clamp_min(1)  # (B, 1)
+        inside = inside_boxes(pick(boxes, anchors), image_size=student.grid.image_size, grid=grid)
         compare = {"mask_bce": mask_bce_map, "mask_dice": mask_dice_map}
-        maps = {}
-        for term in active:
-            values = compare[term](own, other, inside)
-            values = torch.where(taken, values / count, torch.zeros_like(values))  # (B, N)
-            maps[term] = values.new_zeros(scores.shape).scatter(1, anchors, values)  # (B, A)
-        return maps
+        places = scores.shape[1]
+        return {term: mean_map(compare[term](own, other, inside), anchors, taken, places) for term in active}
 
 
 def _logits(head: Head, anchors: Tensor) -> Tensor:
-    return mask_logits(_pick(head.extras[COEFFICIENTS], anchors), head.extras[PROTOTYPES])
+    return mask_logits(pick(head.extras[COEFFICIENTS], anchors), head.extras[PROTOTYPES])

@@ -11,6 +11,7 @@ from yolokd.losses.cwd import CWD
 from yolokd.losses.fbkd import FBKD
 from yolokd.losses.fgd import FGD
 from yolokd.losses.ikd import IKD
+from yolokd.losses.keypoint import Keypoint
 from yolokd.losses.ld import LD
 from yolokd.losses.mask import Mask
 from yolokd.losses.mgd import MGD
@@ -36,6 +37,7 @@ LOSSES: dict[str, type[Loss]] = {
     "ld": LD,
     "fbkd": FBKD,
     "mask": Mask,
+    "keypoint": Keypoint,
     "soft": Soft,
     "ultralytics": Ultralytics,
 }

@@ -239,6 +239,31 @@ class MaskConfig(LossConfig):
         return {"mask_bce": self.bce, "mask_dice": self.dice}
 
 
+class KeypointConfig(LossConfig):
+    """Keypoints of the teacher's confident instances, for pose models."""
+
+    oks: Gain = Field(default=4.0, description="Gain of the distance by object keypoint similarity; 0 switches it off.")
+    visibility: Gain = Field(
+        default=0.5,
+        description="Gain of the cross-entropy of the keypoints' visibility; 0 switches it off, as keypoints without "
+        "one (kpt_shape of two columns) need.",
+    )
+    confidence: float = Field(default=0.25, ge=0, le=1, description="Least score of the teacher's instances.")
+    iou: float = Field(
+        default=0.7,
+        ge=0,
+        le=1,
+        description="Overlap from which on a box counts as the same instance as a more confident one; 1 keeps all.",
+    )
+    instances: int = Field(
+        default=32, ge=1, le=300, description="Largest number of instances of an image, the most confident ones."
+    )
+
+    def gains(self) -> dict[str, Gain]:
+        """Return the gains of both terms."""
+        return {"keypoint_oks": self.oks, "keypoint_visibility": self.visibility}
+
+
 class SoftConfig(LossConfig):
     """Stored answers of the teacher as soft labels of the student's own assignment."""
 
@@ -274,6 +299,7 @@ class Losses(Config):
     ld: LDConfig | None = Field(default=None, description="Localization distillation on the head's box distributions.")
     fbkd: FBKDConfig | None = Field(default=None, description="Attention-guided and non-local distillation.")
     mask: MaskConfig | None = Field(default=None, description="Masks of the teacher's confident instances.")
+    keypoint: KeypointConfig | None = Field(default=None, description="Keypoints of the teacher's confident instances.")
     soft: SoftConfig | None = Field(default=None, description="Stored answers of the teacher as soft labels.")
     ultralytics: UltralyticsConfig | None = Field(default=None, description="The loss that Ultralytics itself ships.")
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from yolokd.backend.heads import HeadInfo
+from yolokd.backend.tasks import KeypointLayout
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Offer:
         attackable: Whether its loss has a gradient with respect to the student's images.
         stored: Whether it has answered before training.
         extras: What its heads give beside class scores and boxes, as `yolokd.losses.base.Requirements` names it.
+        keypoints: How they write keypoints, where they give any.
     """
 
     widths: Mapping[str, int]
@@ -37,6 +39,7 @@ class Offer:
     attackable: bool = True
     stored: bool = False
     extras: tuple[str, ...] = ()
+    keypoints: KeypointLayout | None = None
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -46,7 +49,7 @@ class Offer:
     @classmethod
     def of_head(cls, head: HeadInfo) -> Offer:
         """Return what a detector with this head gives at its own size."""
-        return cls(head.widths, head.branches, head.bins, extras=head.extras)
+        return cls(head.widths, head.branches, head.bins, extras=head.extras, keypoints=head.keypoints)
 
     def __str__(self) -> str:
         """The parts, as a message lists them."""

@@ -17,6 +17,7 @@ from yolokd.backend.devices import check_device
 from yolokd.backend.heads import HeadInfo, read_head
 from yolokd.backend.tasks import STUDENTS, TEACHERS
 from yolokd.data.check import DataReport, check_labels
+from yolokd.data.labels import NO_KEYPOINTS, Keypoints
 from yolokd.distillation.adversarial import Attack, extra_passes
 from yolokd.distillation.instance_weights import InstanceWeighting
 from yolokd.distillation.levels import Levels
@@ -217,11 +218,25 @@ def _check_files(student: Spec, pretrained: object) -> None:
 
 def _load_student(spec: Spec, imgsz: int, train: Mapping[str, Any], data: Dataset, notes: list[str]) -> Loaded:
     names = learned_names(train, data.names)
-    student = _load_model(spec, imgsz, "The student", classes=len(names))
+    student = _load_model(spec, imgsz, "The student", classes=len(names), keypoints=data.keypoints)
+    student = _with_keypoints(student, data, notes)
     if student.plan.pretrained and in_other_order(student.model.names, names):
         how = "by name" if argument(train, "cls_remap") else "in its own order, since train.cls_remap is off"
         notes.append(f"the student's checkpoint has the data's classes in another order: rows are taken over {how}")
     return student
+
+
+def _with_keypoints(student: Loaded, data: Dataset, notes: list[str]) -> Loaded:
+    """Return a student whose head gives the keypoints of the data, as Ultralytics builds it for the training."""
+    own, wanted = student.plan.head.keypoints, data.keypoints
+    if own is None or not wanted[0] or own.shape == wanted:
+        return student
+    notes.append(
+        f"the student's checkpoint has kpt_shape {list(own.shape)}, the data {list(wanted)}: the output of keypoints "
+        "starts from random weights"
+    )
+    layout = replace(own, count=wanted[0], columns=wanted[1])
+    return replace(student, plan=replace(student.plan, head=replace(student.plan.head, keypoints=layout)))
 
 
 def with_models(recipe: Recipe, models: Sequence[str]) -> Recipe:
@@ -311,11 +326,16 @@ def _terms(recipe: Recipe) -> str:
 
 
 def _load_model(
-    spec: Spec, imgsz: int, what: str, classes: int | None = None, tasks: Collection[str] = STUDENTS
+    spec: Spec,
+    imgsz: int,
+    what: str,
+    classes: int | None = None,
+    tasks: Collection[str] = STUDENTS,
+    keypoints: Keypoints = NO_KEYPOINTS,
 ) -> Loaded:
     pretrained = not is_yaml(spec)
     if not pretrained:
-        model, path = from_yaml(spec, classes, tasks), Path(spec)
+        model, path = from_yaml(spec, classes, tasks, keypoints), Path(spec)
     else:
         path = find(spec)
         model = load_detector(path, tasks)

@@ -77,7 +77,7 @@ def check_students_task(task: str, recipe: Recipe, data: Dataset, report: DataRe
         report: What is known of its labels.
 
     Raises:
-        DataError: The task learns polygons, and objects are labeled as boxes.
+        DataError: The task learns polygons or keypoints, and objects are labeled as boxes.
         UserError: The recipe teaches by boxes alone, or asks for what is built for detect models only.
     """
     if TASKS[task].boxes_suffice:
@@ -90,6 +90,8 @@ def check_students_task(task: str, recipe: Recipe, data: Dataset, report: DataRe
                     f"The student's task is {task}, and {boxes} of the {found.objects.total()} {split} objects of "
                     f"'{data.yaml_path}' are labeled as boxes. Label them as polygons, or take a detect student."
                 )
+    if TASKS[task].keypoints:
+        _check_keypoints(task, recipe, data, report)
     batch = argument(recipe.train, "batch")
     unfit = {
         "train.pseudo_labels labels images with boxes": recipe.pseudo_labels,
@@ -100,6 +102,23 @@ def check_students_task(task: str, recipe: Recipe, data: Dataset, report: DataRe
     }
     if reasons := [reason for reason, asked in unfit.items() if asked]:
         raise UserError(f"The student's task is {task}, but {'; '.join(reasons)}. Leave that out.")
+
+
+def _check_keypoints(task: str, recipe: Recipe, data: Dataset, report: DataReport) -> None:
+    """Raise `DataError` unless the data name their keypoints and every object has them."""
+    if not data.keypoints[0]:
+        raise DataError(
+            f"The student's task is {task}, and '{data.yaml_path}' has no kpt_shape, the number of keypoints and 2 "
+            "(x, y) or 3 (x, y, visible). Add it and label keypoints, or take a detect student."
+        )
+    for split in ("train", recipe.train.get("split", "val")):
+        found = report.splits[split]
+        if lacking := found.objects.total() - found.keypoints:
+            raise DataError(
+                f"The student's task is {task}, and {lacking} of the {found.objects.total()} {split} objects of "
+                f"'{data.yaml_path}' have no keypoints that can be used; the first is {found.without_keypoints}. "
+                "Label their keypoints, or take a detect student."
+            )
 
 
 def trained_images(train: Mapping[str, Any], report: DataReport) -> int:

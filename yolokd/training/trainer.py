@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK
@@ -386,7 +387,22 @@ class SegmentDistillTrainer(DistillTrainer, SegmentationTrainer):
     """The same for students that learn masks: model, data and validation are those of Ultralytics' own trainer."""
 
 
-TRAINERS: dict[str, type[DistillTrainer]] = {"detect": DistillTrainer, "segment": SegmentDistillTrainer}
+class PoseDistillTrainer(DistillTrainer, PoseTrainer):
+    """The same for students that learn keypoints."""
+
+    def set_model_attributes(self) -> None:
+        """Give what the data say of keypoints to the student as well as to the wrapper."""
+        super().set_model_attributes()
+        student = getattr(self.model, "student_model", self.model)
+        for name in ("kpt_shape", "kpt_oks_sigmas", "kpt_names"):
+            setattr(student, name, getattr(self.model, name))
+
+
+TRAINERS: dict[str, type[DistillTrainer]] = {
+    "detect": DistillTrainer,
+    "segment": SegmentDistillTrainer,
+    "pose": PoseDistillTrainer,
+}
 
 
 def trainer_of(task: str) -> type[DistillTrainer]:

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from tests.helpers.segments import make_poses
+from yolokd.backend.dataset import resolve
+from yolokd.data.check import check_labels
+from yolokd.errors import DataError
+from yolokd.evaluation.coco import KEYPOINT_METRICS, score
+from yolokd.evaluation.keypoint_scores import (
+    hindrance_to_keypoints,
+    keypoints_in,
+    score_keypoints,
+    sigmas_of_data,
+)
+from yolokd.losses.keypoint import COCO_SIGMAS, sigmas_of
+
+NAMES = {0: "person"}
+
+
+def truth_of(*annotations: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "images": [{"id": 0}, {"id": 1}],
+        "categories": [{"id": 0, "name": "person"}],
+        "annotations": [
+            {"id": n + 1, "image_id": 0, "category_id": 0, "iscrowd": 0, **one} for n, one in enumerate(annotations)
+        ],
+    }
+
+
+def detection(**one: Any) -> dict[str, Any]:
+    return {"image_id": 0, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 0.9, **one}
+
+
+@pytest.mark.parametrize("similarity", [0.97, 0.76, 0.52, 0.3])
+def test_score_keypoints__ap_in_closed_form(similarity: float) -> None:
+    """One object of 40² pixels with one keypoint of constant 1/2, so that k = 1 and d² = −2 · 40² · ln OKS."""
+    distance = math.sqrt(-2 * 40**2 * math.log(similarity))
+    truth = truth_of({"bbox": [0, 0, 40, 40], "area": 1600, "keypoints": [10, 10, 2]})
+    found = score_keypoints(truth, [detection()], [[10 + distance, 10, 0.1]], [0.5], NAMES)
+    expected = sum(similarity >= 0.5 + 0.05 * n for n in range(10)) / 10
+    assert pytest.approx(expected) == found.AP == found.APm == found.per_class["person"]
+    assert pytest.approx((float(similarity >= 0.5), float(similarity >= 0.75))) == (found.AP50, found.AP75)
+    assert found.APl == -1
+
+
+def random_pose(rng: np.random.Generator, count: int) -> dict[str, Any]:
+    width, height = rng.uniform(20, 160, 2)
+    x, y = rng.uniform(0, 200, 2)
+    points = np.column_stack((x + rng.random(count) * width, y + rng.random(count) * height, rng.integers(0, 3, count)))
+    return {"bbox": [x, y, width, height], "area": width * height, "keypoints": points.flatten().tolist()}
+
+
+@pytest.mark.parametrize(("count", "seed"), [(17, 0), (17, 1), (5, 2)])
+def test_score__keypoints_equal_pycocotools(count: int, seed: int) -> None:
+    """Found, half found and false ones; one object without visible keypoints, one in a crowd."""
+    rng = np.random.default_rng(seed)
+    poses = [random_pose(rng, count) | {"image_id": n % 2} for n in range(30)]
+    poses[3]["keypoints"][2::3] = [0.0] * count
+    poses[4]["iscrowd"] = 1
+    truth, found = truth_of(*poses), []
+    for number, one in enumerate([*poses[:24], *(random_pose(rng, count) for _ in range(20))]):
+        moved = np.array(one["keypoints"]).reshape(-1, 3)
+        moved[:, :2] += rng.normal(0, 0.02 * math.sqrt(one["area"]) * rng.integers(1, 6), (count, 2))
+        keypoints = moved.flatten().tolist()
+        found.append(
+            detection(keypoints=keypoints, image_id=number % 2, score=round(float(rng.random()), 2), bbox=one["bbox"])
+        )
+    sigmas = sigmas_of(count)
+    with contextlib.redirect_stdout(io.StringIO()):
+        oracle, own = COCO(), copy.deepcopy(truth)
+        for entry in own["annotations"]:
+            entry["num_keypoints"] = sum(value > 0 for value in entry["keypoints"][2::3])
+        oracle.dataset = own
+        oracle.createIndex()
+        bare = [{k: v for k, v in one.items() if k != "bbox"} for one in copy.deepcopy(found)]
+        evaluation = COCOeval(oracle, oracle.loadRes(bare), "keypoints")
+        evaluation.params.kpt_oks_sigmas = np.array(sigmas)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    expected = dict(zip(KEYPOINT_METRICS, evaluation.stats, strict=True))
+    scores = score(truth, found, sigmas=sigmas)
+    assert scores.summary == pytest.approx(expected, abs=1e-9)
+    assert 0.05 < expected["AP"] < 0.95
+    assert 0 < expected["APm"] != expected["APl"] > 0
+    assert scores.per_class[0] == pytest.approx(expected["AP"], abs=1e-9)
+
+
+def test_score__nothing_found_is_0_and_boxes_do_not_count() -> None:
+    truth = truth_of({"bbox": [0, 0, 40, 40], "area": 1600, "keypoints": [10, 10, 2]})
+    assert score(truth, [], sigmas=[0.5]).summary["AP"] == 0
+    far = detection(bbox=[0, 0, 40, 40], keypoints=[900, 900, 1])
+    assert score(truth, [far], sigmas=[0.5]).summary["AP"] == 0
+    assert score(truth, [far]).summary["AP"] == pytest.approx(1)
+
+
+def test_score__keypoints_that_are_missing_or_of_another_number_are_errors() -> None:
+    box = {"bbox": [0, 0, 40, 40], "area": 1600}
+    with pytest.raises(DataError, match=r"annotation 0 needs 'keypoints', x, y and visibility of 1, got None"):
+        score(truth_of(box), [], sigmas=[0.5])
+    truth = truth_of({**box, "keypoints": [1, 1, 2]})
+    with pytest.raises(DataError, match="detection 0 needs 'keypoints'"):
+        score(truth, [detection(keypoints=[1, 1])], sigmas=[0.5])
+    with pytest.raises(DataError, match="detection 0 holds nan in its 'keypoints'"):
+        score(truth, [detection(keypoints=[1, math.nan, 2])], sigmas=[0.5])
+
+
+def test_sigmas_of_data__its_own_or_by_the_number_of_keypoints(tmp_path: Path) -> None:
+    data = make_poses(tmp_path / "four", train=1, val=1)
+    assert sigmas_of_data(resolve(str(data))) == (0.25,) * 4
+    text = data.read_text()
+    data.write_text(text + "kpt_oks_sigmas: [0.1, 0.2, 0.3, 0.4]\n")
+    assert sigmas_of_data(resolve(str(data))) == (0.1, 0.2, 0.3, 0.4)
+    for wrong in ("[0.1, 0.2]", "[0.1, 0.2, 0.3, 0]", "some", "[[1, 2], [3]]", "[.nan, 1, 1, 1]"):
+        data.write_text(text + f"kpt_oks_sigmas: {wrong}\n")
+        with pytest.raises(DataError, match="kpt_oks_sigmas must be 4 positive numbers, got"):
+            sigmas_of_data(resolve(str(data)))
+    persons = make_poses(tmp_path / "persons", train=1, val=1, keypoints=(17, 3))
+    assert sigmas_of_data(resolve(str(persons))) == COCO_SIGMAS
+
+
+def test_hindrance_to_keypoints__says_what_the_labels_lack(tmp_path: Path) -> None:
+    data = make_poses(tmp_path / "data", train=1, val=2)
+
+    def hindrance() -> str:
+        found = resolve(str(data))
+        report = check_labels({"val": found.splits["val"]}, found.names, keypoints=found.keypoints)
+        return hindrance_to_keypoints(found, "val", report)
+
+    assert hindrance() == ""
+    file = tmp_path / "data" / "labels" / "val" / "001.txt"
+    file.write_text(" ".join(file.read_text().splitlines()[0].split()[:5]))
+    assert "not scored: 1 of the 3 objects have none that can be used; the first is " in hindrance()
+    assert hindrance().endswith("001.txt:1: a box and its 4 keypoints have 17 columns, got 5")
+    for path in (tmp_path / "data" / "labels").rglob("*.txt"):
+        path.write_text("0 .5 .5 .2 .2")
+    data.write_text(data.read_text().partition("kpt_shape")[0])
+    assert hindrance() == "keypoints are not scored: the data have none (no kpt_shape in the data YAML)"
+
+
+def test_keypoints_in__of_each_object() -> None:
+    assert keypoints_in(truth_of({"keypoints": [1, 2, 3] * 4})) == 4
+    assert keypoints_in(truth_of({})) == keypoints_in(truth_of()) == 0

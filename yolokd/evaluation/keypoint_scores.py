@@ -1,0 +1,109 @@
+"""COCO's metrics of keypoints, and whether a data set has keypoints to score on.
+
+The similarity of keypoints (OKS) takes the area of the object, which COCO's own annotations give as that of the mask.
+YOLO labels have none, so it is that of the box: larger, so that OKS and AP are higher than against COCO's annotations.
+Ultralytics' own pose mAP takes 0.53 of the box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from yolokd.backend.dataset import Dataset
+from yolokd.data.check import DataReport
+from yolokd.data.description import load_yaml
+from yolokd.errors import DataError
+from yolokd.evaluation.coco import score
+from yolokd.evaluation.instances import has_instances
+from yolokd.evaluation.task import Truth
+from yolokd.losses.keypoint import sigmas_of
+
+SIGMAS_KEY = "kpt_oks_sigmas"  # of a data YAML
+
+
+@dataclass(frozen=True)
+class KeypointScore:
+    """COCO's metrics of keypoints, in [0, 1], −1 where the data has no such object; sizes are areas of boxes."""
+
+    AP: float
+    AP50: float
+    AP75: float
+    APm: float
+    APl: float
+    per_class: dict[str, float] = field(default_factory=dict)
+
+
+def hindrance_to_keypoints(data: Dataset, split: str, report: DataReport) -> str:
+    """Why the keypoints of a split cannot be scored; "" if they can."""
+    found = report.splits[split]
+    objects = found.objects.total()
+    if has_instances(data.yaml_path, split):
+        return "keypoints are not scored: the data's COCO annotations are read for boxes only"
+    if not data.keypoints[0]:
+        return "keypoints are not scored: the data have none (no kpt_shape in the data YAML)"
+    if lacking := objects - found.keypoints:
+        first = f"; the first is {found.without_keypoints}"
+        return f"keypoints are not scored: {lacking} of the {objects} objects have none that can be used{first}"
+    return ""
+
+
+def sigmas_of_data(data: Dataset) -> tuple[float, ...]:
+    """Return the OKS constants of a data set's keypoints: its own (`kpt_oks_sigmas`), else COCO's of 17, else 1 / n.
+
+    Raises:
+        DataError: Its own are not one positive number per keypoint.
+    """
+    own, count = load_yaml(data.yaml_path).get(SIGMAS_KEY), data.keypoints[0]
+    if own is None:
+        return sigmas_of(count)
+    try:
+        sigmas = tuple(float(value) for value in np.ravel(np.asarray(own, dtype=np.float64)))
+    except (TypeError, ValueError):
+        sigmas = ()
+    if len(sigmas) != count or not all(0 < value < float("inf") for value in sigmas):
+        raise DataError(f"'{data.yaml_path}': {SIGMAS_KEY} must be {count} positive numbers, got {own!r}.")
+    return sigmas
+
+
+def keypoints_in(truth: Truth) -> int:
+    """Return how many keypoints each object of the ground truth has; 0 where they are not known."""
+    entries = truth["annotations"]
+    return len(entries[0]["keypoints"]) // 3 if entries and "keypoints" in entries[0] else 0
+
+
+def other_keypoints(own: int, known: int) -> list[str]:
+    """Return why a model's keypoints are not scored on data whose keypoints are known; nothing if they are.
+
+    Args:
+        own: How many the model gives of each object; 0 for none.
+        known: How many the data have; 0 for none that can be scored.
+    """
+    if not own or not known or own == known:
+        return []
+    return [f"keypoints are not scored: it gives {own} of each object, the data have {known}"]
+
+
+def score_keypoints(
+    truth: Truth,
+    detections: Sequence[dict[str, Any]],
+    keypoints: Sequence[Sequence[float]],
+    sigmas: Sequence[float],
+    names: Mapping[int, str],
+) -> KeypointScore:
+    """Return the metrics of keypoints.
+
+    Args:
+        truth: Ground truth with keypoints.
+        detections: Of COCO's results.
+        keypoints: Of each of them: x and y in pixels of the image and visibility, one after the other.
+        sigmas: OKS constant of each keypoint.
+        names: Class index → name.
+    """
+    found = [{**one, "keypoints": list(values)} for one, values in zip(detections, keypoints, strict=True)]
+    scores = score(truth, found, sigmas=sigmas)
+    metrics = {metric: scores.summary[metric] for metric in ("AP", "AP50", "AP75", "APm", "APl")}
+    return KeypointScore(**metrics, per_class={names[index]: ap for index, ap in scores.per_class.items()})
