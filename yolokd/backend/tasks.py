@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from ultralytics.nn.modules.head import Detect, Pose, Pose26, Segment, Segment26, v10Detect
-from ultralytics.nn.tasks import DetectionModel, PoseModel, SegmentationModel, guess_model_task
+from ultralytics.nn.modules.head import OBB, OBB26, Detect, Pose, Pose26, Segment, Segment26, v10Detect
+from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, SegmentationModel, guess_model_task
 
-from yolokd.losses.base import COEFFICIENTS, MASKS, PROTOTYPES
+from yolokd.losses.base import ANGLES, COEFFICIENTS, MASKS, PROTOTYPES
 
 Raw = Mapping[str, Any]  # what one branch of a head gives in training mode
 
@@ -32,6 +32,11 @@ def _masks(raw: Raw) -> dict[str, Tensor]:
     }
 
 
+def angles(raw: Raw) -> dict[str, Tensor]:
+    """Return the angles of rotated boxes, (B, A, 1) in radians, as both `OBB` and `OBB26` give them; else nothing."""
+    return {ANGLES: raw["angle"].transpose(1, 2)} if "angle" in raw else {}
+
+
 @dataclass(frozen=True)
 class Task:
     """A task of Ultralytics.
@@ -44,6 +49,8 @@ class Task:
         extras: What a head gives beside class scores and boxes, as `yolokd.losses.base.Requirements` names it.
         boxes_suffice: Whether boxes are all that its students learn, so that boxes alone can teach them.
         polygons: Whether every object of its data is labeled as a polygon.
+        corners: Whether every object of its data is labeled by four corners.
+        rotated: Whether its boxes are rotated, so that angles belong to the detect part.
         read: From a branch's raw output to `yolokd.losses.base.Head.extras`.
     """
 
@@ -54,6 +61,8 @@ class Task:
     extras: tuple[str, ...] = ()
     boxes_suffice: bool = False
     polygons: bool = False
+    corners: bool = False
+    rotated: bool = False
     read: Callable[[Raw], dict[str, Tensor]] = _no_extras
 
 
@@ -62,6 +71,7 @@ TASKS = {
     for task in (
         Task("detect", DetectionModel, (Detect, v10Detect), boxes_suffice=True),
         Task("segment", SegmentationModel, (Segment, Segment26), extras=(MASKS,), polygons=True, read=_masks),
+        Task("obb", OBBModel, (OBB, OBB26), extras=(ANGLES,), corners=True, rotated=True, read=angles),
         Task("pose", PoseModel, (Pose, Pose26), learned=False),
     )
 }
@@ -82,6 +92,9 @@ def class_of_description(description: Mapping[str, Any], tasks: Collection[str])
 
 
 def keep_detect_part(head: nn.Module) -> None:
-    """Let a head give class scores and boxes alone from here on, without computing what its task has beside them."""
-    if any(type(head) in task.heads for task in TASKS.values() if type(head) not in TASKS["detect"].heads):
+    """Let a head give class scores and boxes alone from here on, without computing what its task has beside them.
+
+    The angles of rotated boxes stay: without them nothing says where the boxes are.
+    """
+    if any(type(head) in task.heads for name, task in TASKS.items() if name not in DETECT and not task.rotated):
         head.__class__ = Detect

@@ -31,6 +31,7 @@ SIZES = {
     "large": float("inf"),
 }  # COCO's classes of area, pixels, exclusive upper bounds
 JOINED_CLASSES = 2**24  # classes of labels that are joined; up to there Ultralytics' float32 tells them apart
+CORNERS = 8  # columns of a polygon of four corners
 SHOWN = 5  # problems that an error lists
 LONGEST = 200  # letters of a value that a problem shows
 
@@ -63,6 +64,7 @@ class Split:
     objects: Counter[int] = field(default_factory=Counter)  # by class
     sizes: Counter[str] = field(default_factory=Counter)  # objects by COCO's size classes
     polygons: int = 0  # objects that are labeled as polygons
+    corners: int = 0  # of them those of four corners, such as rotated boxes
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,7 @@ class _Check:
                 continue
             self._count(int(values[0]), box, image)
             self.split.polygons += polygons
+            self.split.corners += polygons and len(values) == 1 + CORNERS
             first = seen.setdefault(values, number)
             if first != number:
                 what = f"repeats line {first}, so that Ultralytics uses it once: {' '.join(columns)}"

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK
@@ -406,7 +407,15 @@ class SegmentDistillTrainer(DistillTrainer, SegmentationTrainer):
     """The same for students that learn masks: model, data and validation are those of Ultralytics' own trainer."""
 
 
-TRAINERS: dict[str, type[DistillTrainer]] = {"detect": DistillTrainer, "segment": SegmentDistillTrainer}
+class OBBDistillTrainer(DistillTrainer, OBBTrainer):
+    """The same for students that learn rotated boxes."""
+
+
+TRAINERS: dict[str, type[DistillTrainer]] = {
+    "detect": DistillTrainer,
+    "segment": SegmentDistillTrainer,
+    "obb": OBBDistillTrainer,
+}
 
 
 def trainer_of(task: str) -> type[DistillTrainer]:
