@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from yolokd.backend.api import DetectionValidator, SegmentationValidator, YOLODataset
+from yolokd.backend.api import DetectionValidator, OBBValidator, SegmentationValidator, YOLODataset
 from yolokd.backend.image_set import WithoutLabels
 from yolokd.backend.networks import MAX_DETECTIONS
 from yolokd.errors import DataError, printable
@@ -26,7 +26,8 @@ TIMED_PASSES = 20
 GRAY = 114  # Ultralytics' padding
 NMS_IOU = 0.7
 
-Detection = tuple[str, int, list[float], float]  # image, class index, x y width height in its pixels, score
+# image, class index, x y width height in its pixels, score; of rotated boxes x y of the middle, width, height, radians
+Detection = tuple[str, int, list[float], float]
 
 
 def detect(
@@ -64,7 +65,7 @@ def detect(
         validator.pred_to_json = keep  # called for each image with detections
 
     def keep(predicted: Mapping[str, Any], image: Mapping[str, Any]) -> None:
-        found.extend(_detections(predicted, image["im_file"]))
+        found.extend(kind.read(predicted, image["im_file"]))
         if masks is not None and kind.masks:
             masks.extend(encode(predicted["masks"]))
 
@@ -98,6 +99,12 @@ def _detections(predicted: Mapping[str, Any], file: str) -> Iterator[Detection]:
         yield file, index, origin + side, p
 
 
+def _rotated_detections(predicted: Mapping[str, Any], file: str) -> Iterator[Detection]:
+    columns = (predicted["cls"].int(), predicted["bboxes"], predicted["conf"])  # (N, 5): already with the angle
+    for index, box, p in zip(*(column.tolist() for column in columns), strict=True):
+        yield file, index, box, p
+
+
 class _Validator(DetectionValidator):  # type: ignore[misc]
     """Ultralytics' validator on images that are given to it instead of read from a list."""
 
@@ -127,15 +134,25 @@ class _SegmentValidator(_Validator, SegmentationValidator):  # type: ignore[misc
     """The same for segment models, whose detections have masks."""
 
 
+class _RotatedValidator(_Validator, OBBValidator):  # type: ignore[misc]
+    """The same for OBB models, whose boxes are rotated."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """What a task brings to the evaluation."""
 
     validator: type[_Validator]
     masks: bool = False  # whether masks are scored beside boxes
+    rotated: bool = False  # whether boxes are rotated, and scored as Ultralytics does
+    read: Callable[[Mapping[str, Any], str], Iterator[Detection]] = _detections
 
 
-KINDS = {"detect": Kind(_Validator), "segment": Kind(_SegmentValidator, masks=True)}
+KINDS = {
+    "detect": Kind(_Validator),
+    "segment": Kind(_SegmentValidator, masks=True),
+    "obb": Kind(_RotatedValidator, rotated=True, read=_rotated_detections),
+}
 
 
 class _Images(WithoutLabels, YOLODataset):  # type: ignore[misc]

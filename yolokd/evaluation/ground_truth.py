@@ -64,7 +64,7 @@ def _opened(sources: Iterable[Path]) -> dict[str, ImageCheck]:
 
 
 def coco_ground_truth(
-    paths: Sequence[Path], names: Mapping[int, str], keypoints: Keypoints = NO_KEYPOINTS, *, masks: bool = False
+    paths: Sequence[Path], names: Mapping[int, str], keypoints: Keypoints = NO_KEYPOINTS, *, masks: bool = False, corners: bool = False
 ) -> dict[str, list[dict[str, Any]]]:
     """Build a COCO ground truth from YOLO labels.
 
@@ -73,6 +73,7 @@ def coco_ground_truth(
         names: Class index → name. The labels must have passed `yolokd.data.check.check_labels` with them.
         keypoints: `kpt_shape` of the data YAML.
         masks: Give each annotation its `segmentation`, run lengths; every object must be labeled as a polygon.
+        corners: Give each annotation its `corners`, x, y, x, y, … in pixels; likewise.
 
     Returns:
         `images` (id = place in `paths`, from 0; file_name, width, height), `annotations` (ids from 1; bbox in
@@ -98,6 +99,7 @@ def coco_ground_truth(
                     "area": box[2] * box[3],
                     "iscrowd": 0,
                     **({"segmentation": of_polygon(values[1:], width=width, height=height)} if masks else {}),
+                    **({"corners": [v * (width, height)[n % 2] for n, v in enumerate(values[1:])]} if corners else {}),
                 }
             )
     categories = [{"id": index, "name": name} for index, name in sorted(names.items())]

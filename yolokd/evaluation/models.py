@@ -12,6 +12,9 @@ Masks of segment models are scored at the size of the image, against the polygon
 mAP, against masks at a quarter of the input's sides in which small objects cover large ones, can be far lower on small
 images; with `mask_ratio=1, overlap_mask=False, save_json=True` it agrees like that of boxes.
 
+Rotated boxes of OBB models are scored by Ultralytics' own metrics (`yolokd.evaluation.rotated_scores`), and only beside
+other OBB models.
+
 Latency is the median time of a forward pass at batch 1 on a square image, as Ultralytics' predictor times it on the
 fused model: backbone, neck, head and decoding of boxes, without reading, scaling and NMS. Parameters and GFLOPs are
 what Ultralytics' `info()` says before fusing; GFLOPs at the square image. A head with two branches (YOLO26, YOLOv10)
@@ -44,6 +47,7 @@ from yolokd.evaluation.instances import ground_truth
 from yolokd.evaluation.kitti import METRICS, R40
 from yolokd.evaluation.mask_scores import MaskScore, has_masks, hindrance_to_masks, score_masks
 from yolokd.evaluation.masks import Rle
+from yolokd.evaluation.rotated_scores import RotatedScore, require_corners, score_rotated
 from yolokd.evaluation.task import Task, Truth, kept_places, task_of
 from yolokd.recipe.arguments import default
 from yolokd.recipe.classes import ClassMap
@@ -52,6 +56,7 @@ if TYPE_CHECKING:
     from yolokd.backend.dataset import Dataset
 
 PROTOCOLS = ("coco", "kitti")
+METRIC_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # of COCO, fields of `ModelScore`
 
 Progress = Callable[[str, float], None]
 Detection = dict[str, Any]  # of COCO's results; image_id: place among the sorted images, category_id: class of the data
@@ -77,6 +82,7 @@ class ModelScore:
     notes: tuple[str, ...] = ()
     kitti: kitti_set.KittiScore | None = None  # with the protocol kitti
     masks: MaskScore | None = None  # of a network that gives masks, on data that have them; AP etc. are those of boxes
+    rotated: RotatedScore | None = None  # of an OBB model, instead of AP etc., which are −1 then
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,8 @@ def evaluate(
 
     Args:
         weights: One or several paths or Ultralytics names of detectors or segment models, or paths of exports of
-            detectors. The boxes of all are scored, and the masks of segment models where all labels are polygons.
+            detectors. The boxes of all are scored, and the masks of segment models where all labels are polygons. Or
+            OBB models alone, whose rotated boxes are scored.
         data: What Ultralytics takes as data, or `streets`.
         protocol: "coco", or "kitti" for a set prepared by `yolokd data kitti`: KITTI's numbers beside COCO's.
         metric: Of KITTI's protocol: "R40" (also if None) or "R11".
@@ -244,8 +251,13 @@ def _read_truth(
     images = list_images(sources)
     masks = any(KINDS[model.identity.task].masks for model in models)
     hindrance = hindrance_to_masks(data, split, report) if masks else ""
+    rotated = any(KINDS[model.identity.task].rotated for model in models)
+    if rotated:
+        require_corners(data, split, report)
     left_out, masks = unusable(sources), masks and not hindrance
-    truth = ground_truth(data.yaml_path, split, images, data.names, left_out=left_out, masks=masks)
+    truth = ground_truth(
+        data.yaml_path, split, images, data.names, left_out=left_out, masks=masks, corners=rotated
+    )
     own = kitti_set.read_truth(images, data.names) if kitti else None
     return truth, own, tuple(filter(None, (report.left_out, hindrance)))
 
@@ -262,11 +274,29 @@ def _check_task(task: Task, models: Sequence[_Model], *, channels: int, kitti: b
         raise DataError(
             f"KITTI's protocol scores boxes, and '{masked[0]}' gives masks as well. Score it with --protocol coco."
         )
+    _check_rotated(task, models, kitti=kitti)
     if task.joined and kitti:
         raise DataError(
             f"{task.source} has one class for all objects (train.single_cls), and KITTI's protocol scores classes "
             f"apart. Score it with --protocol coco."
         )
+
+
+def _check_rotated(task: Task, models: Sequence[_Model], *, kitti: bool) -> None:
+    """Refuse to score rotated boxes in a way that is not made for them, or beside scores that mean something else."""
+    rotated = [model for model in models if KINDS[model.identity.task].rotated]
+    if not rotated:
+        return
+    name = rotated[0].name
+    if kitti:
+        raise DataError(f"KITTI's protocol scores upright boxes, and those of '{name}' are rotated.")
+    if others := [model.name for model in models if model not in rotated]:
+        raise DataError(
+            f"'{name}' gives rotated boxes, which are scored by probabilistic IoU, and '{others[0]}' gives upright ones, "
+            f"which have COCO's AP. The two do not compare: score them apart."
+        )
+    if task.joined and any(len(model.identity.names) > 1 for model in rotated):
+        raise DataError(f"{task.source} has one class for all objects, and rotated boxes of classes are not joined.")
 
 
 def _with_shapes(rows: Sequence[tuple[Examined, networks.Opened]]) -> list[Examined]:
@@ -343,38 +373,65 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
     if bench.task.joined and len(teacher_of) > 1:
         left = kept_places(exact)
         exact, kept = [exact[place] for place in left], [kept[place] for place in left]
-    detections = [
-        {"image_id": places[file], "category_id": index, "bbox": [round(x, 3) for x in box], "score": round(p, 5)}
-        for file, index, box, p in exact
-    ]
-    scores = score(bench.truth, detections)
-    masked = None if masks is None else score_masks(bench.truth, detections, [masks[place] for place in kept], names)
-    kitti = None if bench.kitti is None else kitti_set.score(bench.kitti, exact, metric=bench.metric)
-    per_class = {names[index]: ap for index, ap in scores.per_class.items()}
+    if KINDS[identity.task].rotated:
+        measured = _of_rotated(bench, exact, places)
+    else:
+        measured = _of_upright(bench, exact, places, None if masks is None else [masks[place] for place in kept])
     note = bench.task.note(identity)
     lowest = min((p for *_, p in found), default=None)
     made = () if network.export is None else networks.export_notes(network.export, lowest)
     row = ModelScore(
         name=name,
         path=str(path),
-        **{metric: scores.summary[metric] for metric in ("AP", "AP50", "AP75", "APs", "APm", "APl")},
+        **measured.metrics,
         parameters=network.parameters,
         gflops=network.gflops,
         latency_ms=milliseconds,
         imgsz=size,
-        per_class=per_class,
         notes=(
             *((note,) if note else ()),
             *network.notes,
             *made,
             *bench.notes,
-            *lacking(per_class, names, identity, teacher_of, mean=kitti is None),
+            *lacking(measured.of_classes, names, identity, teacher_of, mean=bench.kitti is None),
         ),
-        kitti=kitti,
-        masks=masked,
     )
+    return Examined(row, measured.detections, measured.precision50, bench.truth), network
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the detections of a model are worth."""
+
+    metrics: Mapping[str, Any]  # fields of `ModelScore`
+    of_classes: Mapping[str, float]
+    detections: list[Detection]
+    precision50: dict[str, list[float]]
+
+
+def _of_upright(bench: _Bench, exact: Sequence[Any], places: Mapping[str, int], masks: list[Rle] | None) -> _Measured:
+    names = bench.task.counted
+    detections = [
+        {"image_id": places[file], "category_id": index, "bbox": [round(x, 3) for x in box], "score": round(p, 5)}
+        for file, index, box, p in exact
+    ]
+    scores = score(bench.truth, detections)
+    per_class = {names[index]: ap for index, ap in scores.per_class.items()}
+    metrics: dict[str, Any] = {metric: scores.summary[metric] for metric in METRIC_NAMES}
+    metrics["per_class"] = per_class
+    metrics["kitti"] = None if bench.kitti is None else kitti_set.score(bench.kitti, exact, metric=bench.metric)
+    metrics["masks"] = None if masks is None else score_masks(bench.truth, detections, masks, names)
     curves = {names[index]: curve for index, curve in scores.precision50.items()}
-    return Examined(row, detections, curves, bench.truth), network
+    return _Measured(metrics, per_class, detections, curves)
+
+
+def _of_rotated(bench: _Bench, exact: Sequence[Any], places: Mapping[str, int]) -> _Measured:
+    detections = [
+        {"image_id": places[file], "category_id": index, "rbox": box, "score": p} for file, index, box, p in exact
+    ]
+    rotated = score_rotated(bench.truth, detections, bench.task.counted)
+    metrics = {**dict.fromkeys(METRIC_NAMES, -1.0), "per_class": {}, "rotated": rotated}
+    return _Measured(metrics, rotated.per_class, detections, {})
 
 
 def write_data(folder: Path, names: Mapping[int, str], source: Path) -> Path:
