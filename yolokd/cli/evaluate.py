@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 AGREEMENTS = ("agreement", "at 50", "at 75", "small", "medium", "large")  # the same on labels of a teacher
-ROTATED = {"mAP50-95": "mAP50_95", "mAP50": "mAP50", "mAP75": "mAP75"}  # column → field of `RotatedScore`
+ROTATED = {"mAP50-95": "map50_95", "mAP50": "map50", "mAP75": "map75"}  # column → field of `RotatedScore`
 MASK_METRICS = ("AP", "AP50", "AP75")  # of the table; the JSON has all
 COST = ("params M", "GFLOPs", "ms", "imgsz")
 
@@ -49,7 +49,7 @@ def evaluate(
     json_file: JsonFile = None,
     trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
-    """Score checkpoints on a data set: COCO's or KITTI's metrics (of OBB models Ultralytics'), parameters, GFLOPs and latency."""
+    """Score checkpoints on a data set: COCO's, KITTI's or (OBB) Ultralytics' metrics, parameters, GFLOPs and latency."""
     os.environ.setdefault("YOLO_VERBOSE", "false")
     check_file(json_file, "--json")
     from yolokd.evaluation.models import evaluate as run

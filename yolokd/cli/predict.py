@@ -32,7 +32,7 @@ def predict(
     ),
     trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
-    """Detect objects in images and save the images with boxes drawn in, rotated ones of OBB models, and masks of segment models."""
+    """Detect objects and save the images with their boxes, rotated or not, and the masks of segment models drawn in."""
     if conf != conf:  # not a number passes every comparison
         raise UserError("--conf expects a score from 0 to 1, got nan.")
     is_url = "://" in source

@@ -75,9 +75,10 @@ class InstanceWeighting:
     """Weighs each place of a batch by how well the teacher does there.
 
     A place belongs to the object that the teacher's assignment gives it to, else to the smallest object whose box,
-    rotated where labels are, its center lies in, else to the background. An object's places weigh exp(−α · D); a place of the background weighs
-    exp(−α · cross-entropy of the teacher there against "no object"), so that confident false positives are not taught.
-    Objects of a class that the teacher does not know weigh 0 in head losses and 1 in feature losses.
+    rotated where labels are, its center lies in, else to the background. An object's places weigh exp(−α · D); a place
+    of the background weighs exp(−α · cross-entropy of the teacher there against "no object"), so that confident false
+    positives are not taught. Objects of a class that the teacher does not know weigh 0 in head losses and 1 in feature
+    losses.
     """
 
     def __init__(self, config: Any, classes: ClassMatch) -> None:

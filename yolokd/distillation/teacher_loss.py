@@ -48,7 +48,7 @@ class TeacherLoss:
     """The teacher's detection loss, each (B, A)."""
 
     cls: Tensor  # cross-entropy against the soft labels, summed over classes; off the foreground against "no object"
-    box: Tensor  # (1 − CIoU, of rotated boxes ProbIoU) + DFL or L1, each averaged over the four sides; 0 off the foreground
+    box: Tensor  # (1 − CIoU) + DFL or L1, each averaged over the four sides; 0 off the foreground. Rotated: ProbIoU
     mass: Tensor  # the soft label itself, by which Ultralytics weighs the box terms; 0 off the foreground
     slot: Tensor  # the object that the assignment gave the anchor to; −1 off the foreground
 

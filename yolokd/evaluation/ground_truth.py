@@ -64,7 +64,12 @@ def _opened(sources: Iterable[Path]) -> dict[str, ImageCheck]:
 
 
 def coco_ground_truth(
-    paths: Sequence[Path], names: Mapping[int, str], keypoints: Keypoints = NO_KEYPOINTS, *, masks: bool = False, corners: bool = False
+    paths: Sequence[Path],
+    names: Mapping[int, str],
+    keypoints: Keypoints = NO_KEYPOINTS,
+    *,
+    masks: bool = False,
+    corners: bool = False,
 ) -> dict[str, list[dict[str, Any]]]:
     """Build a COCO ground truth from YOLO labels.
 

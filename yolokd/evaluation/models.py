@@ -255,9 +255,7 @@ def _read_truth(
     if rotated:
         require_corners(data, split, report)
     left_out, masks = unusable(sources), masks and not hindrance
-    truth = ground_truth(
-        data.yaml_path, split, images, data.names, left_out=left_out, masks=masks, corners=rotated
-    )
+    truth = ground_truth(data.yaml_path, split, images, data.names, left_out=left_out, masks=masks, corners=rotated)
     own = kitti_set.read_truth(images, data.names) if kitti else None
     return truth, own, tuple(filter(None, (report.left_out, hindrance)))
 
@@ -292,8 +290,8 @@ def _check_rotated(task: Task, models: Sequence[_Model], *, kitti: bool) -> None
         raise DataError(f"KITTI's protocol scores upright boxes, and those of '{name}' are rotated.")
     if others := [model.name for model in models if model not in rotated]:
         raise DataError(
-            f"'{name}' gives rotated boxes, which are scored by probabilistic IoU, and '{others[0]}' gives upright ones, "
-            f"which have COCO's AP. The two do not compare: score them apart."
+            f"'{name}' gives rotated boxes, which are scored by probabilistic IoU, and '{others[0]}' gives upright "
+            f"ones, which have COCO's AP. The two do not compare: score them apart."
         )
     if task.joined and any(len(model.identity.names) > 1 for model in rotated):
         raise DataError(f"{task.source} has one class for all objects, and rotated boxes of classes are not joined.")

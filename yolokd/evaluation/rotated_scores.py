@@ -32,10 +32,10 @@ THRESHOLDS = torch.linspace(0.5, 0.95, 10)
 class RotatedScore:
     """Ultralytics' metrics of rotated boxes, in [0, 1], −1 where the data has no such object."""
 
-    mAP50_95: float
-    mAP50: float
-    mAP75: float
-    per_class: dict[str, float] = field(default_factory=dict)  # mAP50_95
+    map50_95: float
+    map50: float
+    map75: float
+    per_class: dict[str, float] = field(default_factory=dict)  # `map50_95`
     metric: str = METRIC
 
 
@@ -43,7 +43,7 @@ def require_corners(data: Dataset, split: str, report: DataReport) -> None:
     """Raise `DataError` unless all objects of a split are labeled by four corners."""
     found = report.splits[split]
     if has_instances(data.yaml_path, split):
-        raise DataError(f"The COCO annotations of '{data.yaml_path}' hold upright boxes: no OBB model is scored on them.")
+        raise DataError(f"The COCO annotations of '{data.yaml_path}' hold no rotated boxes to score OBB models on.")
     if others := found.objects.total() - found.corners:
         raise DataError(
             f"OBB models are scored on labels of four corners, and {others} of the {found.objects.total()} {split} "

@@ -32,8 +32,8 @@ def rotated_around(points: Tensor, distances: Tensor, angles: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> box = rotated_around(torch.zeros(1, 2), torch.tensor([[0.0, 1.0, 4.0, 1.0]]), torch.tensor([[torch.pi / 2]]))
-        >>> [round(value, 4) + 0.0 for value in box[0].tolist()]
+        >>> distances, angle = torch.tensor([0.0, 1.0, 4.0, 1.0]), torch.tensor([torch.pi / 2])
+        >>> [round(value, 4) + 0.0 for value in rotated_around(torch.zeros(2), distances, angle).tolist()]
         [0.0, 2.0, 4.0, 2.0, 1.5708]
     """
     left_top, right_bottom = distances.chunk(2, -1)
@@ -51,7 +51,7 @@ def upright(boxes: Tensor) -> Tensor:
         >>> upright(torch.tensor([0.0, 0.0, 4.0, 2.0, torch.pi / 2])).round(decimals=4).tolist()
         [-1.0, -2.0, 1.0, 2.0]
     """
-    middle, sides, angles = boxes.split((2, 2, 1), -1)
+    middle, sides, angles = boxes[..., :2], boxes[..., 2:4], boxes[..., 4:]
     cos, sin = angles.cos().abs(), angles.sin().abs()
     width, height = (sides.abs() / 2).chunk(2, -1)
     reach = torch.cat((width * cos + height * sin, width * sin + height * cos), -1)
