@@ -1,16 +1,20 @@
-"""Drawn images with rotated boxes, labeled by four corners."""
+"""Drawn images with rotated boxes, labeled by four corners; raw outputs of an imaginary teacher of such boxes."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import torch
 import yaml
+from ultralytics.utils.loss import v8OBBLoss
 
 from tests.helpers.models import class_names
-from tests.helpers.segments import CLASSES
+from tests.helpers.segments import CLASSES, model_of
+from tests.helpers.taught import GRID, SIZE, taught
 
 
 def corners(x: float, y: float, width: float, height: float, angle: float) -> list[tuple[float, float]]:
@@ -42,3 +46,37 @@ def make_rotated(folder: Path, *, train: int = 16, val: int = 8, side: int = 64,
     path = folder / "data.yaml"
     path.write_text(yaml.safe_dump({"train": "images/train", "val": "images/val", "names": class_names(CLASSES)}))
     return path
+
+
+def crowded_rotated(images: int = 3, objects: int = 5, *, seed: int = 0) -> dict[str, Any]:
+    """A batch of random rotated objects that overlap; the second image has none."""
+    generator = torch.Generator().manual_seed(seed)
+    owners = [image for image in range(images) if image != 1 for _ in range(objects)]
+    numbers = torch.rand(len(owners), 5, generator=generator)
+    low, span = torch.tensor([16.0, 16, 12, 8, -0.7]), torch.tensor([32.0, 32, 24, 12, 3])
+    boxes = low + span * numbers
+    return {
+        "img": torch.zeros(images, 3, SIZE, SIZE),
+        "batch_idx": torch.tensor(owners).float(),
+        "cls": torch.randint(CLASSES, (len(owners), 1), generator=generator).float(),
+        "bboxes": torch.cat((boxes[:, :4] / SIZE, boxes[:, 4:]), 1),
+    }
+
+
+def taught_rotated(batch: dict[str, Any], *, bins: int = 16, seed: int = 1) -> dict[str, Any]:
+    """What a teacher of rotated boxes says: boxes of about the right size, and any angles."""
+    upright = {**batch, "bboxes": batch["bboxes"][:, :4]}
+    raw = taught(upright, bins=bins, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    return {**raw, "angle": torch.rand(len(batch["img"]), 1, GRID.anchors, generator=generator) * 3 - 0.7}
+
+
+def stock_rotated(raw: dict[str, Any], batch: dict[str, Any], *, bins: int = 16) -> tuple[torch.Tensor, Any]:
+    """Ultralytics' loss of rotated boxes (box, cls, dfl, angle) with every gain 1, and what its assigner returned."""
+    model = model_of("v8-obb" if bins == 16 else "26-obb")
+    model.args.box = model.args.cls = model.args.dfl = model.args.angle = 1.0
+    judge, seen = v8OBBLoss(model), []
+    judge.assigner.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    feats = [torch.zeros(len(raw["scores"]), 1, h, w) for h, w in GRID.shapes.values()]
+    total = judge.loss({**raw, "feats": feats}, batch)[0]
+    return total / len(raw["scores"]), seen[0]

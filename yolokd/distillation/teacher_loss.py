@@ -31,6 +31,8 @@ from yolokd.losses.base import Grid, Head
 from yolokd.losses.rotated import hellinger_distance, upright
 from yolokd.losses.tensors import widen
 
+FLOOR = 0.01  # square cells, that of Ultralytics' `RotatedBboxLoss`
+
 
 @dataclass(frozen=True)
 class Objects:
@@ -172,7 +174,7 @@ def teacher_loss(head: Head, objects: Objects) -> TeacherLoss:
     distances = distance_loss(
         widen(head.raw[where]), boxes[where], points[where[1]], strides[where[1]], image_size(head.grid, boxes)
     )
-    box = apart(in_one_frame(head, objects)[0][where], boxes[where]) + distances
+    box = apart(in_one_frame(head, objects)[0][where], boxes[where], strides[where[1]]) + distances
     return TeacherLoss(
         cls=cls,
         box=torch.zeros_like(cls).index_put(where, box),
@@ -181,9 +183,22 @@ def teacher_loss(head: Head, objects: Objects) -> TeacherLoss:
     )
 
 
-def apart(boxes: Tensor, others: Tensor) -> Tensor:
-    """Return 1 − CIoU of boxes (…, 4) xyxy, or 1 − ProbIoU of rotated ones, (…, 5)."""
-    return 1 - overlap(boxes, others) if boxes.shape[-1] == 4 else hellinger_distance(boxes, others)
+def apart(boxes: Tensor, others: Tensor, strides: Tensor) -> Tensor:
+    """Return 1 − CIoU of boxes (F, 4) xyxy, or 1 − ProbIoU of rotated ones, (F, 5); (F,).
+
+    Args:
+        boxes: In pixels.
+        others: The same shape.
+        strides: Pixels per cell, (F, 1): as Ultralytics, a share of a cell is added to the variances of rotated boxes.
+    """
+    if boxes.shape[-1] == 4:
+        return 1 - overlap(boxes, others)
+    return hellinger_distance(in_cells(boxes, strides), in_cells(others, strides), floor=FLOOR)
+
+
+def in_cells(boxes: Tensor, strides: Tensor) -> Tensor:
+    """Return boxes, (F, 4) or with an angle (F, 5), in units of the cells of their anchors."""
+    return torch.cat((boxes[:, :4] / strides, boxes[:, 4:]), 1)
 
 
 def overlap(boxes: Tensor, others: Tensor) -> Tensor:
@@ -208,7 +223,7 @@ def distance_loss(raw: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, s
         wanted = _wanted(points, boxes)
         distances: Tensor = (raw * strides - wanted).abs() / size
         return distances.mean(-1)
-    wanted = _wanted(points / strides, torch.cat((boxes[:, :4] / strides, boxes[:, 4:]), 1), bins - 1)
+    wanted = _wanted(points / strides, in_cells(boxes, strides), bins - 1)
     loss: Tensor = DFLoss(bins)(raw.reshape(-1, bins), wanted)  # (F, 1)
     return loss.squeeze(-1)
 
