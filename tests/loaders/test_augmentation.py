@@ -274,6 +274,35 @@ def test_crop__polygons_follow_their_boxes(tmp_path: Path) -> None:
     assert counts == {1, 2}
 
 
+def test_crop__a_rotated_box_that_is_cut_off_stays_a_rectangle(tmp_path: Path) -> None:
+    images = write(tmp_path / "data", [(flat(64, 64), [])] * 2)
+    for file in (tmp_path / "data" / "labels").iterdir():
+        file.write_text("0 0.4 0.02 0.98 0.6 0.8 0.9 0.22 0.32")
+    loader = build_dataloader(
+        build_yolo_dataset(
+            training_args(imgsz=64, task="obb", **PLAIN),
+            str(images),
+            2,
+            {"names": {0: "a"}, "channels": 3, "nc": 1},
+            mode="train",
+        ),
+        2,
+        0,
+    )
+    loader.epoch = 0
+    augment_loader(
+        loader, SimpleNamespace(noise=0.0, crop=0.8, until=1.0), seed=0, current_epoch=lambda: (loader.epoch, 9)
+    )
+    cut = 0
+    for epoch in range(20):
+        instances = changed(loader.dataset, 0, epoch)["instances"]
+        (segment,) = instances.segments * 64
+        sides = cv2.minAreaRect(segment.astype(np.float32))[1]
+        cut += bool((segment < 0.5).any() or (segment > 63.5).any())
+        assert cv2.contourArea(cv2.convexHull(segment.astype(np.float32))) == pytest.approx(sides[0] * sides[1], rel=0.01)
+    assert cut
+
+
 # The loader
 
 

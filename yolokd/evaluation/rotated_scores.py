@@ -2,7 +2,7 @@
 
 Matching (`match_predictions` of its validators), overlap (`batch_probiou`) and average precision (`ap_per_class`) are
 Ultralytics' own, fed with boxes in pixels of the image, classes matched by name. It is not COCO's AP: the overlap is
-that of Gaussians, which turns a little more slowly with the angle and counts squares of all angles as equal.
+that of Gaussians, not of the rectangles, and squares of all angles count as equal.
 """
 
 from __future__ import annotations
