@@ -109,7 +109,8 @@ def test_check_pair__a_teacher_that_cannot_be_attacked() -> None:
 def test_check_pair__rotated_boxes_of_both_are_compared() -> None:
     student = read_head(model_of("v8-obb"), "The student")
     wired = active_losses(recipe(bckd={}, ld={}), student.levels)
-    check_pair(wired, student, Offer.of_head(student), notes := [])
+    notes: list[str] = []
+    check_pair(wired, student, Offer.of_head(student), notes)
     assert notes == []
     assert describe_tasks(wired, student, [student]) is None
     left = describe_tasks(active_losses(recipe(bckd={"box": 0}), student.levels), student, [student])
@@ -122,7 +123,7 @@ def test_check_pair__a_student_of_rotated_boxes_learns_class_scores_of_a_detecto
     offer = Offer.of_head(teacher)
     with pytest.raises(PairError, match=r"'bckd' compares boxes.*without angles\. Set losses\.bckd\.box to 0"):
         check_pair(active_losses(recipe(bckd={})), student, offer, [])
-    with pytest.raises(PairError, match="'ld' compares distances .* only the student's are along the axes"):
+    with pytest.raises(PairError, match=r"'ld' compares distances .* only the student's are along the axes"):
         check_pair(active_losses(recipe(ld={})), student, offer, [])
     wired = active_losses(recipe(bckd={"box": 0}, pkd={}), student.levels)
     check_pair(wired, student, offer, [])
@@ -141,7 +142,7 @@ def test_check_pair__a_detector_learns_the_rectangles_around_rotated_boxes() -> 
     note = describe_tasks(wired, student, [teacher])
     assert note is not None
     assert note.endswith("a teacher's boxes are rotated, and the upright rectangles around them count")
-    with pytest.raises(PairError, match="'ld' compares distances .* only the teacher's are along the axes"):
+    with pytest.raises(PairError, match=r"'ld' compares distances .* only the teacher's are along the axes"):
         check_pair(active_losses(recipe(ld={})), student, offer, [])
     with pytest.raises(PairError, match=r"labels of a student of the task detect have no angles\. Take weighting\.aid"):
         check_weighting(student, offer)

@@ -98,7 +98,7 @@ def test_score_rotated__equals_ultralytics_validator() -> None:
             }
         )
     metrics.process(save_dir=Path(), plot=False)
-    rng.shuffle(detections)  # type: ignore[arg-type]
+    detections = [detections[place] for place in rng.permutation(len(detections))]
     score = score_rotated(truth, detections, NAMES)
     assert 0.1 < score.map50_95 < 0.9
     assert score.map50_95 == pytest.approx(metrics.box.map, abs=1e-6)

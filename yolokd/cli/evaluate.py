@@ -49,7 +49,7 @@ def evaluate(
     json_file: JsonFile = None,
     trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
-    """Score checkpoints on a data set: COCO's, KITTI's or (OBB) Ultralytics' metrics, parameters, GFLOPs and latency."""
+    """Score checkpoints on a data set: COCO's, KITTI's or (OBB) Ultralytics' metrics, parameters, GFLOPs, latency."""
     os.environ.setdefault("YOLO_VERBOSE", "false")
     check_file(json_file, "--json")
     from yolokd.evaluation.models import evaluate as run
