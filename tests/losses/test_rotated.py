@@ -107,8 +107,8 @@ def test_hellinger_distance__equals_the_integral_over_both_densities() -> None:
         x, y, width, height, angle = rectangle
         turn = torch.stack((torch.stack((angle.cos(), angle.sin())), torch.stack((-angle.sin(), angle.cos()))))
         along = (points - torch.stack((x, y))) @ turn.T / torch.stack((width, height)) * math.sqrt(12)
-        exponential: Tensor = (-along.square().sum(-1) / 2).exp()
-        return exponential * 12 / (2 * math.pi * width * height)
+        values: Tensor = (-along.square().sum(-1) / 2).exp() * 12 / (2 * math.pi * width * height)
+        return values
 
     coefficient = (density(one) * density(other)).sqrt().sum() * 0.05**2
     torch.testing.assert_close(hellinger_distance(one, other), (1 - coefficient).sqrt(), rtol=1e-6, atol=0)
