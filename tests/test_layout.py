@@ -22,6 +22,7 @@ BESIDE = {  # tests of no single module → why
     "test_mutated_files": "every reader of files, on mutated ones",
     "training/test_eight_bits": "whole runs in 8 bits, with ModelOpt",
     "training/test_earlier_version": "runs that version 0.1.0 wrote",
+    "training/test_obb": "whole runs of students of rotated boxes",
     "training/test_methods_run": "whole runs of the methods with a state of their own",
     "training/test_pose": "whole runs of pose students",
     "training/test_segment": "whole runs of segment students",

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from ultralytics.nn.modules.head import OBB, Detect
-from ultralytics.nn.tasks import DetectionModel, PoseModel, SegmentationModel
+from ultralytics.nn.modules.head import Detect, Pose
+from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, SegmentationModel
 
 from tests.helpers.models import detector
 from tests.helpers.segments import FAMILIES, description, model_of, save, write_description
 from yolokd.backend.checkpoints import load_detector, plain_copy
 from yolokd.backend.descriptions import from_yaml
-from yolokd.backend.heads import grid_of, neck_features, read_head
+from yolokd.backend.heads import as_head, grid_of, neck_features, read_head, split_branches
 from yolokd.backend.tasks import (
     DETECT,
     STUDENTS,
@@ -23,22 +23,23 @@ from yolokd.backend.tasks import (
     task_of_head,
 )
 from yolokd.errors import WeightsError
-from yolokd.losses.base import COEFFICIENTS, KEYPOINTS, MASKS, OFFSETS, PROTOTYPES, VISIBILITY
+from yolokd.losses.base import ANGLES, COEFFICIENTS, KEYPOINTS, MASKS, OFFSETS, PROTOTYPES, VISIBILITY
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_task_of_head__is_that_of_the_model(family: str) -> None:
     model = model_of(family)
     assert task_of_head(model.model[-1]) == model.task == read_head(model, "It").task
-    assert read_head(model, "It").extras == {"segment": (MASKS,), "pose": (KEYPOINTS,)}[model.task]
+    given = {"segment": (MASKS,), "pose": (KEYPOINTS,), "obb": (ANGLES,)}
+    assert read_head(model, "It").extras == given[model.task]
 
 
 def test_task_of_head__every_other_head_has_the_detect_part() -> None:
     assert task_of_head(detector("26").model[-1]) == "detect"
-    assert task_of_head(OBB(nc=2, ch=(16, 16, 16))) == "detect"
+    assert task_of_head(type("Other", (Pose,), {})(nc=2, ch=(16, 16, 16))) == "detect"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family for family in FAMILIES if not family.endswith("obb")])
 def test_keep_detect_part__class_scores_boxes_and_inputs_stay(family: str) -> None:
     model = model_of(family)
     head = model.model[-1]
@@ -54,6 +55,31 @@ def test_keep_detect_part__class_scores_boxes_and_inputs_stay(family: str) -> No
         assert set(new) == {"boxes", "scores", "feats"} < set(old)
         assert torch.equal(old["scores"], new["scores"])
         assert torch.equal(old["boxes"], new["boxes"])
+
+
+@pytest.mark.parametrize("family", ["v8-obb", "26-obb"])
+def test_keep_detect_part__angles_say_where_rotated_boxes_are(family: str) -> None:
+    model = model_of(family)
+    kind = type(model.model[-1])
+    keep_detect_part(model.model[-1])
+    assert type(model.model[-1]) is kind
+
+
+@pytest.mark.parametrize(
+    ("family", "branch"),
+    [("v8-obb", "one2many"), ("11-obb", "one2many"), ("26-obb", "one2many"), ("26-obb", "one2one")],
+)
+def test_as_head__rotated_boxes_are_those_that_the_model_decodes(family: str, branch: str) -> None:
+    model = model_of(family)
+    images = torch.rand(2, 3, 64, 96)
+    whole = model.train()(images)
+    raw, features = split_branches(whole)[branch], neck_features(whole, images)
+    model.eval()
+    model.model[-1].end2end = branch == "one2one"
+    decoded = model.model[-1]._inference({**raw, "feats": list(features.values())})
+    found = as_head(raw, grid_of(features), None).rotated
+    assert found is not None
+    torch.testing.assert_close(found, torch.cat((decoded[:, :4], decoded[:, -1:]), 1).mT)
 
 
 def test_keep_detect_part__a_detect_head_is_left_alone() -> None:
@@ -117,6 +143,7 @@ def test_class_of_description__by_its_last_layer_and_only_for_the_tasks_asked_fo
     assert class_of_description(description("26-seg"), STUDENTS) is SegmentationModel
     assert class_of_description(description("v8-pose"), TEACHERS) is PoseModel
     assert class_of_description(description("v8-pose"), DETECT) is DetectionModel
+    assert class_of_description(description("26-obb"), STUDENTS) is OBBModel
     assert class_of_description({"head": "odd"}, TEACHERS) is DetectionModel
 
 

@@ -18,6 +18,7 @@ from yolokd.evaluation.keypoint_scores import KeypointScore
 from yolokd.evaluation.kitti_set import KittiScore
 from yolokd.evaluation.mask_scores import MaskScore
 from yolokd.evaluation.models import ModelScore
+from yolokd.evaluation.rotated_scores import METRIC, RotatedScore
 
 app = typer.Typer()
 app.command()(evaluate)
@@ -93,6 +94,24 @@ def test_evaluate__keypoints_get_columns_and_a_key_of_their_own(
     assert kinds.split() == ["box"] * 6 + ["mask"] * 3 + ["pose"] * 3 + ["params"]
     assert one.split()[7:13] == ["10.0", "30.0", "20.0", "–", "–", "–"]
     assert other.split()[7:13] == ["–", "–", "–", "40.0", "60.0", "50.0"]
+
+
+def test_evaluate__rotated_boxes_have_a_table_and_a_key_of_their_own(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rotated = RotatedScore(0.25, 0.678, -1.0, {"ship": 0.25})
+    score = replace(SCORE, name="obb.pt", AP=-1.0, notes=(), per_class={}, rotated=rotated)
+    monkeypatch.setattr(models, "evaluate", lambda *_, **__: [score])
+    file = tmp_path / "scores.json"
+    result = runner.invoke(app, ["a.pt", "--data", "d.yaml", "--json", str(file)])
+    header, row, said = result.stdout.splitlines()
+    assert header.split() == ["model", "mAP50-95", "mAP50", "mAP75", "params", "M", "GFLOPs", "ms", "imgsz"]
+    assert row.split() == ["obb.pt", "25.0", "67.8", "–", "3.16", "3.2", "42.3", "384"]
+    assert said == f"In percent: {METRIC}"
+    (written,) = json.loads(file.read_text())
+    assert not {"AP", "AP50", "AP75", "APs", "APm", "APl", "per_class", "masks"} & set(written)
+    assert written["rotated"]["metric"] == METRIC
+    assert written["rotated"]["map50_95"] == 0.25
 
 
 def test_evaluate__one_row_per_model(asked: dict[str, Any]) -> None:

@@ -50,6 +50,14 @@ def test_predict__masks_and_keypoints_are_drawn(images: Path, tmp_path: Path, fa
     assert "class" in result.stdout.splitlines()[0]
 
 
+def test_predict__rotated_boxes_of_an_obb_model_are_drawn_and_counted(images: Path, tmp_path: Path) -> None:
+    weights = segments.save(segments.model_of("v8-obb"), tmp_path / "obb.pt")
+    image = next(iter(sorted(images.iterdir())))
+    result = runner.invoke(app, [str(weights), str(image), "--out", str(tmp_path / "out"), "--conf", "0.3"])
+    assert result.exception is None
+    assert "class" in result.stdout.splitlines()[0]
+
+
 def test_predict__counts_by_class_and_respects_the_threshold(shared: Path, tmp_path: Path) -> None:
     image = shutil.copy(shared / "data" / "highway" / "images" / "val" / "06674494.jpg", tmp_path / "street.jpg")
     common = [

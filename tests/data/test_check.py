@@ -92,6 +92,13 @@ def test_check_labels__polygons_are_objects(data: Set) -> None:
     assert data.check().splits["train"].objects == {0: 2, 1: 1}
 
 
+def test_check_labels__polygons_of_four_corners_are_counted(data: Set) -> None:
+    before = data.check().splits["train"]
+    data.add("train/rotated", "1 .1 .1 .5 .1 .5 .5 .1 .5\n0 .2 .2 .4 .2 .4 .4\n")
+    found = data.check().splits["train"]
+    assert (found.polygons - before.polygons, found.corners - before.corners) == (2, 1)
+
+
 def test_check_labels__a_byte_order_mark_is_fine(data: Set) -> None:
     data.add("train/bom", "\ufeff" + BOX)
     assert data.check().errors == []

@@ -13,11 +13,14 @@ from torch import Tensor
 from tests.helpers.boxes import ciou
 from tests.helpers.models import FAMILIES, class_names, detector
 from tests.helpers.models import batch as image_batch
+from tests.helpers.rotated import crowded_rotated, taught_rotated
 from tests.helpers.taught import GRID, SIZE, boxes_of, crowded, encode, labeled, only, options, stock, taught
 from yolokd.backend.classes import match_classes
 from yolokd.backend.heads import grid_of, neck_features
-from yolokd.distillation.instance_weights import SCOPES, InstanceWeighting, Weights
+from yolokd.distillation.instance_weights import SCOPES, InstanceWeighting, Weights, owners
+from yolokd.distillation.teacher_loss import Objects
 from yolokd.errors import PairError
+from yolokd.losses.rotated import upright
 from yolokd.teachers.detector import DetectorTeacher
 
 CLASSES = {0: "car", 1: "van", 2: "person"}
@@ -398,3 +401,27 @@ def test_init__refuses_a_teacher_that_knows_no_class_and_unknown_words() -> None
         InstanceWeighting(options(scope="anchor"), match)
     with pytest.raises(ValueError, match="normalize must be one of 'raw', 'mean', got 'max'"):
         InstanceWeighting(options(normalize="max"), match)
+
+
+def test_owners__a_place_belongs_to_the_rotated_box_around_it() -> None:
+    bar = torch.tensor([[[32.0, 32.0, 60.0, 10.0, math.pi / 4]]])
+    objects = Objects(upright(bar), torch.zeros(1, 1).long(), torch.ones(1, 1).bool(), torch.ones(1, 1).bool(), bar)
+    found = owners(objects, torch.full((1, GRID.anchors), -1), GRID)[0, GRID.places("p3")].view(8, 8)
+    diagonal = [abs(row - column) * 8 / math.sqrt(2) < 5 for row in range(8) for column in range(8)]
+    ends = [abs(row + column - 7) * 8 / math.sqrt(2) < 30 for row in range(8) for column in range(8)]
+    expected = torch.tensor([0 if a and b else -1 for a, b in zip(diagonal, ends, strict=True)]).view(8, 8)
+    assert torch.equal(found, expected)
+    assert (found == 0).sum() == 6  # of the 64 cells, where the rectangle around the bar holds 36
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_weighting__judges_rotated_boxes(scope: str) -> None:
+    batch = crowded_rotated()
+    raw = taught_rotated(batch)
+    weights = weigh(raw, batch, scope=scope)
+    for tensor in tensors(weights)[:4]:
+        assert torch.isfinite(tensor).all()
+        assert bool((tensor > 0).any())
+        assert bool((tensor <= 1).all())
+    turned = weigh({**raw, "angle": raw["angle"] + 0.5}, batch, scope=scope)
+    assert not torch.equal(turned.head, weights.head)

@@ -14,7 +14,8 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils.loss import E2ELoss
 
 from tests.helpers.models import DUAL, FAMILIES, batch, detector
-from tests.helpers.segments import suited, with_extras
+from tests.helpers.rotated import crowded_rotated
+from tests.helpers.segments import model_of, suited, with_extras
 from tests.helpers.teacher_student import pair, pair_of
 from yolokd.bench.timer import peak_bytes
 from yolokd.distillation.model import TeacherStudent
@@ -278,6 +279,29 @@ def test_recipes__zero_and_no_pull_where_student_equals_teacher(name: str, weigh
         )
     assert all(values[0][term] <= 1e-3 * values[1][term] for term in terms), values
     assert all(pulls[0][term] <= 1e-3 * pulls[1][term] for term in terms if term not in KINKED), pulls
+
+
+@pytest.mark.parametrize("family", ["v8", "26"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_loss__rotated_boxes_of_student_and_teacher_are_compared(family: str, weighted: bool) -> None:
+    content: dict[str, Any] = {"losses": {"bckd": {}, "fgd": {}}}
+    recipe = Recipe.from_dict(content | ({"weighting": {"aid": {}}} if weighted else {}))
+    rotated = {**crowded_rotated(), "img": torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))}
+    boxes = []
+    for seed in (3, 4):  # the same weights, and others
+        student, teacher = model_of(f"{family}-obb", seed=3), model_of(f"{family}-obb", seed=seed)
+        model = pair_of(recipe, student, teacher)
+        for module in batch_norms(model.student_model):
+            module.eval()  # the teacher normalizes by its running statistics
+        loss, items = model(rotated)
+        assert list(items)[3] == "angle_loss"
+        assert len(loss) == 4 + len(model.terms)
+        boxes.append(float(items["kd_bckd_box"]))
+        angle_weights = student.model[-1].cv4[0][-1].weight
+        (pull,) = torch.autograd.grad(loss[model.terms.index("bckd_box") + 4], angle_weights)
+        assert torch.isfinite(pull).all()
+    assert pull.any()
+    assert boxes[0] <= 1e-3 * boxes[1]
 
 
 def norm(gradients: Sequence[Tensor | None]) -> float:

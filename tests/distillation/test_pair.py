@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from tests.helpers.models import batch, detector
+from tests.helpers.segments import model_of
 from yolokd.backend.classes import match_classes
 from yolokd.backend.heads import read_head
-from yolokd.distillation.pair import Parts, build_pair, check_pair
+from yolokd.distillation.pair import Parts, build_pair, check_pair, check_weighting, describe_tasks
 from yolokd.errors import PairError
 from yolokd.loaders.batch import with_larger
 from yolokd.losses.table import active_losses
@@ -103,3 +104,45 @@ def test_check_pair__a_teacher_that_cannot_be_attacked() -> None:
     student = read_head(detector("v8"), "The student")
     with pytest.raises(PairError, match="'ikd' attacks the teacher"):
         check_pair(active_losses(attack, student.levels), student, replace(FULL, attackable=False), [])
+
+
+def test_check_pair__rotated_boxes_of_both_are_compared() -> None:
+    student = read_head(model_of("v8-obb"), "The student")
+    wired = active_losses(recipe(bckd={}, ld={}), student.levels)
+    notes: list[str] = []
+    check_pair(wired, student, Offer.of_head(student), notes)
+    assert notes == []
+    assert describe_tasks(wired, student, [student]) is None
+    left = describe_tasks(active_losses(recipe(bckd={"box": 0}), student.levels), student, [student])
+    assert left is not None
+    assert left.startswith("no loss of this recipe compares angles: ")
+
+
+def test_check_pair__a_student_of_rotated_boxes_learns_class_scores_of_a_detector() -> None:
+    student, teacher = (read_head(model, "It") for model in (model_of("v8-obb"), detector("v8")))
+    offer = Offer.of_head(teacher)
+    with pytest.raises(PairError, match=r"'bckd' compares boxes.*without angles\. Set losses\.bckd\.box to 0"):
+        check_pair(active_losses(recipe(bckd={})), student, offer, [])
+    with pytest.raises(PairError, match=r"'ld' compares distances .* only the student's are along the axes"):
+        check_pair(active_losses(recipe(ld={})), student, offer, [])
+    wired = active_losses(recipe(bckd={"box": 0}, pkd={}), student.levels)
+    check_pair(wired, student, offer, [])
+    check_weighting(student, offer)
+    assert describe_tasks(wired, student, [teacher]) == (
+        "the student's task is obb, a teacher's is detect: only class scores and neck features are distilled, since "
+        "the student's boxes are rotated"
+    )
+
+
+def test_check_pair__a_detector_learns_the_rectangles_around_rotated_boxes() -> None:
+    student, teacher = (read_head(model, "It") for model in (detector("v8"), model_of("v8-obb")))
+    offer = Offer.of_head(teacher)
+    wired = active_losses(recipe(bckd={}))
+    check_pair(wired, student, offer, [])
+    note = describe_tasks(wired, student, [teacher])
+    assert note is not None
+    assert note.endswith("a teacher's boxes are rotated, and the upright rectangles around them count")
+    with pytest.raises(PairError, match=r"'ld' compares distances .* only the teacher's are along the axes"):
+        check_pair(active_losses(recipe(ld={})), student, offer, [])
+    with pytest.raises(PairError, match=r"labels of a student of the task detect have no angles\. Take weighting\.aid"):
+        check_weighting(student, offer)

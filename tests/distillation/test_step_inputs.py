@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from tests.helpers.models import batch, detector
+from tests.helpers.rotated import corners, crowded_rotated
 from tests.helpers.waits import Waits
 from yolokd.backend.heads import as_head, grid_of, neck_features, split_branches
 from yolokd.distillation.assignment import branch_criteria
 from yolokd.distillation.positives import PositiveCounts
-from yolokd.distillation.step_inputs import answered, assigned_answers, padded_answers
+from yolokd.distillation.step_inputs import answered, assigned_answers, boxes_of, padded_answers
 from yolokd.loaders.batch import Answers
 
 
@@ -108,3 +109,13 @@ def test_boxes_at__are_those_of_all_anchors_with_their_gradient() -> None:
         (gradient,) = torch.autograd.grad(boxes.square().sum(), head.raw)
         gradients.append((boxes, gradient))
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
+
+
+def test_boxes_of__rotated_labels_are_the_rectangles_around_them() -> None:
+    data = crowded_rotated()
+    found = boxes_of(data, 3)
+    assert [len(one) for one in found] == [5, 0, 5]
+    for box, (x, y, w, h, angle) in zip(torch.cat(found).tolist(), data["bboxes"].tolist(), strict=True):
+        points = corners(x * 64, y * 64, w * 64, h * 64, angle)
+        xs, ys = zip(*points, strict=True)
+        assert box == pytest.approx([min(xs), min(ys), max(xs), max(ys)], abs=1e-4)

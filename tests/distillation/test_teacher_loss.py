@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.helpers.boxes import ciou
+from tests.helpers.rotated import crowded_rotated, stock_rotated, taught_rotated
 from tests.helpers.taught import GRID, SIZE, crowded, labeled, only, stock, taught
 from tests.helpers.waits import Waits
 from yolokd.backend.heads import as_head
@@ -96,7 +97,7 @@ def test_pad_objects__with_counts_the_same_without_a_wait() -> None:
     with Waits() as waits:
         expected = pad_objects(batch, torch.arange(3), head)
     assert waits.seen
-    assert all(torch.equal(getattr(found, key), value) for key, value in vars(expected).items())
+    assert all(torch.equal(getattr(found, key), value) for key, value in vars(expected).items() if value is not None)
 
 
 def test_pad_objects__unknown_classes_are_present_and_not_known() -> None:
@@ -174,4 +175,56 @@ def test_overlap__equals_complete_iou_by_hand() -> None:
     assert min(expected) < 0 < max(expected)
     torch.testing.assert_close(
         overlap(boxes[0], boxes[1]), torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("bins", [16, 1])
+@pytest.mark.parametrize("seed", range(3))
+def test_teacher_loss__of_rotated_boxes_sums_to_ultralytics_criterion(bins: int, seed: int) -> None:
+    batch = crowded_rotated(seed=seed)
+    raw = taught_rotated(batch, bins=bins, seed=seed)
+    (box, cls, dfl, _), (_, _, scores, foreground, _) = stock_rotated(raw, batch, bins=bins)
+    loss, objects = judge(raw, batch)
+    assert objects.rotated is not None
+    normalizer = scores.sum().clamp(min=1)
+    torch.testing.assert_close(loss.cls.sum() / normalizer, cls)
+    torch.testing.assert_close((loss.box * loss.mass).sum() / normalizer, box + dfl, rtol=1e-4, atol=1e-4)  # its eps
+    assert torch.equal(loss.slot >= 0, foreground)
+    assert foreground.any()
+
+
+def test_teacher_loss__a_detector_is_judged_by_the_rectangles_around_rotated_labels() -> None:
+    batch = crowded_rotated()
+    raw = taught_rotated(batch)
+    del raw["angle"]
+    loss, objects = judge(raw, batch)
+    sizes = objects.boxes[..., 2:] - objects.boxes[..., :2]
+    centers = (objects.boxes[..., 2:] + objects.boxes[..., :2]) / 2
+    order = torch.where(objects.present, torch.arange(objects.boxes.shape[1]), -1)
+    rows = [(image, slot) for image in range(3) for slot in order[image].tolist() if slot >= 0]
+    upright = {
+        "img": batch["img"],
+        "batch_idx": torch.tensor([float(image) for image, _ in rows]),
+        "cls": torch.stack([objects.labels[row] for row in rows])[:, None].float(),
+        "bboxes": torch.stack([torch.cat((centers[row], sizes[row])) / SIZE for row in rows]),
+    }
+    expected, _ = judge(raw, upright)
+    torch.testing.assert_close(loss.box, expected.box)
+    torch.testing.assert_close(loss.cls, expected.cls)
+
+
+def test_pad_objects__rotated_ones_are_ordered_by_their_own_area() -> None:
+    batch = {
+        "img": torch.zeros(1, 3, SIZE, SIZE),
+        "batch_idx": torch.zeros(2),
+        "cls": torch.tensor([[0.0], [1.0]]),  # the thin one's upright rectangle is the larger
+        "bboxes": torch.tensor([[0.5, 0.5, 20 / SIZE, 20 / SIZE, 0.0], [0.5, 0.5, 40 / SIZE, 2 / SIZE, math.pi / 4]]),
+    }
+    objects = judge(taught_rotated(batch), batch)[1]
+    assert objects.labels.tolist() == [[1, 0]]
+    assert objects.rotated is not None
+    torch.testing.assert_close(objects.rotated[0, 0], torch.tensor([32.0, 32, 40, 2, math.pi / 4]))
+    reach = (40 + 2) / 2 * math.sqrt(0.5)
+    torch.testing.assert_close(
+        objects.boxes[0, 0], torch.tensor([32 - reach, 32 - reach, 32 + reach, 32 + reach]), rtol=1e-5, atol=1e-4
     )

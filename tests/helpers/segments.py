@@ -27,6 +27,9 @@ FAMILIES = {  # name → class and description
     "v8-pose": ("PoseModel", "v8/yolov8-pose.yaml"),
     "11-pose": ("PoseModel", "11/yolo11-pose.yaml"),
     "26-pose": ("PoseModel", "26/yolo26-pose.yaml"),
+    "v8-obb": ("OBBModel", "v8/yolov8-obb.yaml"),
+    "11-obb": ("OBBModel", "11/yolo11-obb.yaml"),
+    "26-obb": ("OBBModel", "26/yolo26-obb.yaml"),
 }
 CLASSES = 3
 SHAPES = {  # share of width and height → the polygon of a class

@@ -17,6 +17,7 @@ import torch
 from ultralytics.data.build import build_dataloader, build_yolo_dataset
 
 from tests.helpers.models import training_args
+from tests.helpers.rotated import corners
 from yolokd.augment.ikd import random_crop
 from yolokd.loaders import augmentation
 from yolokd.loaders.augmentation import SampleSpecific, augment_loader, epochs_on, fit, random_window
@@ -272,6 +273,36 @@ def test_crop__polygons_follow_their_boxes(tmp_path: Path) -> None:
         hull = np.concatenate((instances.segments.min(1), instances.segments.max(1)), 1)
         assert hull == pytest.approx(instances.bboxes, abs=2e-3)
     assert counts == {1, 2}
+
+
+def test_crop__a_rotated_box_that_is_cut_off_stays_a_rectangle(tmp_path: Path) -> None:
+    images = write(tmp_path / "data", [(flat(64, 64), [])] * 2)
+    for file in (tmp_path / "data" / "labels").iterdir():
+        file.write_text(" ".join(["0", *(f"{v / 64:.6f}" for point in corners(32, 32, 62, 14, 0.6) for v in point)]))
+    loader = build_dataloader(
+        build_yolo_dataset(
+            training_args(imgsz=64, task="obb", **PLAIN),
+            str(images),
+            2,
+            {"names": {0: "a"}, "channels": 3, "nc": 1},
+            mode="train",
+        ),
+        2,
+        0,
+    )
+    loader.epoch = 0
+    augment_loader(
+        loader, SimpleNamespace(noise=0.0, crop=0.8, until=1.0), seed=0, current_epoch=lambda: (loader.epoch, 9)
+    )
+    cut = 0
+    for epoch in range(20):
+        label = changed(loader.dataset, 0, epoch)
+        height, width = label["img"].shape[:2]
+        (segment,) = (label["instances"].segments * (width, height)).astype(np.float32)
+        _, (long, short), _ = cv2.minAreaRect(segment)
+        cut += bool((segment.max(0) > (width, height)).any() or (segment.min(0) < 0).any())
+        assert cv2.contourArea(cv2.convexHull(segment)) == pytest.approx(long * short, rel=0.02)
+    assert cut
 
 
 # The loader

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from ultralytics.utils.loss import v8DetectionLoss
-from ultralytics.utils.tal import dist2bbox, make_anchors
+from ultralytics.utils.ops import xywhr2xyxyxyxy
+from ultralytics.utils.tal import dist2bbox, dist2rbox, make_anchors
 
 from tests.helpers.steps import GRID, STRIDES, gradient, make_step
-from yolokd.losses.base import Grid, Head, adapters
+from yolokd.losses.base import ANGLES, Grid, Head, adapters
 
 CPU = torch.device("cpu")
 
@@ -64,6 +65,48 @@ def test_head__plain_distances_are_counted_in_cells() -> None:
     points, strides = GRID.centers(CPU)
     boxes = Head(torch.empty(1, GRID.anchors, 3), raw, GRID).boxes
     torch.testing.assert_close(boxes, dist2bbox(raw * strides, points, xywh=False))
+
+
+def rotated_head(bins: int) -> Head:
+    numbers = torch.Generator().manual_seed(bins)
+    raw = torch.randn(2, GRID.anchors, 4 * bins, generator=numbers, dtype=torch.float64)
+    angles = torch.randn(2, GRID.anchors, 1, generator=numbers, dtype=torch.float64)
+    return Head(torch.zeros(2, GRID.anchors, 3), raw, GRID, {ANGLES: angles})
+
+
+@pytest.mark.parametrize("bins", [1, 16])
+def test_head__rotated_boxes_equal_those_of_ultralytics(bins: int) -> None:
+    head = rotated_head(bins)
+    points, strides = GRID.centers(CPU)
+    distances = head.distribution[..., 0]
+    if bins > 1:
+        distances = (head.distribution.softmax(-1) * torch.arange(bins)).sum(-1)
+    theirs = dist2rbox(distances * strides, head.extras[ANGLES], points.double())
+    assert head.rotated is not None
+    torch.testing.assert_close(head.rotated, torch.cat((theirs, head.extras[ANGLES]), -1))
+
+
+@pytest.mark.parametrize("bins", [1, 16])
+def test_head__boxes_of_rotated_ones_are_the_rectangles_around_them(bins: int) -> None:
+    head = rotated_head(bins)
+    assert head.rotated is not None
+    corners = xywhr2xyxyxyxy(head.rotated)
+    torch.testing.assert_close(head.boxes, torch.cat((corners.amin(-2), corners.amax(-2)), -1))
+    image, anchor = torch.tensor([1, 0, 1]), torch.tensor([5, 100, GRID.anchors - 1])
+    torch.testing.assert_close(head.boxes_at(image, anchor), head.boxes[image, anchor])
+
+
+def test_head__without_angles_nothing_is_rotated() -> None:
+    (branch,) = make_step().branches
+    assert branch.student.rotated is None
+
+
+def test_head_at__angles_go_with_their_anchors() -> None:
+    head = rotated_head(16)
+    part = head.at(("p4",)).rotated
+    assert head.rotated is not None
+    assert part is not None
+    torch.testing.assert_close(part, head.rotated[:, GRID.places("p4")])
 
 
 def test_head__distribution_holds_the_bins_of_each_side() -> None:

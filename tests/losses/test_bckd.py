@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_iou, generalized_box_iou
+from ultralytics.utils.metrics import probiou
 
 from tests.helpers.steps import doubled, gradient, make_step, moves
 from yolokd.errors import RunError, ShapeError
 from yolokd.losses import base
-from yolokd.losses.base import Step
-from yolokd.losses.bckd import BCKD, _cls_map_and_gap, bckd_box_map, bckd_cls_map, score_gap
+from yolokd.losses.base import ANGLES, Head, Step
+from yolokd.losses.bckd import BCKD, PIXEL, _cls_map_and_gap, bckd_box_map, bckd_cls_map, bckd_rotated_map, score_gap
 from yolokd.recipe import BCKDConfig
 
 TERMS = ("bckd_cls", "bckd_box")
@@ -404,3 +405,106 @@ def test_bckd_wired__average_of_the_batch_is_the_published_form() -> None:
     alone = values(BCKD(BCKDConfig()), step_with(0.0))
     for term, value in values(BCKD(BCKDConfig(average="batch")), step).items():
         torch.testing.assert_close(value, alone[term])
+
+
+# rotated boxes
+
+
+def rotated_pair(count: int = 30) -> tuple[Tensor, Tensor, Tensor]:
+    numbers = torch.Generator().manual_seed(3)
+    scale = torch.tensor([50.0, 50, 30, 10, 3], dtype=torch.float64)
+    one, other = torch.rand(2, 2, count, 5, generator=numbers, dtype=torch.float64) * scale + 1
+    return one.requires_grad_(), other.requires_grad_(), torch.rand(2, count, generator=numbers, dtype=torch.float64)
+
+
+def test_bckd_rotated_map__equals_ultralytics_probiou() -> None:
+    student, teacher, gap = rotated_pair()
+    overlap = probiou(student.flatten(0, 1), teacher.flatten(0, 1), eps=1e-14, floor=PIXEL).view_as(gap)
+    found = bckd_rotated_map(student, teacher, gap)
+    torch.testing.assert_close(found, gap * (1 - overlap), rtol=0, atol=1e-11)
+    assert found.shape == gap.shape
+    assert bool((found <= gap).all())
+
+
+def test_bckd_rotated_map__a_turned_bar_in_closed_form() -> None:
+    # squared sides 63 + 1 and 15 + 1, a turn by 90°: e^−B = 2 · √(64 · 16) / (64 + 16) = 4/5
+    sides = math.sqrt(63), math.sqrt(15)
+    student, teacher = boxes(8, 8, *sides, 0.4), boxes(8, 8, *sides, 0.4 + math.pi / 2)
+    found = bckd_rotated_map(student, teacher, torch.tensor([[0.5]]))
+    assert found.item() == pytest.approx(0.5 * math.sqrt(1 / 5), rel=1e-12)
+
+
+def test_bckd_rotated_map__the_student_alone_gets_a_gradient_by_its_angle_too() -> None:
+    student, teacher, gap = rotated_pair()
+    gap.requires_grad_()
+    values = bckd_rotated_map(student, teacher, gap)
+    assert gradient(values, student)[..., 4].any()
+    assert not moves(values, teacher)
+    assert not moves(values, gap)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_bckd_rotated_map__half_is_computed_in_float32(dtype: torch.dtype) -> None:
+    student, teacher, gap = (x.detach().to(dtype) for x in rotated_pair())
+    found = bckd_rotated_map(student, teacher, gap)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, bckd_rotated_map(student.float(), teacher.float(), gap.float()))
+
+
+def test_bckd_rotated_map__other_shapes_are_refused() -> None:
+    student, teacher, gap = rotated_pair()
+    with pytest.raises(ShapeError, match="same shape"):
+        bckd_rotated_map(student, teacher[:1], gap)
+    with pytest.raises(ShapeError, match="boxes and gap"):
+        bckd_rotated_map(student, teacher, gap[:, 1:])
+    with pytest.raises(ShapeError, match="rotated boxes must have"):
+        bckd_rotated_map(student[..., :4], teacher[..., :4], gap)
+
+
+def turned(head: Head, seed: int) -> Head:
+    numbers = torch.Generator().manual_seed(seed)
+    angles = torch.randn(*head.raw.shape[:2], 1, generator=numbers, dtype=torch.float64).requires_grad_()
+    return replace(head, extras={**head.extras, ANGLES: angles})
+
+
+def test_bckd_wired__compares_rotated_boxes_where_both_heads_have_angles() -> None:
+    step = make_step()
+    (branch,) = step.branches
+    both = replace(branch, student=turned(branch.student, 0), teacher=turned(branch.teacher, 1))
+    assert both.student.rotated is not None
+    assert both.teacher.rotated is not None
+    found = BCKD(BCKDConfig(average="batch")).maps(replace(step, branches=(both,)), NONE, TERMS)["bckd_box"]
+    gap = score_gap(both.student.logits, both.teacher.logits)
+    expected = bckd_rotated_map(both.student.rotated, both.teacher.rotated, gap)
+    torch.testing.assert_close(found, expected * 2 / both.positives.sum())
+    assert moves(found, both.student.extras[ANGLES])
+    assert not moves(found, both.teacher.extras[ANGLES])
+
+
+def test_bckd_wired__of_a_rotated_teacher_alone_the_rectangles_around_its_boxes_count() -> None:
+    step = make_step()
+    (branch,) = step.branches
+    teacher = turned(branch.teacher, 1)
+    mixed = replace(branch, teacher=teacher)
+    found = BCKD(BCKDConfig(average="batch")).maps(replace(step, branches=(mixed,)), NONE, TERMS)["bckd_box"]
+    gap = score_gap(branch.student.logits, teacher.logits)
+    expected = bckd_box_map(branch.student.boxes, teacher.boxes, gap)
+    torch.testing.assert_close(found, expected * 2 / branch.positives.sum())
+    assert not torch.equal(teacher.boxes, branch.teacher.boxes)
+
+
+def test_bckd_wired__equal_rotated_heads_give_zero_and_no_gradient() -> None:
+    step = make_step()
+    (branch,) = step.branches
+    student = turned(branch.student, 0)
+    equal = replace(branch, student=student, teacher=student)
+    maps = BCKD(BCKDConfig()).maps(replace(step, branches=(equal,)), NONE, TERMS)
+    assert not any(values.any() for values in maps.values())
+    for values in maps.values():
+        for leaf in (student.logits, student.raw, student.extras[ANGLES]):
+            assert not moves(values, leaf)
+
+
+def test_bckd__needs_boxes_in_one_frame_only_for_its_box_term() -> None:
+    assert BCKD(BCKDConfig()).requires.overlaps
+    assert not BCKD(BCKDConfig(box=0)).requires.overlaps

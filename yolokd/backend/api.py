@@ -9,6 +9,7 @@ from ultralytics.data.build import InfiniteDataLoader, build_yolo_dataset
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import VID_FORMATS
 from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.models.yolo.obb import OBBValidator
 from ultralytics.models.yolo.pose import PoseValidator
 from ultralytics.models.yolo.segment import SegmentationValidator
 from ultralytics.nn.distill_model import DistillationModel
@@ -17,11 +18,11 @@ from ultralytics.nn.modules.conv import Conv
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 from ultralytics.utils import ASSETS, LOGGER, RANK, TQDM
 from ultralytics.utils.loss import DFLoss, E2ELoss
-from ultralytics.utils.metrics import bbox_iou
+from ultralytics.utils.metrics import ap_per_class, batch_probiou, bbox_iou
 from ultralytics.utils.nms import non_max_suppression
-from ultralytics.utils.ops import make_divisible, scale_boxes, xywh2xyxy
+from ultralytics.utils.ops import make_divisible, scale_boxes, xywh2xyxy, xyxyxyxy2xywhr
 from ultralytics.utils.patches import imread
-from ultralytics.utils.tal import TaskAlignedAssigner, bbox2dist
+from ultralytics.utils.tal import RotatedTaskAlignedAssigner, TaskAlignedAssigner, bbox2dist, rbox2dist
 from ultralytics.utils.torch_utils import (
     autocast,
     copy_attr,
@@ -54,11 +55,15 @@ __all__ = [
     "InfiniteDataLoader",
     "LetterBox",
     "Mosaic",
+    "OBBValidator",
     "PoseValidator",
+    "RotatedTaskAlignedAssigner",
     "SegmentationValidator",
     "TaskAlignedAssigner",
     "YOLODataset",
+    "ap_per_class",
     "autocast",
+    "batch_probiou",
     "bbox2dist",
     "bbox_iou",
     "build_yolo_dataset",
@@ -71,10 +76,12 @@ __all__ = [
     "make_divisible",
     "non_max_suppression",
     "parse_device",
+    "rbox2dist",
     "scale_boxes",
     "select_device",
     "strip_optimizer",
     "unwrap_model",
     "xywh2xyxy",
+    "xyxyxyxy2xywhr",
     "yaml_model_load",
 ]

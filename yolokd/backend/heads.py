@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from ultralytics.nn.tasks import DetectionModel
 
-from yolokd.backend.tasks import TASKS, KeypointLayout, keypoints_of_head, task_of_head
+from yolokd.backend.tasks import TASKS, KeypointLayout, angles, keypoints_of_head, task_of_head
 from yolokd.errors import PairError
 from yolokd.losses.base import Grid, Head
 from yolokd.losses.levels import STRIDES, level_of
@@ -123,7 +123,7 @@ def as_head(raw: Mapping[str, Tensor], grid: Grid, classes: Tensor | None) -> He
     """Return one branch's raw outputs in the layout of the losses, (B, A, ·).
 
     Args:
-        raw: `scores` (B, K, A) and `boxes` (B, 4·R, A) as Ultralytics lists them.
+        raw: `scores` (B, K, A) and `boxes` (B, 4·R, A) as Ultralytics lists them; `angle` (B, 1, A) of rotated boxes.
         grid: Where the anchors lie.
         classes: Indices of the classes to keep, (K,), in the order of the pair's common classes; or (K, M), of whose
             rows the largest logit counts. None keeps all.
@@ -131,7 +131,7 @@ def as_head(raw: Mapping[str, Tensor], grid: Grid, classes: Tensor | None) -> He
     logits = raw["scores"] if classes is None else raw["scores"].index_select(1, classes.flatten())
     if classes is not None and classes.ndim == 2:
         logits = logits.unflatten(1, classes.shape).amax(2)  # (B, K·M, A) → (B, K, A)
-    return Head(logits=widen(logits).transpose(1, 2), raw=raw["boxes"].transpose(1, 2), grid=grid)
+    return Head(widen(logits).transpose(1, 2), raw["boxes"].transpose(1, 2), grid, angles(raw))
 
 
 def raw_of(logits: Tensor, boxes: Tensor, grid: Grid) -> dict[str, Tensor]:
@@ -157,4 +157,5 @@ def with_extras(head: Head, raw: Mapping[str, Any], task: str, keypoints: Keypoi
         task: A name of `yolokd.backend.tasks.TASKS`.
         keypoints: How it writes keypoints, where the task has any.
     """
-    return replace(head, extras=TASKS[task].read(raw) if keypoints is None else keypoints.read(raw))
+    own = TASKS[task].read(raw) if keypoints is None else keypoints.read(raw)
+    return replace(head, extras={**head.extras, **own})

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from ultralytics.nn.modules.head import Detect, Pose, Pose26, Segment, Segment26, v10Detect
-from ultralytics.nn.tasks import DetectionModel, PoseModel, SegmentationModel, guess_model_task
+from ultralytics.nn.modules.head import OBB, OBB26, Detect, Pose, Pose26, Segment, Segment26, v10Detect
+from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, SegmentationModel, guess_model_task
 
-from yolokd.losses.base import COEFFICIENTS, KEYPOINTS, MASKS, OFFSETS, PROTOTYPES, VISIBILITY
+from yolokd.losses.base import ANGLES, COEFFICIENTS, KEYPOINTS, MASKS, OFFSETS, PROTOTYPES, VISIBILITY
 
 Raw = Mapping[str, Any]  # what one branch of a head gives in training mode
 
@@ -30,6 +30,11 @@ def _masks(raw: Raw) -> dict[str, Tensor]:
         COEFFICIENTS: raw["mask_coefficient"].transpose(1, 2),
         PROTOTYPES: prototypes[0] if isinstance(prototypes, (tuple, list)) else prototypes,
     }
+
+
+def angles(raw: Raw) -> dict[str, Tensor]:
+    """Return the angles of rotated boxes, (B, A, 1) in radians, as both `OBB` and `OBB26` give them; else nothing."""
+    return {ANGLES: raw["angle"].transpose(1, 2)} if "angle" in raw else {}
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,8 @@ class Task:
         boxes_suffice: Whether boxes are all that its students learn, so that boxes alone can teach them.
         polygons: Whether every object of its data is labeled as a polygon.
         keypoints: Whether every object of its data is labeled with keypoints.
+        corners: Whether every object of its data is labeled by four corners.
+        rotated: Whether its boxes are rotated, so that angles belong to the detect part.
         read: From a branch's raw output to `yolokd.losses.base.Head.extras`.
         outputs: What a deployed network gives beside class scores and boxes, the columns first.
         part: Name of the part of the head that computes it, for exports in 8 bits, and its children there.
@@ -109,6 +116,8 @@ class Task:
     boxes_suffice: bool = False
     polygons: bool = False
     keypoints: bool = False
+    corners: bool = False
+    rotated: bool = False
     read: Callable[[Raw], dict[str, Tensor]] = _no_extras
     outputs: tuple[Output, ...] = ()
     part: tuple[str, tuple[str, ...]] = ("", ())
@@ -130,6 +139,7 @@ TASKS = {
             part=("head.mask", ("cv4", "proto")),
         ),
         Task("pose", PoseModel, (Pose, Pose26), extras=(KEYPOINTS,), keypoints=True, layout=_keypoints),
+        Task("obb", OBBModel, (OBB, OBB26), extras=(ANGLES,), corners=True, rotated=True, read=angles),
     )
 }
 DETECT = ("detect",)
@@ -155,6 +165,9 @@ def class_of_description(description: Mapping[str, Any], tasks: Collection[str])
 
 
 def keep_detect_part(head: nn.Module) -> None:
-    """Let a head give class scores and boxes alone from here on, without computing what its task has beside them."""
-    if any(type(head) in task.heads for task in TASKS.values() if type(head) not in TASKS["detect"].heads):
+    """Let a head give class scores and boxes alone from here on, without computing what its task has beside them.
+
+    The angles of rotated boxes stay: without them nothing says where the boxes are.
+    """
+    if any(type(head) in task.heads for name, task in TASKS.items() if name not in DETECT and not task.rotated):
         head.__class__ = Detect

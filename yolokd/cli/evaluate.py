@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 AGREEMENTS = ("agreement", "at 50", "at 75", "small", "medium", "large")  # the same on labels of a teacher
+ROTATED = {"mAP50-95": "map50_95", "mAP50": "map50", "mAP75": "map75"}  # column → field of `RotatedScore`
 BESIDE = {"masks": "mask", "keypoints": "pose"}  # field of a score → word over its columns
 BESIDE_METRICS = ("AP", "AP50", "AP75")  # of the table; the JSON has all
 COST = ("params M", "GFLOPs", "ms", "imgsz")
@@ -49,7 +50,7 @@ def evaluate(
     json_file: JsonFile = None,
     trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
-    """Score checkpoints on a data set: COCO's or KITTI's metrics, parameters, GFLOPs and latency."""
+    """Score checkpoints on a data set: COCO's, KITTI's or (OBB) Ultralytics' metrics, parameters, GFLOPs, latency."""
     os.environ.setdefault("YOLO_VERBOSE", "false")
     check_file(json_file, "--json")
     from yolokd.evaluation.models import evaluate as run
@@ -69,7 +70,9 @@ def evaluate(
             progress=progress,
         )
     if json_file != "-":
-        if protocol == "coco":
+        if any(score.rotated is not None for score in scores):
+            show_rotated(Console(), scores)
+        elif protocol == "coco":
             show_scores(Console(), scores, words_for(data))
         else:
             show_kitti(Console(), scores)
@@ -78,8 +81,11 @@ def evaluate(
 
 
 def _plain(score: ModelScore) -> dict[str, Any]:
-    """Return a score as plain data, without the keys of masks and keypoints where there are none."""
-    return {key: value for key, value in asdict(score).items() if key not in BESIDE or value is not None}
+    """Return a score as plain data without what a model's task does not have; of rotated boxes without COCO's."""
+    left_out = {key for key in (*BESIDE, "rotated") if getattr(score, key) is None}
+    if score.rotated is not None:
+        left_out |= {*METRICS, "per_class"}
+    return {key: value for key, value in asdict(score).items() if key not in left_out}
 
 
 def split_pairs(words: Sequence[str]) -> list[str]:
@@ -143,6 +149,22 @@ def show_scores(console: Console, scores: Sequence[ModelScore], words: Words = s
         from yolokd.evaluation.wording import NOTE
 
         console.print(Text(NOTE, style="yellow"), soft_wrap=True)
+    _show_notes(console, scores)
+
+
+def show_rotated(console: Console, scores: Sequence[ModelScore]) -> None:
+    """Print Ultralytics' metrics of rotated boxes, one row per model, and what they are."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("model", overflow="fold", min_width=8)
+    for column in (*ROTATED, *COST):
+        table.add_column(column, justify="right", no_wrap=True)
+    found = [(score, score.rotated) for score in scores if score.rotated is not None]
+    for score, rotated in found:
+        values = [getattr(rotated, name) for name in ROTATED.values()]
+        table.add_row(*map(Text, (score.name, *("–" if v < 0 else f"{100 * v:.1f}" for v in values), *_cost(score))))
+    console.print(table)
+    for _, rotated in found[:1]:
+        console.print(Text(f"In percent: {rotated.metric}"), soft_wrap=True)
     _show_notes(console, scores)
 
 

@@ -32,7 +32,7 @@ def predict(
     ),
     trust_checkpoint: TrustCheckpoint = False,
 ) -> None:
-    """Detect objects in images and save the images with boxes drawn in, and masks or keypoints if the model has any."""
+    """Detect objects and save the images with boxes drawn in, rotated or not, and masks or keypoints if any."""
     if conf != conf:  # not a number passes every comparison
         raise UserError("--conf expects a score from 0 to 1, got nan.")
     is_url = "://" in source
@@ -130,6 +130,7 @@ def exists(path: Path) -> bool:
 
 def describe(result: Any, name: str) -> str:
     """One line for one image: its name and how many objects of each class."""
-    counts = Counter(result.names[int(index)] for index in result.boxes.cls.tolist())
+    boxes = result.boxes if result.obb is None else result.obb
+    counts = Counter(result.names[int(index)] for index in boxes.cls.tolist())
     found = ", ".join(f"{count} {name}" for name, count in counts.most_common())
     return f"{name}: {found or 'nothing'}"

@@ -41,6 +41,7 @@ SIZES = {
     "large": float("inf"),
 }  # COCO's classes of area, pixels, exclusive upper bounds
 JOINED_CLASSES = 2**24  # classes of labels that are joined; up to there Ultralytics' float32 tells them apart
+CORNERS = 8  # columns of a polygon of four corners
 SHOWN = 5  # problems that an error lists
 LONGEST = 200  # letters of a value that a problem shows
 
@@ -73,6 +74,7 @@ class Split:
     objects: Counter[int] = field(default_factory=Counter)  # by class
     sizes: Counter[str] = field(default_factory=Counter)  # objects by COCO's size classes
     polygons: int = 0  # objects that are labeled as polygons
+    corners: int = 0  # of them those of four corners, such as rotated boxes
     keypoints: int = 0  # objects that are labeled with keypoints, as many as the data YAML says
     without_keypoints: Problem | None = None  # the first object that is not, where it says so
 
@@ -208,6 +210,7 @@ class _Check:
                 continue
             self._count(int(values[0]), box, image)
             self.split.polygons += polygons
+            self.split.corners += polygons and len(values) == 1 + CORNERS
             self._count_keypoints(file, number, row)
             first = seen.setdefault(values, number)
             if first != number:

@@ -26,7 +26,7 @@ from yolokd.backend.api import DetectionModel
 from yolokd.backend.classes import ClassMatch
 from yolokd.backend.heads import as_head, by_level, grid_of, neck_features, split_branches
 from yolokd.distillation.levels import Levels
-from yolokd.distillation.teacher_loss import assigner, pad_objects
+from yolokd.distillation.teacher_loss import assign, pad_objects
 from yolokd.errors import PairError
 from yolokd.loaders.batch import COUNTS
 from yolokd.losses.base import Head, LevelMaps
@@ -127,11 +127,7 @@ class Attack:
         """Return the soft labels of the teacher's own assignment, (B, A, K)."""
         self._labels = self._labels.to(head.logits.device)  # it stays there: only the first attack waits for the copy
         objects = pad_objects(batch, self._labels, head)
-        points, _ = head.grid.centers(head.logits.device)
-        labels, boxes, known = objects.labels[..., None], objects.boxes, objects.known[..., None]
-        assign = assigner(head.logits.shape[-1], head.grid)
-        scores: Tensor = assign(head.logits.sigmoid(), head.boxes, points, labels, boxes, known)[2]
-        return scores.to(head.logits.dtype)
+        return assign(head, objects)[2].to(head.logits.dtype)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from yolokd.distillation.teacher_loss import (
 from yolokd.errors import PairError
 from yolokd.losses.aid import aid_weight
 from yolokd.losses.base import Grid
+from yolokd.losses.rotated import inside_rotated
 from yolokd.losses.tensors import known
 
 SCOPES = ("instance", "image", "level")
@@ -73,10 +74,11 @@ class Weights:
 class InstanceWeighting:
     """Weighs each place of a batch by how well the teacher does there.
 
-    A place belongs to the object that the teacher's assignment gives it to, else to the smallest object whose box its
-    center lies in, else to the background. An object's places weigh exp(−α · D); a place of the background weighs
-    exp(−α · cross-entropy of the teacher there against "no object"), so that confident false positives are not taught.
-    Objects of a class that the teacher does not know weigh 0 in head losses and 1 in feature losses.
+    A place belongs to the object that the teacher's assignment gives it to, else to the smallest object whose box,
+    rotated where labels are, its center lies in, else to the background. An object's places weigh exp(−α · D); a place
+    of the background weighs exp(−α · cross-entropy of the teacher there against "no object"), so that confident false
+    positives are not taught. Objects of a class that the teacher does not know weigh 0 in head losses and 1 in feature
+    losses.
     """
 
     def __init__(self, config: Any, classes: ClassMatch) -> None:
@@ -176,9 +178,14 @@ def owners(objects: Objects, assigned: Tensor, grid: Grid) -> Tensor:
         assigned: The teacher's assignment, (B, A), −1 where there is none; it goes before boxes.
         grid: Where the anchors lie.
     """
-    x, y = grid.centers(assigned.device)[0].unbind(1)  # (A,) each
-    left, top, right, bottom = objects.boxes[..., None].unbind(2)  # (B, G, 1) each
-    inside = (x > left) & (x < right) & (y > top) & (y < bottom) & objects.present[..., None]
+    points = grid.centers(assigned.device)[0]  # (A, 2)
+    if objects.rotated is None:
+        x, y = points.unbind(1)  # (A,) each
+        left, top, right, bottom = objects.boxes[..., None].unbind(2)  # (B, G, 1) each
+        inside = (x > left) & (x < right) & (y > top) & (y < bottom)
+    else:
+        inside = inside_rotated(points, objects.rotated)
+    inside = inside & objects.present[..., None]  # (B, G, A)
     hit, first = inside.byte().max(1)  # (B, A); of several the first slot, which is the smallest box
     return torch.where(assigned >= 0, assigned, first.masked_fill(hit == 0, -1))
 

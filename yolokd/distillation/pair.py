@@ -15,7 +15,7 @@ from yolokd.distillation.levels import Levels
 from yolokd.distillation.model import TeacherStudent
 from yolokd.distillation.state import build_distillation
 from yolokd.errors import PairError
-from yolokd.losses.base import KEYPOINTS, Loss, requirements
+from yolokd.losses.base import ANGLES, KEYPOINTS, Loss, requirements
 from yolokd.teachers.base import Offer
 from yolokd.teachers.table import make_teacher
 
@@ -104,6 +104,7 @@ def check_pair(losses: Mapping[str, Loss], student: HeadInfo, teacher: Offer, no
                 + (f"the teacher's {teacher.bins}" if teacher.attackable else f"the teacher gives {teacher}")
                 + ". Use bckd's box term, which works on decoded boxes."
             )
+        _check_frames(name, loss, student, teacher)
         if loss.requires.adversarial and not teacher.attackable:
             raise PairError(
                 f"The loss '{name}' attacks the teacher on the student's images, which this kind of teacher does not "
@@ -132,6 +133,30 @@ def _check_keypoints(name: str, loss: Loss, student: HeadInfo, teacher: Offer) -
         )
 
 
+def _check_frames(name: str, loss: Loss, student: HeadInfo, teacher: Offer) -> None:
+    """Refuse to compare rotated boxes with others, but for the upright rectangles around those of a teacher."""
+    own, other = ANGLES in student.extras, ANGLES in teacher.extras
+    if loss.requires.overlaps and own and not other:
+        raise PairError(
+            f"The loss '{name}' compares boxes, and those of the student are rotated, while the teacher gives {teacher}"
+            f" without {ANGLES}. Set losses.{name}.box to 0, so that it compares class scores alone."
+        )
+    if loss.requires.distributions and own != other:
+        raise PairError(
+            f"The loss '{name}' compares distances to the sides of boxes, but only the "
+            f"{'student' if own else 'teacher'}'s are along the axes of rotated boxes. Leave losses.{name} out."
+        )
+
+
+def check_weighting(student: HeadInfo, teacher: Offer) -> None:
+    """Raise `PairError` where the labels of a student cannot judge a teacher: rotated boxes take labels with angles."""
+    if ANGLES in teacher.extras and ANGLES not in student.extras:
+        raise PairError(
+            f"weighting.aid judges the teacher's boxes by the labels, but the teacher's are rotated and the labels of "
+            f"a student of the task {student.task} have no {ANGLES}. Take weighting.aid out of the recipe."
+        )
+
+
 def describe_tasks(losses: Mapping[str, Loss], student: HeadInfo, teachers: Sequence[HeadInfo]) -> str | None:
     """Return what is left out of what the tasks give beside class scores and boxes; None where nothing is.
 
@@ -143,7 +168,13 @@ def describe_tasks(losses: Mapping[str, Loss], student: HeadInfo, teachers: Sequ
     others = dict.fromkeys(one.task for one in teachers if one.task != student.task)
     part = "only the detect part is distilled (class scores, boxes, neck features)"
     if others:
+        if ANGLES in student.extras:
+            part = "only class scores and neck features are distilled, since the student's boxes are rotated"
+        elif any(ANGLES in one.extras for one in teachers):
+            part += "; a teacher's boxes are rotated, and the upright rectangles around them count"
         return f"the student's task is {student.task}, a teacher's is {' and '.join(others)}: {part}"
-    if left := [extra for extra in student.extras if extra not in requirements(losses.values()).extras]:
+    needs = requirements(losses.values())
+    compared = (*needs.extras, ANGLES) if needs.overlaps else needs.extras  # angles are part of a rotated box
+    if left := [extra for extra in student.extras if extra not in compared]:
         return f"no loss of this recipe compares {', '.join(left)}: {part}, and the labels teach the rest"
     return None

@@ -14,7 +14,7 @@ from yolokd.backend.tasks import KeypointLayout
 from yolokd.distillation.assignment import Assigned
 from yolokd.distillation.levels import Grids
 from yolokd.distillation.positives import PositiveCounts
-from yolokd.distillation.teacher_loss import image_size, slots
+from yolokd.distillation.teacher_loss import image_size, label_boxes, slots
 from yolokd.loaders.batch import Answers, counts_of
 from yolokd.losses.base import Answered, Branch, Grid, Head, Loss, Step, requirements
 from yolokd.losses.soft import soft_targets
@@ -194,9 +194,12 @@ def teacher_scores(raw: Mapping[str, Any]) -> Tensor:
 
 
 def boxes_of(batch: Mapping[str, Any], images: int) -> tuple[Tensor, ...]:
-    """Return the ground-truth boxes of each image, (N, 4) xyxy in pixels; none where images have no labels."""
+    """Return the ground-truth boxes of each image, (N, 4) xyxy in pixels; none where images have no labels.
+
+    Those of rotated labels are the upright rectangles around them.
+    """
     height, width = batch["img"].shape[-2:]
     shares: Tensor = batch["bboxes"]
-    boxes: Tensor = xywh2xyxy(shares) * torch.stack([shares.new_full((), side) for side in (width, height)] * 2)
+    boxes, _ = label_boxes(shares, torch.stack([shares.new_full((), side) for side in (width, height)] * 2))
     index: Tensor = batch["batch_idx"].long()
     return tuple(boxes[index.argsort(stable=True)].split_with_sizes(counts_of(batch, images)))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yolokd.backend.api import DetectionValidator, PoseValidator, SegmentationValidator, YOLODataset
+from yolokd.backend.api import DetectionValidator, OBBValidator, PoseValidator, SegmentationValidator, YOLODataset
 from yolokd.backend.image_set import WithoutLabels
 from yolokd.backend.networks import MAX_DETECTIONS
 from yolokd.errors import DataError, printable
@@ -30,7 +30,8 @@ TIMED_PASSES = 20
 GRAY = 114  # Ultralytics' padding
 NMS_IOU = 0.7
 
-Detection = tuple[str, int, list[float], float]  # image, class index, x y width height in its pixels, score
+# image, class index, x y width height in its pixels, score; of rotated boxes x y of the middle, width, height, radians
+Detection = tuple[str, int, list[float], float]
 
 
 def detect(
@@ -65,7 +66,7 @@ def detect(
         validator.pred_to_json = keep  # called for each image with detections
 
     def keep(predicted: Mapping[str, Any], image: Mapping[str, Any]) -> None:
-        found.extend(_detections(predicted, image["im_file"]))
+        found.extend(kind.read(predicted, image["im_file"]))
         if masks is not None and kind.masks:
             masks.extend(encode(predicted["masks"]))
         if keypoints is not None and kind.keypoints:
@@ -107,6 +108,12 @@ def _detections(predicted: Mapping[str, Any], file: str) -> Iterator[Detection]:
     columns = (predicted["cls"].int(), origins, sides, predicted["conf"])
     for index, origin, side, p in zip(*(column.tolist() for column in columns), strict=True):
         yield file, index, origin + side, p
+
+
+def _rotated_detections(predicted: Mapping[str, Any], file: str) -> Iterator[Detection]:
+    columns = (predicted["cls"].int(), predicted["bboxes"], predicted["conf"])  # (N, 5): already with the angle
+    for index, box, p in zip(*(column.tolist() for column in columns), strict=True):
+        yield file, index, box, p
 
 
 def _keypoints(points: Tensor) -> list[list[float]]:
@@ -162,6 +169,10 @@ class _PoseValidator(_Validator, PoseValidator):  # type: ignore[misc]
         super().init_metrics(model)
 
 
+class _RotatedValidator(_Validator, OBBValidator):  # type: ignore[misc]
+    """The same for OBB models, whose boxes are rotated."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """What a task brings to the evaluation."""
@@ -169,7 +180,9 @@ class Kind:
     validator: type[_Validator]
     masks: bool = False  # whether masks are scored beside boxes
     keypoints: bool = False  # likewise keypoints
+    rotated: bool = False  # whether boxes are rotated, and scored as Ultralytics does
     further: Further | None = None  # the metric beside the AP of boxes
+    read: Callable[[Mapping[str, Any], str], Iterator[Detection]] = _detections
 
     @property
     def beside(self) -> str:
@@ -181,6 +194,7 @@ KINDS = {
     "detect": Kind(_Validator),
     "segment": Kind(_SegmentValidator, masks=True, further=MASKS),
     "pose": Kind(_PoseValidator, keypoints=True),
+    "obb": Kind(_RotatedValidator, rotated=True, read=_rotated_detections),
 }
 
 

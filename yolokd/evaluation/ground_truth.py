@@ -70,6 +70,7 @@ def coco_ground_truth(
     *,
     masks: bool = False,
     posed: bool = False,
+    corners: bool = False,
 ) -> dict[str, list[dict[str, Any]]]:
     """Build a COCO ground truth from YOLO labels.
 
@@ -80,6 +81,7 @@ def coco_ground_truth(
         masks: Give each annotation its `segmentation`, run lengths; every object must be labeled as a polygon.
         posed: Give each annotation its `keypoints`; every object must be labeled with them. Rows are equal then only if
             their keypoints are.
+        corners: Give each annotation its `corners`, x, y, x, y, … in pixels; likewise.
 
     Returns:
         `images` (id = place in `paths`, from 0; file_name, width, height), `annotations` (ids from 1; bbox in
@@ -106,6 +108,7 @@ def coco_ground_truth(
                     "iscrowd": 0,
                     **({"segmentation": of_polygon(values[1:], width=width, height=height)} if masks else {}),
                     **({"keypoints": coco_keypoints(values[5:], keypoints, width, height)} if posed else {}),
+                    **({"corners": [v * (width, height)[n % 2] for n, v in enumerate(values[1:])]} if corners else {}),
                 }
             )
     categories = [{"id": index, "name": name} for index, name in sorted(names.items())]

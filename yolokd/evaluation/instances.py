@@ -31,6 +31,7 @@ def ground_truth(
     left_out: Collection[Path] = (),
     masks: bool = False,
     posed: bool = False,
+    corners: bool = False,
 ) -> Truth:
     """Return what the detections of a split are scored against; see `coco_ground_truth` for its form.
 
@@ -42,6 +43,7 @@ def ground_truth(
         left_out: Images of the split that are not scored; an instances file may name them.
         masks: Give each annotation of YOLO labels its mask; those of an instances file have none.
         posed: Likewise its keypoints.
+        corners: Give it the corners of its polygon; likewise.
 
     Raises:
         DataError: An image that cannot be read, or an instances file that is missing, malformed or of other images
@@ -50,7 +52,8 @@ def ground_truth(
     content = load_yaml(data_yaml)
     file = _named(content, data_yaml, split)
     if file is None:
-        return coco_ground_truth(paths, names, keypoints_of(content, data_yaml), masks=masks, posed=posed)
+        own = keypoints_of(content, data_yaml)
+        return coco_ground_truth(paths, names, own, masks=masks, posed=posed, corners=corners)
     return from_instances(file, paths, names, left_out=left_out)
 
 

@@ -15,6 +15,9 @@ images; with `mask_ratio=1, overlap_mask=False, save_json=True` it agrees like t
 Keypoints of pose models are scored by COCO's object keypoint similarity against the keypoints of the labels; what
 stands for the area of an object there, `yolokd.evaluation.keypoint_scores` says.
 
+Rotated boxes of OBB models are scored by Ultralytics' own metrics (`yolokd.evaluation.rotated_scores`), and only beside
+other OBB models.
+
 Latency is the median time of a forward pass at batch 1 on a square image, as Ultralytics' predictor times it on the
 fused model: backbone, neck, head and decoding of boxes, without reading, scaling and NMS. Parameters and GFLOPs are
 what Ultralytics' `info()` says before fusing; GFLOPs at the square image. A head with two branches (YOLO26, YOLOv10)
@@ -40,7 +43,6 @@ from yolokd.data.description import load_yaml
 from yolokd.errors import DataError, RunError, UserError, YolokdError
 from yolokd.evaluation import kitti_set
 from yolokd.evaluation.classes import check_mapping, lacking, match_classes
-from yolokd.evaluation.coco import score
 from yolokd.evaluation.detections import KINDS, detect, latency
 from yolokd.evaluation.further import FurtherFound
 from yolokd.evaluation.ground_truth import Choose, list_images, only_images, unusable
@@ -50,12 +52,12 @@ from yolokd.evaluation.keypoint_scores import (
     hindrance_to_keypoints,
     keypoints_in,
     other_keypoints,
-    score_keypoints,
     sigmas_of_data,
 )
 from yolokd.evaluation.kitti import METRICS, R40
-from yolokd.evaluation.mask_scores import MaskScore, has_masks, hindrance_to_masks, score_masks
-from yolokd.evaluation.masks import Rle
+from yolokd.evaluation.mask_scores import MaskScore, hindrance_to_masks
+from yolokd.evaluation.measured import Beside, measure_boxes, measure_rotated
+from yolokd.evaluation.rotated_scores import RotatedScore, require_corners
 from yolokd.evaluation.task import Task, Truth, kept_places, task_of
 from yolokd.recipe.arguments import default
 from yolokd.recipe.classes import ClassMap
@@ -90,6 +92,7 @@ class ModelScore:
     kitti: kitti_set.KittiScore | None = None  # with the protocol kitti
     masks: MaskScore | None = None  # of a network that gives masks, on data that have them; AP etc. are those of boxes
     keypoints: KeypointScore | None = None  # likewise
+    rotated: RotatedScore | None = None  # of an OBB model, instead of AP etc., which are −1 then
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def evaluate(
     Args:
         weights: One or several paths or Ultralytics names of detect, segment or pose models, or paths of their exports.
             The boxes of all are scored, the masks of segment models where all labels are polygons, and the keypoints of
-            pose models where all labels have them.
+            pose models where all labels have them. Or OBB models alone, whose rotated boxes are scored.
         data: What Ultralytics takes as data, or `streets`.
         protocol: "coco", or "kitti" for a set prepared by `yolokd data kitti`: KITTI's numbers beside COCO's.
         metric: Of KITTI's protocol: "R40" (also if None) or "R11".
@@ -265,8 +268,11 @@ def _read_truth(
         hindrance_to_keypoints(data, split, report) if posed else "",
     )
     masks, posed = (asked and not one for asked, one in zip((masks, posed), hindrances, strict=True))
-    left_out = unusable(sources)
-    truth = ground_truth(data.yaml_path, split, images, data.names, left_out=left_out, masks=masks, posed=posed)
+    rotated = any(kind.rotated for kind in kinds)
+    if rotated:
+        require_corners(data, split, report)
+    beside = {"masks": masks, "posed": posed, "corners": rotated}
+    truth = ground_truth(data.yaml_path, split, images, data.names, left_out=unusable(sources), **beside)
     own = kitti_set.read_truth(images, data.names) if kitti else None
     return truth, own, tuple(filter(None, (report.left_out, *hindrances)))
 
@@ -284,11 +290,29 @@ def _check_task(task: Task, models: Sequence[_Model], *, channels: int, kitti: b
             f"KITTI's protocol scores boxes, and '{more[0].name}' gives {KINDS[more[0].identity.task].beside} as well. "
             f"Score it with --protocol coco."
         )
+    _check_rotated(task, models, kitti=kitti)
     if task.joined and kitti:
         raise DataError(
             f"{task.source} has one class for all objects (train.single_cls), and KITTI's protocol scores classes "
             f"apart. Score it with --protocol coco."
         )
+
+
+def _check_rotated(task: Task, models: Sequence[_Model], *, kitti: bool) -> None:
+    """Refuse to score rotated boxes in a way that is not made for them, or beside scores that mean something else."""
+    rotated = [model for model in models if KINDS[model.identity.task].rotated]
+    if not rotated:
+        return
+    name = rotated[0].name
+    if kitti:
+        raise DataError(f"KITTI's protocol scores upright boxes, and those of '{name}' are rotated.")
+    if others := [model.name for model in models if model not in rotated]:
+        raise DataError(
+            f"'{name}' gives rotated boxes, which are scored by probabilistic IoU, and '{others[0]}' gives upright "
+            f"ones, which have COCO's AP. The two do not compare: score them apart."
+        )
+    if task.joined and any(len(model.identity.names) > 1 for model in rotated):
+        raise DataError(f"{task.source} has one class for all objects, and rotated boxes of classes are not joined.")
 
 
 def _with_shapes(rows: Sequence[tuple[Examined, networks.Opened]]) -> list[Examined]:
@@ -328,41 +352,6 @@ class _Bench:
     sigmas: tuple[float, ...] = ()  # OKS constants of the data's keypoints
 
 
-@dataclass(frozen=True)
-class _Beside:
-    """What a network finds beside boxes, in the order of its detections; None for what is not scored."""
-
-    masks: list[Rle] | None
-    keypoints: list[list[float]] | None
-
-    @classmethod
-    def of(cls, bench: _Bench, identity: Identity) -> _Beside:
-        """Return it empty, before the network looks at the images."""
-        masked = KINDS[identity.task].masks and has_masks(bench.truth)
-        posed = KINDS[identity.task].keypoints and identity.keypoints == len(bench.sigmas)
-        return cls([] if masked else None, [] if posed else None)
-
-    def scores(
-        self, bench: _Bench, detections: Sequence[dict[str, Any]], kept: Sequence[int]
-    ) -> tuple[dict[str, Any], FurtherFound | None]:
-        """Return the fields `masks` and `keypoints` of the score, and the further metric with what it comes from.
-
-        Args:
-            bench: What is scored on.
-            detections: Of COCO's results, those that count.
-            kept: Their places among all detections.
-        """
-        names, further = bench.task.counted, None
-        fields: dict[str, Any] = {"masks": None, "keypoints": None}
-        if self.masks is not None:
-            own = [self.masks[place] for place in kept]
-            fields["masks"], further = score_masks(bench.truth, detections, own, names)
-        if self.keypoints is not None:
-            points = [self.keypoints[place] for place in kept]
-            fields["keypoints"] = score_keypoints(bench.truth, detections, points, bench.sigmas, names)
-        return fields, further
-
-
 def _opening(progress: Progress | None) -> Callable[[int, int], None] | None:
     """Progress in opening the images."""
     if progress is None:
@@ -380,7 +369,7 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
     yolo, size = network.yolo, network.imgsz
     places = {image["file_name"]: image["id"] for image in bench.truth["images"]}
     options = {**bench.options, "imgsz": size}
-    beside = _Beside.of(bench, identity)
+    beside = Beside.of(bench.truth, bench.sigmas, identity)
     try:
         found = detect(
             yolo,
@@ -402,33 +391,26 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
     if bench.task.joined and len(teacher_of) > 1:
         left = kept_places(exact)
         exact, kept = [exact[place] for place in left], [kept[place] for place in left]
-    detections = [
-        {"image_id": places[file], "category_id": index, "bbox": [round(x, 3) for x in box], "score": round(p, 5)}
-        for file, index, box, p in exact
-    ]
-    scores = score(bench.truth, detections)
-    more, further = beside.scores(bench, detections, kept)
     kitti = None if bench.kitti is None else kitti_set.score(bench.kitti, exact, metric=bench.metric)
-    per_class = {names[index]: ap for index, ap in scores.per_class.items()}
-    metrics: dict[str, Any] = {key: scores.summary[key] for key in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
+    if KINDS[identity.task].rotated:
+        measured = measure_rotated(bench.truth, names, exact, places)
+    else:
+        measured = measure_boxes(bench.truth, names, exact, places, beside, kept)
     row = ModelScore(
         name=name,
         path=str(path),
-        **metrics,
-        **more,
+        **measured.metrics,
         parameters=network.parameters,
         gflops=network.gflops,
         latency_ms=milliseconds,
         imgsz=size,
-        per_class=per_class,
         notes=(
             *_notes(bench, identity, network, found),
-            *lacking(per_class, names, identity, teacher_of, mean=kitti is None),
+            *lacking(measured.of_classes, names, identity, teacher_of, mean=kitti is None),
         ),
         kitti=kitti,
     )
-    curves = {names[index]: curve for index, curve in scores.precision50.items()}
-    return Examined(row, detections, curves, bench.truth, further), network
+    return Examined(row, measured.detections, measured.precision50, bench.truth, measured.further), network
 
 
 def _notes(

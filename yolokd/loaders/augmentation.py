@@ -86,7 +86,7 @@ class SampleSpecific(EpochSet):
         (left, top, right, bottom), kept = random_window((height, width), instances.bboxes, rng, low=self.crop)
         instances = instances[kept]
         instances.add_padding(-left, -top)
-        instances.clip(right - left, bottom - top)
+        instances.clip(right - left, bottom - top, preserve_obb=self.use_obb)
         instances.normalize(right - left, bottom - top)
         instances.convert_bbox("xywh")
         label["instances"], label["cls"] = instances, label["cls"][kept]

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from yolokd.losses.levels import STRIDES
+from yolokd.losses.rotated import rotated_around, upright
 from yolokd.losses.tensors import mean_over_ranks, widen, without_autocast
 
 MASKS, KEYPOINTS = "masks", "keypoints"  # of `Requirements.extras`
+ANGLES = "angles"  # the same, and of `Head.extras`: with them boxes are rotated
 COEFFICIENTS, PROTOTYPES = "coefficients", "prototypes"  # of `Head.extras`: what masks are made of
 # of `Head.extras`: keypoints in cells from the center of the anchor, x and y of each, (B, A, 2·N); logits of their
 # visibility, (B, A, N), where the head gives any
@@ -113,7 +115,8 @@ class Head:
     logits: Tensor  # (B, A, K), float32 or wider
     raw: Tensor  # (B, A, 4·R): bins of the distances left, top, right, bottom; R = 1 means the distances themselves
     grid: Grid
-    # what the task gives beside: (B, A, ·) such as `COEFFICIENTS`, or of the image, (B, ·, ·, ·), such as `PROTOTYPES`
+    # what the task gives beside: (B, A, ·) such as `COEFFICIENTS`, or of the image, (B, ·, ·, ·), such as `PROTOTYPES`;
+    # with `ANGLES`, (B, A, 1) in radians, the distances are along the axes of a rotated box
     extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     def at(self, levels: Collection[str]) -> Head:
@@ -137,14 +140,32 @@ class Head:
     @cached_property
     @without_autocast
     def boxes(self) -> Tensor:
-        """Decoded boxes, (B, A, 4), xyxy in pixels of the input image; not clipped to it."""
+        """Decoded boxes, (B, A, 4), xyxy in pixels of the input image; not clipped to it.
+
+        Where the head gives angles, the upright rectangles around its rotated boxes.
+        """
+        if self.rotated is not None:
+            return upright(self.rotated)
         points, strides = self.grid.centers(self.raw.device)
+        return around(points, self._distances(strides))
+
+    @cached_property
+    @without_autocast
+    def rotated(self) -> Tensor | None:
+        """Decoded rotated boxes, (B, A, 5): middle, width, height in pixels, angle in radians; None without angles."""
+        if ANGLES not in self.extras:
+            return None
+        points, strides = self.grid.centers(self.raw.device)
+        return rotated_around(points, self._distances(strides), widen(self.extras[ANGLES]))
+
+    def _distances(self, strides: Tensor) -> Tensor:
+        """Return the distances to the left, top, right and bottom side in pixels, (B, A, 4)."""
         if self.bins == 1:
             distances = widen(self.raw)  # (B, A, 4)
         else:
             bins = torch.arange(self.bins, dtype=self.distribution.dtype, device=self.raw.device)
             distances = (bins @ self.distribution.permute(0, 2, 3, 1).softmax(2)).mT  # as it lies in memory; (B, A, 4)
-        return around(points, distances * strides)
+        return distances * strides
 
     @without_autocast
     def boxes_at(self, image: Tensor, anchor: Tensor) -> Tensor:
@@ -159,7 +180,10 @@ class Head:
         if self.bins > 1:
             bins = torch.arange(self.bins, dtype=distances.dtype, device=distances.device)
             distances = distances.view(-1, 4, self.bins).softmax(-1) @ bins
-        return around(points[anchor], distances * strides[anchor])
+        distances, points = distances * strides[anchor], points[anchor]
+        if ANGLES in self.extras:
+            return upright(rotated_around(points, distances, widen(self.extras[ANGLES][image, anchor])))
+        return around(points, distances)
 
 
 def around(points: Tensor, distances: Tensor) -> Tensor:
@@ -245,6 +269,7 @@ class Requirements:
     levels: tuple[str, ...] = ()  # neck features of both models on these levels
     heads: bool = False  # `Step.branches`: what both heads predict at every anchor
     classes: bool = False  # scores class by class, so teacher and student must know the same classes
+    overlaps: bool = False  # of decoded boxes of both heads
     distributions: bool = False  # box distributions over the same bins: equal reg_max above 1
     teacher_scores: bool = False  # `Step.teacher_scores`
     boxes: bool = False  # `Step.boxes_xyxy_px`
@@ -260,6 +285,7 @@ class Requirements:
             levels=tuple(sorted({*self.levels, *other.levels})),
             heads=self.heads or other.heads,
             classes=self.classes or other.classes,
+            overlaps=self.overlaps or other.overlaps,
             distributions=self.distributions or other.distributions,
             teacher_scores=self.teacher_scores or other.teacher_scores,
             boxes=self.boxes or other.boxes,

@@ -7,7 +7,8 @@ the paper writes IoU; `detach_weight` and `iou` choose otherwise.
 Differs: returned per anchor instead of summed, so that instance weights apply; divided by the average number of
 positives over the run instead of the batch's own (at least 1), by which a batch of backgrounds counts up to 70 times as
 much (`average: batch` is the published form); a level without positives is not dropped; the areas of boxes turned
-inside out do not count as positive, which keeps the loss within its range.
+inside out do not count as positive, which keeps the loss within its range; rotated boxes, which the paper does not
+have, are compared by ProbIoU (`yolokd.losses.rotated`), as Ultralytics' own loss does.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolokd.errors import RunError, ShapeError
-from yolokd.losses.base import Branch, Loss, Requirements, Step
+from yolokd.losses.base import Branch, Head, Loss, Requirements, Step
+from yolokd.losses.rotated import hellinger_distance
 from yolokd.losses.tensors import as_pair, known, portions, same_shape, without_autocast
 
 if TYPE_CHECKING:
     from yolokd.recipe import BCKDConfig
 
 EPS = 1e-6  # smallest union, enclosing area and plain IoU, as in the authors' framework
+PIXEL = 1 / 12  # variance of one pixel, which is added to those of rotated boxes
 
 
 @torch.no_grad()
@@ -178,15 +181,43 @@ def _area(boxes: Tensor) -> Tensor:
     return width * height - 2 * (-width).clamp_min(0) * (-height).clamp_min(0)
 
 
+@without_autocast
+def bckd_rotated_map(student_boxes: Tensor, teacher_boxes: Tensor, gap: Tensor) -> Tensor:
+    """Return gap · (1 − ProbIoU) of every anchor, (B, A), at most 1.
+
+    The angle takes part by the Gaussians of the boxes, so that equal rectangles give 0 however they are written. To
+    their variances that of one pixel is added, which bounds the gradient of boxes thinner than that. Boxes far apart
+    give `gap` and no gradient, and the angle of a square none either.
+
+    Args:
+        student_boxes: Rotated boxes of the student, (B, A, 5): x, y of the middle, width, height in pixels, radians.
+        teacher_boxes: Those of the teacher; no gradient flows into them.
+        gap: `score_gap` of the two heads, (B, A); no gradient flows into it.
+
+    Raises:
+        ShapeError: The boxes differ in shape or are not (B, A, 5), or the gap does not fit them.
+
+    Example:
+        >>> import torch
+        >>> student = torch.tensor([[[8.0, 8.0, 6.0, 2.0, 0.0]]])
+        >>> teacher = torch.tensor([[[8.0, 8.0, 2.0, 6.0, torch.pi / 2]]])  # the same rectangle
+        >>> round(bckd_rotated_map(student, teacher, torch.tensor([[0.5]])).item(), 3)
+        0.0
+    """
+    student, teacher = as_pair(student_boxes, teacher_boxes, rank=3)
+    same_shape(student[..., 0], gap, what="a coordinate of the boxes and gap")
+    return gap.detach().to(student.dtype) * hellinger_distance(student, teacher, floor=PIXEL)
+
+
 class BCKD(Loss):
     """Both terms on every branch of the head, divided by what the student's own assignment finds in a batch."""
 
     terms = ("bckd_cls", "bckd_box")
-    requires = Requirements(heads=True, classes=True)
     head_terms = frozenset(terms)
 
     def __init__(self, config: BCKDConfig) -> None:
         self.config = config
+        self.requires = Requirements(heads=True, classes=True, overlaps=config.box != 0)
 
     def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
         """Return the active ones of "bckd_cls" and "bckd_box", (B, A): map · B / N, weighted and summed over branches.
@@ -216,5 +247,11 @@ class BCKD(Loss):
         else:
             gap = score_gap(student.logits, teacher.logits)
         if "bckd_box" in active:
-            maps["bckd_box"] = bckd_box_map(student.boxes, teacher.boxes, gap, iou=config.iou)
+            maps["bckd_box"] = self._box_map(student, teacher, gap)
         return maps
+
+    def _box_map(self, student: Head, teacher: Head, gap: Tensor) -> Tensor:
+        """Return the box term, by rotated boxes where both heads have them, else by the upright ones."""
+        if student.rotated is not None and teacher.rotated is not None:
+            return bckd_rotated_map(student.rotated, teacher.rotated, gap)
+        return bckd_box_map(student.boxes, teacher.boxes, gap, iou=self.config.iou)

@@ -53,7 +53,8 @@ class BCKDConfig(LossConfig):
     )
     iou: Literal["giou", "iou"] = Field(
         default="giou",
-        description="Overlap in the box term: giou as in the authors' code, iou as in the paper.",
+        description="Overlap in the box term: giou as in the authors' code, iou as in the paper; rotated boxes have "
+        "ProbIoU.",
     )
     normalizer: Literal["positives", "target_scores"] = Field(
         default="positives",

@@ -21,7 +21,7 @@ from yolokd.data.labels import NO_KEYPOINTS, Keypoints
 from yolokd.distillation.adversarial import Attack, extra_passes
 from yolokd.distillation.instance_weights import InstanceWeighting
 from yolokd.distillation.levels import Levels
-from yolokd.distillation.pair import check_pair, describe_tasks
+from yolokd.distillation.pair import check_pair, check_weighting, describe_tasks
 from yolokd.errors import PairError, UserError, WeightsError
 from yolokd.loaders.unlabeled import Unlabeled, check_unlabeled, find_unlabeled, with_absolute_paths
 from yolokd.losses.base import requirements
@@ -296,6 +296,7 @@ def _with_teachers(plan: Plan, student: Loaded, teachers: Sequence[Loaded], *, a
             notes.append(note)
     if recipe.weighting.aid is not None:
         InstanceWeighting(recipe.weighting.aid, match)
+        check_weighting(student.plan.head, offer)
     if recipe.augment.adversarial is not None:
         Attack(recipe.augment.adversarial, match)
     require_same_levels({one.plan.spec: one.plan.head for one in teachers})

@@ -77,7 +77,8 @@ def check_students_task(task: str, recipe: Recipe, data: Dataset, report: DataRe
         report: What is known of its labels.
 
     Raises:
-        DataError: The task learns polygons or keypoints, and objects are labeled as boxes.
+        DataError: The task learns polygons or keypoints, and objects are labeled as boxes; or it learns rotated boxes,
+            and objects are not labeled by four corners.
         UserError: The recipe teaches by boxes alone, or asks for what is built for detect models only.
     """
     if TASKS[task].boxes_suffice:
@@ -89,6 +90,14 @@ def check_students_task(task: str, recipe: Recipe, data: Dataset, report: DataRe
                 raise DataError(
                     f"The student's task is {task}, and {boxes} of the {found.objects.total()} {split} objects of "
                     f"'{data.yaml_path}' are labeled as boxes. Label them as polygons, or take a detect student."
+                )
+    if TASKS[task].corners:
+        for split in ("train", recipe.train.get("split", "val")):
+            found = report.splits[split]
+            if others := found.objects.total() - found.corners:
+                raise DataError(
+                    f"The student's task is {task}, and {others} of the {found.objects.total()} {split} objects of "
+                    f"'{data.yaml_path}' are not labeled by four corners. Write each label as class x y x y x y x y."
                 )
     if TASKS[task].keypoints:
         _check_keypoints(task, recipe, data, report)

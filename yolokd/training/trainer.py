@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.nn.distill_model import DistillationModel
@@ -398,10 +399,15 @@ class PoseDistillTrainer(DistillTrainer, PoseTrainer):
             setattr(student, name, getattr(self.model, name))
 
 
+class OBBDistillTrainer(DistillTrainer, OBBTrainer):
+    """The same for students that learn rotated boxes."""
+
+
 TRAINERS: dict[str, type[DistillTrainer]] = {
     "detect": DistillTrainer,
     "segment": SegmentDistillTrainer,
     "pose": PoseDistillTrainer,
+    "obb": OBBDistillTrainer,
 }
 
 

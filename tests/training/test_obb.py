@@ -1,0 +1,147 @@
+"""Whole runs of students of rotated boxes: under such a teacher, across tasks, interrupted; and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ultralytics.nn.tasks import DetectionModel, OBBModel
+
+from tests.helpers import models
+from tests.helpers.rotated import make_rotated
+from tests.helpers.runs import rows, stop_after
+from tests.helpers.segments import make_polygons, model_of, save, write_description
+from yolokd.backend.checkpoints import load
+from yolokd.errors import DataError, PairError, UserError
+from yolokd.training.plan import make_plan
+from yolokd.training.run import resolve_recipe, resume, start
+from yolokd.training.trainer import OBBDistillTrainer, trainer_of
+
+TERMS = ("bckd_cls", "bckd_box")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, teachers and students of two tasks."""
+    folder = tmp_path_factory.mktemp("world")
+    make_rotated(folder / "data", train=8, val=4)
+    for family in ("v8-obb", "26-obb"):
+        save(model_of(family, width=0.25, seed=1), folder / f"{family}.pt")
+        write_description(family, folder / f"{family}.yaml")
+    models.save(models.detector("v8", width=0.25, seed=1), folder / "v8.pt")
+    return folder
+
+
+def plan(world: Path, teacher: str, student: str, recipe: str, overrides: Sequence[str] = (), **changes: Any) -> Any:
+    budget = {"data": str(world / "data" / "data.yaml"), "epochs": 2, "imgsz": 64, "batch": 4, "device": "cpu"}
+    resolved = resolve_recipe(recipe, ["train.plots=false", "train.workers=0", *overrides], **{**budget, **changes})
+    return make_plan(world / teacher, world / student, resolved, runs=world / "runs")
+
+
+@pytest.mark.slow
+def test_start__an_obb_student_learns_rotated_boxes_and_is_plain_in_the_end(world: Path) -> None:
+    made = plan(world, "v8-obb.pt", "v8-obb.yaml", "bckd", ["train.name=obb"], epochs=1)
+    assert not [note for note in made.notes if "detect part" in note]
+    run = start(made)
+    last = rows(run)[-1]
+    assert last["epoch"] == "1"
+    assert all(float(last[f"train/kd_{term}"]) > 0 for term in TERMS)
+    assert float(last["train/angle_loss"]) > 0
+    code = (
+        "import sys; sys.modules['yolokd'] = None\n"
+        "from ultralytics import YOLO\n"
+        f"model = YOLO({str(run / 'weights' / 'best.pt')!r})\n"
+        f"found = model.val(data={str(world / 'data' / 'data.yaml')!r}, imgsz=64, plots=False, verbose=False)\n"
+        "print(type(model.model).__name__, model.task, found.box.map >= 0)\n"
+        "print(model.export(format='torchscript', imgsz=64))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=world)
+    assert done.returncode == 0, done.stderr
+    assert "OBBModel obb True" in done.stdout
+    assert "best.torchscript" in done.stdout
+    model, checkpoint = load(run / "weights" / "last.pt")
+    assert checkpoint["train_args"]["task"] == "obb"
+    assert not [key for key in model.state_dict() if "teacher" in key or "projector" in key]
+
+
+@pytest.mark.slow
+def test_resume__an_interrupted_obb_run_goes_on(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = plan(world, "v8-obb.pt", "v8-obb.yaml", "bckd", ["train.name=interrupted"])
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            start(made)
+    assert resume(str(made.folder)) == made.folder
+    assert [row["epoch"] for row in rows(made.folder)] == ["1", "2"]
+    assert all(float(rows(made.folder)[-1][f"train/kd_{term}"]) > 0 for term in TERMS)
+    assert type(load(made.folder / "weights" / "best.pt")[0]) is OBBModel
+
+
+@pytest.mark.slow
+def test_start__all_methods_at_once_under_a_teacher_of_another_family(world: Path) -> None:
+    run = start(plan(world, "26-obb.pt", "v8-obb.yaml", "everything", ["losses.fgd={}", "train.name=all"], epochs=1))
+    last = rows(run)[-1]
+    terms = ("bckd_cls", "bckd_box", "ssim", "samkd", "samkd_logits", "ikd", "fgd")
+    assert all(float(last[f"train/kd_{term}"]) > 0 for term in terms)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("teacher", "student", "changes", "terms", "kind"),
+    [
+        ("v8-obb.pt", "detect.yaml", [], ("bckd_cls", "bckd_box", "pkd"), DetectionModel),
+        ("v8.pt", "v8-obb.yaml", ["losses.bckd.box=0"], ("bckd_cls", "pkd"), OBBModel),
+    ],
+)
+def test_start__across_tasks_what_is_comparable(
+    world: Path, student_yaml: Path, teacher: str, student: str, changes: list[str], terms: Sequence[str], kind: type
+) -> None:
+    (world / "detect.yaml").write_text(student_yaml.read_text())
+    name = f"train.name={teacher}-{student}".replace(".", "").replace("trainname", "train.name")
+    made = plan(world, teacher, student, "bckd", [name, "losses.pkd={}", *changes], epochs=1)
+    assert [note for note in made.notes if note.startswith("the student's task is ")]
+    run = start(made)
+    assert all(float(rows(run)[-1][f"train/kd_{term}"]) > 0 for term in terms)
+    assert type(load(run / "weights" / "best.pt")[0]) is kind
+
+
+def test_make_plan__refuses_boxes_of_other_frames(world: Path, student_yaml: Path) -> None:
+    (world / "detect.yaml").write_text(student_yaml.read_text())
+    with pytest.raises(PairError, match=r"those of the student are rotated.*Set losses\.bckd\.box to 0"):
+        plan(world, "v8.pt", "v8-obb.yaml", "bckd")
+    with pytest.raises(PairError, match=r"those of the student are rotated"):
+        plan(world, "v8-obb.pt", "v8-obb.yaml", "bckd", ["teacher.scale=2"])
+    with pytest.raises(PairError, match=r"Take weighting\.aid out"):
+        plan(world, "v8-obb.pt", "detect.yaml", "bckd", ["weighting.aid={}"])
+
+
+def test_make_plan__refuses_labels_without_four_corners(world: Path, tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"task is obb, and 32 of the 32 train objects of .* not labeled by four corn"):
+        plan(world, "v8-obb.pt", "v8-obb.yaml", "bckd", data=str(tiny_data))
+    polygons = make_polygons(tmp_path / "polygons", train=8, val=4)
+    with pytest.raises(DataError, match=r"Write each label as class x y x y x y x y\."):
+        plan(world, "v8-obb.pt", "v8-obb.yaml", "bckd", data=str(polygons))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "words"),
+    [
+        ("soft", {}, "teacher.answers: stored keeps boxes"),
+        ("bckd", {"batch": -1}, "train.batch -1 is sought with labels of detect models"),
+    ],
+)
+def test_make_plan__refuses_what_teaches_by_boxes_alone(
+    world: Path, recipe: str, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=f"The student's task is obb, but {words}"):
+        plan(world, "v8-obb.pt", "v8-obb.yaml", recipe, **changes)
+
+
+def test_trainer_of__stands_before_ultralytics_own() -> None:
+    assert trainer_of("obb") is OBBDistillTrainer
+    kinds = [kind.__name__ for kind in OBBDistillTrainer.__mro__[:4]]
+    assert kinds == ["OBBDistillTrainer", "DistillTrainer", "OBBTrainer", "DetectionTrainer"]
