@@ -323,18 +323,17 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
     network = networks.open_network(path, bench.folder, model.imgsz, tuple(KINDS))
     yolo, size = network.yolo, network.imgsz
     places = {image["file_name"]: image["id"] for image in bench.truth["images"]}
-    options = {**bench.options, "imgsz": size}
     masks: list[Rle] | None = [] if KINDS[identity.task].masks and has_masks(bench.truth) else None
     try:
         found = detect(
             yolo,
             bench.data,
             places,
-            options=options,
+            options={**bench.options, "imgsz": size},
             progress=lambda share: bench.progress(name, share),
             masks=masks,
         )
-        milliseconds = latency(yolo, size, options["device"], identity.channels) if bench.timed else math.nan
+        milliseconds = latency(yolo, size, bench.options["device"], identity.channels) if bench.timed else math.nan
     except YolokdError:
         raise
     except Exception as error:  # whatever a device, a driver or an image may do to Ultralytics
@@ -355,7 +354,6 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
         masked, further = score_masks(bench.truth, detections, [masks[place] for place in kept], names)
     kitti = None if bench.kitti is None else kitti_set.score(bench.kitti, exact, metric=bench.metric)
     per_class = {names[index]: ap for index, ap in scores.per_class.items()}
-    note = bench.task.note(identity)
     lowest = min((p for *_, p in found), default=None)
     made = () if network.export is None else networks.export_notes(network.export, lowest)
     row = ModelScore(
@@ -368,7 +366,7 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
         imgsz=size,
         per_class=per_class,
         notes=(
-            *((note,) if note else ()),
+            *filter(None, (bench.task.note(identity),)),
             *network.notes,
             *made,
             *bench.notes,
