@@ -368,19 +368,18 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
     network = networks.open_network(path, bench.folder, model.imgsz, tuple(KINDS))
     yolo, size = network.yolo, network.imgsz
     places = {image["file_name"]: image["id"] for image in bench.truth["images"]}
-    options = {**bench.options, "imgsz": size}
     beside = Beside.of(bench.truth, bench.sigmas, identity)
     try:
         found = detect(
             yolo,
             bench.data,
             places,
-            options=options,
+            options={**bench.options, "imgsz": size},
             progress=lambda share: bench.progress(name, share),
             masks=beside.masks,
             keypoints=beside.keypoints,
         )
-        milliseconds = latency(yolo, size, options["device"], identity.channels) if bench.timed else math.nan
+        milliseconds = latency(yolo, size, bench.options["device"], identity.channels) if bench.timed else math.nan
     except YolokdError:
         raise
     except Exception as error:  # whatever a device, a driver or an image may do to Ultralytics
