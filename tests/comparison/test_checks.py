@@ -68,12 +68,14 @@ def polygons(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def segment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Suffix → a segment student and teachers."""
+    """A segment student, models of other tasks, and data for the pose student."""
     folder = tmp_path_factory.mktemp("models")
     return {
         "yaml": segments.write_description("v8-seg", folder / "segment.yaml"),
         "pt": segments.save(segments.model_of("v8-seg", seed=1), folder / "segment.pt"),
         "pose": segments.save(segments.model_of("v8-pose", seed=1), folder / "pose.pt"),
+        "obb": segments.save(segments.model_of("v8-obb", seed=1), folder / "obb.pt"),
+        "poses": segments.make_poses(folder / "poses", train=4, val=2),
     }
 
 
@@ -99,10 +101,10 @@ def test_plan_comparison__students_of_several_tasks_and_teachers_without_a_score
 ) -> None:
     with pytest.raises(UserError, match=r"of different tasks \('.*segment\.yaml' segment, '.*' detect\)"):
         planned(segment["pt"], [segment["yaml"], student_yaml], polygons, tmp_path, "bckd")
-    with pytest.raises(
-        UserError, match=r"compare scores the teacher too, and the task of '.*pose\.pt' is pose; scored"
-    ):
-        planned(segment["pose"], [segment["yaml"]], polygons, tmp_path, "bckd")
+    with pytest.raises(UserError, match="does not score all that students of the task pose learn"):
+        planned(segment["pose"], [segment["pose"]], segment["poses"], tmp_path, "bckd")
+    with pytest.raises(UserError, match=r"the task of '.*obb\.pt' is obb; scored are detect, segment, pose\."):
+        planned(segment["obb"], [student_yaml], polygons, tmp_path, "fgd")
 
 
 def test_plan_comparison__labels_that_masks_cannot_be_scored_on_are_refused(

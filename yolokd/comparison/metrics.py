@@ -69,11 +69,12 @@ def check_teachers(tasks: Mapping[str, str]) -> None:
     Args:
         tasks: Teacher → task.
     """
-    if unknown := {teacher: task for teacher, task in tasks.items() if task not in KINDS}:
+    scored = [task for task, kind in KINDS.items() if not kind.rotated]
+    if unknown := {teacher: task for teacher, task in tasks.items() if task not in scored}:
         teacher, task = next(iter(unknown.items()))
         raise UserError(
-            f"compare scores the teacher too, and the task of '{teacher}' is {task}; scored are {', '.join(KINDS)}. "
-            f"Train the runs one by one."
+            f"compare scores the upright boxes of the teacher too, and the task of '{teacher}' is {task}; scored are "
+            f"{', '.join(scored)}. Train the runs one by one."
         )
 
 
