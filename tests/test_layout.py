@@ -12,7 +12,7 @@ PACKAGE = TESTS.parent / "yolokd"
 MODULES = {path.relative_to(TESTS).with_suffix("").as_posix(): path for path in TESTS.rglob("*.py")}
 BESIDE = {  # tests of no single module → why
     "benchmarks/test_gpu": "benchmarks/gpu.py, a script that needs tests where there is no GPU",
-    "deploy/test_segment": "exports of segment students as a whole",
+    "deploy/test_segment": "exports of segment, pose and OBB students as a whole",
     "evaluation/test_odd_data": "evaluation as a whole, on data sets with unreadable files",
     "initialization/test_first_weights": "student.init in whole runs",
     "losses/test_ranks": "every loss in two processes",

@@ -181,25 +181,30 @@ def test_peak_memory__grows_with_what_is_held() -> None:
 # Students that give more than boxes
 
 
-def test_score__masks_are_kept_beside_boxes(plan: Comparison, tmp_path: Path) -> None:
-    data = segments.make_polygons(tmp_path / "data", train=1, val=3)
-    comparison = replace(plan, data=str(data), task="segment")
+@pytest.mark.parametrize(("task", "family", "word"), [("segment", "v8-seg", "mask"), ("pose", "v8-pose", "keypoint")])
+def test_score__masks_and_keypoints_are_kept_beside_boxes(
+    plan: Comparison, tmp_path: Path, task: str, family: str, word: str
+) -> None:
+    make = segments.make_poses if task == "pose" else segments.make_polygons
+    data = make(tmp_path / "data", train=1, val=3)
+    comparison = replace(plan, data=str(data), task=task)
     run = comparison.runs[0]
     last = run.folder / "weights" / "last.pt"
     last.parent.mkdir(parents=True)
-    segments.save(segments.model_of("v8-seg"), last)
+    segments.save(segments.model_of(family, keypoints=(4, 3)), last)
     comparison_worker.score(comparison, run, "cpu")
     kept = json.loads((run.folder / "score.json").read_text())
-    assert {"AP", "AP50", "mask_AP", "mask_AP50"} < kept.keys()
+    assert {"AP", "AP50", f"{word}_AP", f"{word}_AP50"} < kept.keys()
     (expected,) = evaluate(last, data, imgsz=64, device="cpu")
-    assert expected.masks is not None
-    assert (kept["AP"], kept["mask_AP"]) == (expected.AP, expected.masks.AP)
-    for metric in metrics_of("segment"):
+    own = expected.masks or expected.keypoints
+    assert own is not None
+    assert (kept["AP"], kept[f"{word}_AP"]) == (expected.AP, own.AP)
+    for metric in metrics_of(task):
         matches = read_matches(run.folder / metric.matches, kept["sha256"])
         assert matches is not None
         whole = weighted_ap(matches, np.ones((1, 3), np.float32))
         assert whole.mean() == pytest.approx(kept[metric.AP], abs=1e-6)
     for file in (tmp_path / "data" / "labels" / "val").iterdir():
         file.write_text("0 0.5 0.5 0.4 0.4\n")
-    with pytest.raises(RunError, match=r"last\.pt' has no mask AP: masks are not scored: 3 of the 3 objects"):
+    with pytest.raises(RunError, match=rf"last\.pt' has no {word} AP: {word}s are not scored: 3 of the 3 objects"):
         comparison_worker.score(comparison, run, "cpu")

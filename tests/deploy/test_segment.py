@@ -1,4 +1,4 @@
-"""Exports of segment models: what is compared beside boxes, and what is refused."""
+"""Exports of models that give more than boxes: what is compared beside them, and what is refused."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from tests.helpers import segments
+from tests.helpers.rotated import make_rotated
 from yolokd.backend import runtimes
 from yolokd.deploy import export as module
 from yolokd.deploy.export import export
-from yolokd.errors import UserError, WeightsError
+from yolokd.errors import UserError
+from yolokd.evaluation.models import examine
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +24,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def checkpoint(path: Path, family: str = "v8-seg", *, bias: float = 0.0) -> Path:
-    """A segment model with random weights whose scores lie around that of the bias."""
-    model = segments.model_of(family)
+    """A model with random weights whose scores lie around that of the bias."""
+    model = segments.model_of(family, keypoints=(4, 3))
     for name in ("cv3", "one2one_cv3"):
         for branch in getattr(model.model[-1], name, None) or ():
             torch.nn.init.constant_(branch[-1].bias, bias)
@@ -31,14 +33,24 @@ def checkpoint(path: Path, family: str = "v8-seg", *, bias: float = 0.0) -> Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "format", "nms_free"), [("v8-seg", "torchscript", False), ("26-seg", "onnx", True)])
-def test_export__coefficients_and_prototypes_equal_the_checkpoints(
-    tmp_path: Path, family: str, format: str, nms_free: bool
+@pytest.mark.parametrize(
+    ("family", "format", "nms_free", "names"),
+    [
+        ("v8-seg", "torchscript", False, ["mask coefficients", "prototypes"]),
+        ("26-seg", "onnx", True, ["mask coefficients", "prototypes"]),
+        ("v8-pose", "onnx", False, ["keypoints"]),
+        ("26-pose", "torchscript", True, ["keypoints"]),
+        ("v8-obb", "torchscript", False, ["angles"]),
+        ("26-obb", "onnx", True, ["angles"]),
+    ],
+)
+def test_export__what_a_task_has_beside_boxes_equals_the_checkpoints(
+    tmp_path: Path, family: str, format: str, nms_free: bool, names: list[str]
 ) -> None:
     report = export(checkpoint(tmp_path / "best.pt", family, bias=-8.0), format=format, nms_free=nms_free)
     assert report.passed is True
     assert report.parity is not None
-    assert [gap.name for gap in report.parity.further] == ["mask coefficients", "prototypes"]
+    assert [gap.name for gap in report.parity.further] == names
     assert all(0 < gap.most < gap.limit for gap in report.parity.further)
     assert report.notes == ("no detections to compare, so raw outputs decide",)
 
@@ -83,13 +95,21 @@ def test_export__labels_without_polygons_leave_mask_ap_out_and_say_so(tmp_path: 
     assert "masks are not scored: 2 of the 2 objects are labeled as boxes, not as polygons" in report.notes
 
 
-def test_export__sensitivity_and_other_tasks_are_refused(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_export__keypoints_are_scored_before_and_after(tmp_path: Path) -> None:
+    data = segments.make_poses(tmp_path / "data", train=1, val=2)
+    report = export(checkpoint(tmp_path / "best.pt", "v8-pose"), format="torchscript", check=data)
+    assert [change.what for change in report.changes] == ["box AP", "keypoint AP"]
+    assert all(change.before == change.after for change in report.changes)
+
+
+def test_export__sensitivity_and_rotated_boxes_on_a_data_set_are_refused(tmp_path: Path) -> None:
     data = segments.make_polygons(tmp_path / "data", train=1, val=1)
     with pytest.raises(UserError, match="measured by the AP of boxes of detect models, and this model's task is seg"):
         export(checkpoint(tmp_path / "best.pt"), precision="int8", check=data, sensitivity=True)
-    pose = segments.save(segments.model_of("v8-pose"), tmp_path / "pose.pt")
-    with pytest.raises(WeightsError, match="one of the tasks detect, segment"):
-        export(pose)
+    rotated = segments.save(segments.model_of("v8-obb"), tmp_path / "obb.pt")
+    with pytest.raises(UserError, match=r"those of '.*obb\.pt' are rotated: compare outputs on a folder of images"):
+        export(rotated, check=data)
 
 
 @pytest.mark.slow
@@ -103,3 +123,17 @@ def test_export__the_part_of_the_masks_stays_in_full_precision(tmp_path: Path) -
     assert masks
     assert not any(rounded[name] for name in masks)
     assert any(rounded.values())
+
+
+@pytest.mark.slow
+def test_evaluate__an_export_of_rotated_boxes_finds_what_its_checkpoint_finds(tmp_path: Path) -> None:
+    data = make_rotated(tmp_path / "data", train=1, val=2)
+    weights = checkpoint(tmp_path / "best.pt", "v8-obb")
+    exported = Path(export(weights, format="torchscript").path)
+    ours, theirs = examine([weights, exported], data, device="cpu", tasks=("obb",), timed=False, square=True)
+    first, second = (
+        torch.tensor(sorted([one["score"], *one["rbox"]] for one in found.detections)) for found in (ours, theirs)
+    )
+    assert len(first) > 20
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-2)
+    assert ours.score.rotated == theirs.score.rotated

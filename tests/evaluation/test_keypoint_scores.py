@@ -16,6 +16,7 @@ from tests.helpers.segments import make_poses
 from yolokd.backend.dataset import resolve
 from yolokd.data.check import check_labels
 from yolokd.errors import DataError
+from yolokd.evaluation.bootstrap import weighted_ap
 from yolokd.evaluation.coco import KEYPOINT_METRICS, score
 from yolokd.evaluation.keypoint_scores import (
     hindrance_to_keypoints,
@@ -23,6 +24,7 @@ from yolokd.evaluation.keypoint_scores import (
     score_keypoints,
     sigmas_of_data,
 )
+from yolokd.evaluation.matches import match
 from yolokd.losses.keypoint import COCO_SIGMAS, sigmas_of
 
 NAMES = {0: "person"}
@@ -47,7 +49,8 @@ def test_score_keypoints__ap_in_closed_form(similarity: float) -> None:
     """One object of 40² pixels with one keypoint of constant 1/2, so that k = 1 and d² = −2 · 40² · ln OKS."""
     distance = math.sqrt(-2 * 40**2 * math.log(similarity))
     truth = truth_of({"bbox": [0, 0, 40, 40], "area": 1600, "keypoints": [10, 10, 2]})
-    found = score_keypoints(truth, [detection()], [[10 + distance, 10, 0.1]], [0.5], NAMES)
+    found, further = score_keypoints(truth, [detection()], [[10 + distance, 10, 0.1]], [0.5], NAMES)
+    assert (further.AP, further.AP50) == (found.AP, found.AP50)
     expected = sum(similarity >= 0.5 + 0.05 * n for n in range(10)) / 10
     assert pytest.approx(expected) == found.AP == found.APm == found.per_class["person"]
     assert pytest.approx((float(similarity >= 0.5), float(similarity >= 0.75))) == (found.AP50, found.AP75)
@@ -95,6 +98,32 @@ def test_score__keypoints_equal_pycocotools(count: int, seed: int) -> None:
     assert 0.05 < expected["AP"] < 0.95
     assert 0 < expected["APm"] != expected["APl"] > 0
     assert scores.per_class[0] == pytest.approx(expected["AP"], abs=1e-9)
+
+
+def test_match__by_keypoints_gives_cocos_ap() -> None:
+    """Of objects with visible and invisible keypoints; more than 20 detections of an image, of which 20 count."""
+    rng = np.random.default_rng(4)
+    poses = [random_pose(rng, 5) | {"image_id": n % 2} for n in range(24)]
+    for one in poses:
+        one["keypoints"][2] = 2.0  # at least one is visible
+    truth, detections = truth_of(*poses), []
+    for _ in range(3):
+        for one in poses:
+            moved = np.array(one["keypoints"]).reshape(-1, 3)
+            moved[:, :2] += rng.normal(0, 0.03 * math.sqrt(one["area"]) * rng.integers(1, 6), (5, 2))
+            keypoints, score_ = moved.flatten().tolist(), round(float(rng.random()), 3)
+            detections.append(detection(keypoints=keypoints, image_id=one["image_id"], score=score_, bbox=one["bbox"]))
+    sigmas = (0.05, 0.1, 0.2, 0.1, 0.05)
+    _, further = score_keypoints(truth, detections, [one["keypoints"] for one in detections], sigmas, NAMES)
+    expected = score(truth, detections, sigmas=sigmas).summary
+    matches = further.matches(truth)
+    found = weighted_ap(matches, np.ones((1, 2), np.float32))
+    assert 0.05 < expected["AP"] < 0.95
+    assert found.mean() == pytest.approx(expected["AP"], abs=1e-6)
+    assert found[0, 0] == pytest.approx(expected["AP50"], abs=1e-6)
+    assert len(matches.classes[0].image) <= 40
+    other = match(truth, detections, further.metric.overlap)
+    assert weighted_ap(other, np.ones((1, 2), np.float32)).mean() > found.mean()  # of all detections
 
 
 def test_score__nothing_found_is_0_and_boxes_do_not_count() -> None:

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from tests.helpers.rle import decode
 from yolokd.errors import DataError
-from yolokd.evaluation.bootstrap import ap_interval, weighted_ap
+from yolokd.evaluation.bootstrap import interval_of_change, weighted_ap
 from yolokd.evaluation.coco import METRICS, score
 from yolokd.evaluation.masks import area, encode, mask_overlap, of_polygon
 from yolokd.evaluation.matches import match
@@ -129,7 +129,7 @@ def test_match__of_masks_gives_the_ap_of_masks() -> None:
     assert whole.mean() == pytest.approx(expected["AP"], abs=1e-6)
     assert whole[0, 0] == pytest.approx(expected["AP50"], abs=1e-6)
     assert match(truth, detections).classes[0].found.any() != matches.classes[0].found.any()
-    low, high = ap_interval(truth, detections[::2], detections, overlap=mask_overlap)
+    low, high = interval_of_change(match(truth, detections[::2], mask_overlap), match(truth, detections, mask_overlap))
     assert -1 < low <= expected["AP"] - score(truth, detections[::2], masks=True).summary["AP"] <= high < 1
 
 

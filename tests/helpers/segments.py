@@ -45,7 +45,7 @@ def description(
     """A model description of eighth width, with few prototypes, that names its size itself; 17 keypoints by default."""
     found: dict[str, Any] = YAML.load(CONFIGS / FAMILIES[family][1])
     depth = found.pop("scales")["n"][0]
-    if keypoints is not None:
+    if keypoints is not None and "kpt_shape" in found:
         found["kpt_shape"] = list(keypoints)
     return found | {"nc": classes, "depth_multiple": depth, "width_multiple": width}
 

@@ -88,7 +88,9 @@ def identify(path: Path, tasks: Collection[str] = ("detect",)) -> Identity:
     """
     if is_export(path):
         backend = load_export(path)
-        return Identity(dict(backend.names), int(backend.channels), task=_task(backend, path, tasks))
+        shape = dict(backend.metadata).get("kpt_shape") or (0,)
+        task = _task(backend, path, tasks)
+        return Identity(dict(backend.names), int(backend.channels), task=task, keypoints=int(shape[0]))
     from yolokd.backend import checkpoints as weights
 
     return identity_of(weights.load_detector(path, tasks))

@@ -138,8 +138,27 @@ TASKS = {
             outputs=(Output("mask coefficients", 0.01), Output("prototypes", 0.01, of_image=True)),
             part=("head.mask", ("cv4", "proto")),
         ),
-        Task("pose", PoseModel, (Pose, Pose26), extras=(KEYPOINTS,), keypoints=True, layout=_keypoints),
-        Task("obb", OBBModel, (OBB, OBB26), extras=(ANGLES,), corners=True, rotated=True, read=angles),
+        Task(
+            "pose",
+            PoseModel,
+            (Pose, Pose26),
+            extras=(KEYPOINTS,),
+            keypoints=True,
+            layout=_keypoints,
+            outputs=(Output("keypoints", 0.1),),
+            part=("head.keypoints", ("cv4", "cv4_kpts")),
+        ),
+        Task(
+            "obb",
+            OBBModel,
+            (OBB, OBB26),
+            extras=(ANGLES,),
+            corners=True,
+            rotated=True,
+            read=angles,
+            outputs=(Output("angles", 0.01),),
+            part=("head.angle", ("cv4",)),
+        ),
     )
 }
 DETECT = ("detect",)

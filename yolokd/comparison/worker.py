@@ -116,8 +116,7 @@ def score(comparison: Comparison, run: Run, device: str | None, *, begun: float 
     for metric in further:
         if found.further is None:
             raise RunError(f"'{last}' has no {metric.what}: {'; '.join(found.score.notes) or 'it gives boxes only'}.")
-        own = match(found.truth, found.further.detections, found.further.metric.overlap)
-        write_matches(run.folder / metric.matches, own, digest)
+        write_matches(run.folder / metric.matches, found.further.matches(found.truth), digest)
     taken = {} if begun is None else {"seconds": time.monotonic() - begun}
     write_json(run.folder / SCORE, _plain(found, digest) | taken)  # last: with it the run counts as finished
 

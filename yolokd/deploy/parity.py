@@ -3,7 +3,7 @@
 A head's output is (4 + K, A): center x, center y, width, height in pixels, then K scores, for A anchors; or, without
 need of NMS, (N, 6): left, top, right, bottom, score, class of the N best, falling. Numbers of the second kind may
 change places where scores are all but equal, so there scores are compared rank by rank and boxes with their nearest
-adversarial example, and only rows that clear the cut at rank N by more than scores differ.
+counterpart, and only rows that clear the cut at rank N by more than scores differ.
 
 Final detections are those of at least 0.25. Two of them agree if they have the same class, overlap by at least 0.9 and
 differ by at most 0.02 in score; they are paired one to one, the best first. So that a score at the threshold does not
@@ -22,9 +22,9 @@ from torchvision.ops import batched_nms, box_convert, box_iou
 CONFIDENCE = 0.25
 NMS_IOU = 0.7
 MAX_DETECTIONS = 300
-ADVERSARIAL_IOU = 0.9
-ADVERSARIAL_SCORE = 0.02
-LEAST_AGREEMENT = 0.99  # share of detections that have an adversarial example
+PAIR_IOU = 0.9
+PAIR_SCORE = 0.02
+LEAST_AGREEMENT = 0.99  # share of detections that have a counterpart
 MOST_BOX_PX = 0.5  # of raw outputs in full precision
 MOST_SCORE = 0.01
 
@@ -51,12 +51,12 @@ class Parity:
     box_px: float  # largest difference of a raw coordinate, pixels of the input image
     score: float  # largest difference of a raw score
     detections: int  # of both sides
-    paired: int  # of both sides, those that have an adversarial example on the other
+    paired: int  # of both sides, those that have a counterpart on the other
     further: tuple[Gap, ...] = ()  # of what the task gives beside boxes and scores
 
     @property
     def agreement(self) -> float | None:
-        """Share of the detections that have an adversarial example; None without any."""
+        """Share of the detections that have a counterpart; None without any."""
         return self.paired / self.detections if self.detections else None
 
     @property
@@ -71,7 +71,7 @@ class Parity:
 
     @property
     def detections_agree(self) -> bool:
-        """Whether nearly all detections have an adversarial example; also without any."""
+        """Whether nearly all detections have a counterpart; also without any."""
         return self.agreement is None or self.agreement >= LEAST_AGREEMENT
 
 
@@ -106,22 +106,22 @@ def raw_difference(reference: Tensor, exported: Tensor) -> tuple[float, float]:
 
 
 def pair_detections(reference: Tensor, exported: Tensor) -> tuple[int, int]:
-    """Return how many final detections both sides have together, and how many of them have an adversarial example."""
-    low = CONFIDENCE - ADVERSARIAL_SCORE
+    """Return how many final detections both sides have together, and how many of them have a counterpart."""
+    low = CONFIDENCE - PAIR_SCORE
     ours, theirs = final_detections(reference, low), final_detections(exported, low)
-    adversarial_ours = torch.zeros(len(ours), dtype=torch.bool)
-    adversarial_theirs = torch.zeros(len(theirs), dtype=torch.bool)
+    paired_ours = torch.zeros(len(ours), dtype=torch.bool)
+    paired_theirs = torch.zeros(len(theirs), dtype=torch.bool)
     overlap = box_iou(ours[:, :4], theirs[:, :4])  # (ours, theirs)
-    close = (overlap >= ADVERSARIAL_IOU) & (ours[:, None, 5] == theirs[None, :, 5])
-    close &= (ours[:, None, 4] - theirs[None, :, 4]).abs() <= ADVERSARIAL_SCORE
+    close = (overlap >= PAIR_IOU) & (ours[:, None, 5] == theirs[None, :, 5])
+    close &= (ours[:, None, 4] - theirs[None, :, 4]).abs() <= PAIR_SCORE
     overlap = overlap.masked_fill(~close, -1.0)
     for i in range(len(ours)):  # falling scores
         j = int(overlap[i].argmax()) if len(theirs) else -1
         if j >= 0 and overlap[i, j] >= 0:
-            adversarial_ours[i] = adversarial_theirs[j] = True
+            paired_ours[i] = paired_theirs[j] = True
             overlap[:, j] = -1.0
     sure_ours, sure_theirs = ours[:, 4] >= CONFIDENCE, theirs[:, 4] >= CONFIDENCE
-    paired = (adversarial_ours & sure_ours).sum() + (adversarial_theirs & sure_theirs).sum()
+    paired = (paired_ours & sure_ours).sum() + (paired_theirs & sure_theirs).sum()
     return int(sure_ours.sum() + sure_theirs.sum()), int(paired)
 
 

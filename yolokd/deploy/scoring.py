@@ -9,7 +9,7 @@ from yolokd.backend import runtimes
 from yolokd.deploy.change import Change
 from yolokd.deploy.report import Side
 from yolokd.deploy.request import Request
-from yolokd.evaluation.bootstrap import ap_interval
+from yolokd.evaluation.bootstrap import interval_of_change
 from yolokd.recipe.classes import ITEM
 
 if TYPE_CHECKING:
@@ -70,5 +70,5 @@ def further_changes(before: Examined | None, after: Examined | None) -> tuple[Ch
     if before is None or after is None or before.further is None or after.further is None:
         return ()
     one, other = before.further, after.further
-    interval = ap_interval(before.truth, one.detections, other.detections, overlap=one.metric.overlap)
+    interval = interval_of_change(one.matches(before.truth), other.matches(before.truth))
     return (Change(one.metric.named("AP"), one.AP, other.AP, interval if one.AP > 0 else None),)

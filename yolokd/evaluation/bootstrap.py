@@ -20,9 +20,7 @@ from yolokd.evaluation.matches import (
     Detections,
     Floats,
     Matches,
-    Overlap,
     Truth,
-    box_overlap,
     match,
 )
 
@@ -40,7 +38,6 @@ def ap_interval(
     before: Detections,
     after: Detections,
     *,
-    overlap: Overlap = box_overlap,
     resamples: int | None = None,
     seed: int = 0,
 ) -> tuple[float, float]:
@@ -50,15 +47,27 @@ def ap_interval(
         truth: COCO's ground truth, valid for `yolokd.evaluation.coco.score`.
         before: Detections of one network, COCO's results.
         after: Detections of the other.
-        overlap: Of detections with objects.
         resamples: How often the images are drawn; None: see `draw_images`.
         seed: Of the draws.
     """
-    pair = match(truth, before, overlap), match(truth, after, overlap)
-    if pair[0].images < 2:
+    return interval_of_change(match(truth, before), match(truth, after), resamples=resamples, seed=seed)
+
+
+def interval_of_change(
+    before: Matches, after: Matches, *, resamples: int | None = None, seed: int = 0
+) -> tuple[float, float]:
+    """Return the same of detections that were matched already, by whatever overlap.
+
+    Args:
+        before: Matches of one network.
+        after: Matches of the other, on the same images.
+        resamples: How often the images are drawn; None: see `draw_images`.
+        seed: Of the draws.
+    """
+    if before.images < 2:
         return -1.0, 1.0
-    weights = draw_images(pair[0].images, resamples=resamples, seed=seed)
-    first, second = (weighted_ap(matches, weights).mean(axis=1) for matches in pair)
+    weights = draw_images(before.images, resamples=resamples, seed=seed)
+    first, second = (weighted_ap(matches, weights).mean(axis=1) for matches in (before, after))
     low, high = np.quantile(second - first, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 

@@ -21,6 +21,7 @@ from yolokd.backend.image_set import WithoutLabels
 from yolokd.backend.networks import MAX_DETECTIONS
 from yolokd.errors import DataError, printable
 from yolokd.evaluation.further import Further
+from yolokd.evaluation.keypoint_scores import KEYPOINTS
 from yolokd.evaluation.mask_scores import MASKS
 from yolokd.evaluation.masks import Rle, encode
 from yolokd.images.reader import ImageCheck, check_images
@@ -187,13 +188,13 @@ class Kind:
     @property
     def beside(self) -> str:
         """What its models give beside boxes; "" for nothing."""
-        return "masks" if self.masks else "keypoints" if self.keypoints else ""
+        return "" if self.further is None else f"{self.further.word}s"
 
 
 KINDS = {
     "detect": Kind(_Validator),
     "segment": Kind(_SegmentValidator, masks=True, further=MASKS),
-    "pose": Kind(_PoseValidator, keypoints=True),
+    "pose": Kind(_PoseValidator, keypoints=True, further=KEYPOINTS),
     "obb": Kind(_RotatedValidator, rotated=True, read=_rotated_detections),
 }
 

@@ -8,19 +8,24 @@ Ultralytics' own pose mAP takes 0.53 of the box.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from yolokd.backend.dataset import Dataset
 from yolokd.data.check import DataReport
 from yolokd.data.description import load_yaml
 from yolokd.errors import DataError
 from yolokd.evaluation.coco import score
+from yolokd.evaluation.further import Further, FurtherFound
 from yolokd.evaluation.instances import has_instances
-from yolokd.evaluation.task import Truth
 from yolokd.losses.keypoint import sigmas_of
+
+if TYPE_CHECKING:
+    from yolokd.evaluation.task import Truth
 
 SIGMAS_KEY = "kpt_oks_sigmas"  # of a data YAML
 
@@ -49,6 +54,34 @@ def hindrance_to_keypoints(data: Dataset, split: str, report: DataReport) -> str
         first = f"; the first is {found.without_keypoints}"
         return f"keypoints are not scored: {lacking} of the {objects} objects have none that can be used{first}"
     return ""
+
+
+def oks_overlap(
+    found: Sequence[Mapping[str, Any]],
+    objects: Sequence[Mapping[str, Any]],
+    crowds: NDArray[np.bool_],
+    *,
+    sigmas: Sequence[float] | None = None,
+) -> NDArray[np.float64]:
+    """Return the OKS of each detection's keypoints with each object's, (D, G), as COCO defines it.
+
+    Args:
+        found: D detections with their `keypoints`: x, y and visibility, one after the other.
+        objects: G objects, likewise, with at least one visible keypoint, and `area`.
+        crowds: Which of the objects are crowds, (G,); they are treated alike.
+        sigmas: Constants of the K keypoints; None: see `sigmas_of`.
+    """
+    ours, theirs = (
+        np.array([record["keypoints"] for record in records], np.float64).reshape(len(records), -1, 3)
+        for records in (found, objects)
+    )
+    constants = 2 * np.array(sigmas_of(theirs.shape[1]) if sigmas is None else sigmas)
+    area = np.array([record["area"] for record in objects], np.float64) + np.spacing(1)
+    squares = ((ours[:, None, :, :2] - theirs[None, :, :, :2]) ** 2).sum(-1)  # (D, G, K)
+    near = np.exp(-squares / (2 * constants**2 * area[None, :, None]))
+    visible = (theirs[..., 2] > 0)[None]
+    similarity: NDArray[np.float64] = (near * visible).sum(-1) / np.maximum(visible.sum(-1), 1)
+    return similarity
 
 
 def sigmas_of_data(data: Dataset) -> tuple[float, ...]:
@@ -87,14 +120,17 @@ def other_keypoints(own: int, known: int) -> list[str]:
     return [f"keypoints are not scored: it gives {own} of each object, the data have {known}"]
 
 
+KEYPOINTS = Further("keypoint", oks_overlap, hindrance_to_keypoints, most=20)
+
+
 def score_keypoints(
     truth: Truth,
     detections: Sequence[dict[str, Any]],
     keypoints: Sequence[Sequence[float]],
     sigmas: Sequence[float],
     names: Mapping[int, str],
-) -> KeypointScore:
-    """Return the metrics of keypoints.
+) -> tuple[KeypointScore, FurtherFound]:
+    """Return the metrics of keypoints, and what they were computed from.
 
     Args:
         truth: Ground truth with keypoints.
@@ -106,4 +142,6 @@ def score_keypoints(
     found = [{**one, "keypoints": list(values)} for one, values in zip(detections, keypoints, strict=True)]
     scores = score(truth, found, sigmas=sigmas)
     metrics = {metric: scores.summary[metric] for metric in ("AP", "AP50", "AP75", "APm", "APl")}
-    return KeypointScore(**metrics, per_class={names[index]: ap for index, ap in scores.per_class.items()})
+    per_class = {names[index]: ap for index, ap in scores.per_class.items()}
+    own = replace(KEYPOINTS, overlap=partial(oks_overlap, sigmas=tuple(sigmas)))
+    return KeypointScore(**metrics, per_class=per_class), FurtherFound(own, metrics["AP"], metrics["AP50"], found)

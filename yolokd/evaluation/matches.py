@@ -89,19 +89,21 @@ def box_overlap(found: Records, objects: Records, crowds: Flags) -> Floats:
     return overlap
 
 
-def match(truth: Truth, detections: Detections, overlap: Overlap = box_overlap) -> Matches:
+def match(truth: Truth, detections: Detections, overlap: Overlap = box_overlap, most: int = MOST) -> Matches:
     """Match detections to objects, class by class.
 
     Args:
         truth: COCO's ground truth, valid for `yolokd.evaluation.coco.score`; images are placed in the order of ids.
         detections: COCO's results.
         overlap: Of detections with objects.
+        most: Detections of an image and class that count, the best ones.
     """
     places = {number: place for place, number in enumerate(sorted(entry["id"] for entry in truth["images"]))}
     objects = _grouped(truth["annotations"], places)
     found = _grouped(detections, places)
     classes = (
-        _match_class(objects.get(entry["id"], {}), found.get(entry["id"], {}), overlap) for entry in truth["categories"]
+        _match_class(objects.get(entry["id"], {}), found.get(entry["id"], {}), overlap, most)
+        for entry in truth["categories"]
     )
     return Matches(len(places), tuple(classes))
 
@@ -192,11 +194,13 @@ def _grouped(records: Iterable[Mapping[str, Any]], places: Mapping[Any, int]) ->
     return found
 
 
-def _match_class(objects: Mapping[int, Records], found: Mapping[int, Records], overlap: Overlap) -> ClassMatches:
+def _match_class(
+    objects: Mapping[int, Records], found: Mapping[int, Records], overlap: Overlap, most: int
+) -> ClassMatches:
     scores, image, hits, ignored = [np.zeros(0)], [np.zeros(0, np.int32)], [], []
     empty = np.zeros((len(THRESHOLDS), 0), np.bool_)
     for place in sorted(found):
-        best = sorted(found[place], key=lambda record: -record["score"])[:MOST]
+        best = sorted(found[place], key=lambda record: -record["score"])[:most]
         matched, crowd = _match_image(best, objects.get(place, []), overlap)
         scores.append(np.array([record["score"] for record in best], np.float64))
         image.append(np.full(len(best), place, np.int32))

@@ -75,7 +75,7 @@ class Beside:
             fields["masks"], further = score_masks(truth, detections, own, names)
         if self.keypoints is not None:
             points = [self.keypoints[place] for place in kept]
-            fields["keypoints"] = score_keypoints(truth, detections, points, self.sigmas, names)
+            fields["keypoints"], further = score_keypoints(truth, detections, points, self.sigmas, names)
         return fields, further
 
 
