@@ -160,6 +160,25 @@ FOOTAGE = replace(
     teacher_epochs=0,
     settings=[*FINETUNE, "lr0=3e-4"],  # of 1e-4, 3e-4 and 1e-3 the best for pseudo-labels on the tuning images
 )
+TWICE = ["teacher.scale=2", MAPPED]
+FADING = "schedule.shape=cosine"
+# What might gain beside pseudo-labels, or without: the tuning images, one seed.
+CANDIDATES = replace(
+    FOOTAGE,
+    arms={
+        "class_maps_2": Arm("class_maps", [*TWICE, FADING]),
+        "class_maps_4": Arm("class_maps", [*TWICE, FADING, "losses.class_maps.tau=4"]),
+        "class_maps_pseudo": Arm("class_maps", [*TWICE, FADING, "train.pseudo_labels=true"], unlabeled="rest"),
+        "ssim_channel": Arm("ssim", ["losses.ssim.normalize=channel", MAPPED]),
+        "ssim_rest": Arm("ssim", [MAPPED], unlabeled="rest"),
+        "ikd": Arm("ikd", [MAPPED]),
+        "ikd_rest": Arm("ikd", [MAPPED], unlabeled="rest"),
+        "aid": Arm("aid", [MAPPED]),
+        "aid_rest": Arm("aid", [MAPPED], unlabeled="rest"),
+    },
+    seeds=[9],
+    half="tune",
+)
 ALL = replace(
     FOOTAGE,
     arms={
@@ -190,6 +209,10 @@ SCRATCH_FEW = Plan(
 LOW = [*FINETUNE, "lr0=1e-4"]  # the best for plain training there
 PLANS = {
     "footage_10": FOOTAGE,
+    "candidates": CANDIDATES,
+    "candidates_augmented": replace(
+        CANDIDATES, arms={"pseudo": pseudo("rest")}, settings=[*FOOTAGE.settings, "scale=0.9", "mixup=0.2"]
+    ),
     "footage_10_long": replace(FOOTAGE, epochs=144),  # 720 steps
     "footage_10_low": replace(FOOTAGE, settings=LOW),
     "footage_05": replace(FOOTAGE, labels=0.05, epochs=100),  # of 3 steps: 300
