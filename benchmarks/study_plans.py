@@ -160,15 +160,10 @@ FOOTAGE = replace(
     teacher_epochs=0,
     settings=[*FINETUNE, "lr0=3e-4"],  # of 1e-4, 3e-4 and 1e-3 the best for pseudo-labels on the tuning images
 )
-TWICE = ["teacher.scale=2", MAPPED]
-FADING = "schedule.shape=cosine"
-# What might gain beside pseudo-labels, or without: the tuning images, one seed.
+# The methods that have shown no gain from scratch, on a pretrained student: the tuning images, one seed.
 CANDIDATES = replace(
     FOOTAGE,
     arms={
-        "class_maps_2": Arm("class_maps", [*TWICE, FADING]),
-        "class_maps_4": Arm("class_maps", [*TWICE, FADING, "losses.class_maps.tau=4"]),
-        "class_maps_pseudo": Arm("class_maps", [*TWICE, FADING, "train.pseudo_labels=true"], unlabeled="rest"),
         "ssim_channel": Arm("ssim", ["losses.ssim.normalize=channel", MAPPED]),
         "ssim_rest": Arm("ssim", [MAPPED], unlabeled="rest"),
         "ikd": Arm("ikd", [MAPPED]),

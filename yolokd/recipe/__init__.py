@@ -7,7 +7,6 @@ from yolokd.recipe.augment import Augment, IKDAdversarialConfig, IKDConfig
 from yolokd.recipe.load import list_recipes, load_recipe, recipe_path, recipe_text
 from yolokd.recipe.losses import (
     BCKDConfig,
-    ClassMapsConfig,
     CWDConfig,
     FBKDConfig,
     FGDConfig,
@@ -32,7 +31,6 @@ __all__ = [
     "BCKDConfig",
     "Balance",
     "CWDConfig",
-    "ClassMapsConfig",
     "FBKDConfig",
     "FGDConfig",
     "Gain",

@@ -184,17 +184,6 @@ class CWDConfig(LossConfig):
         return {"cwd": self.gain}
 
 
-class ClassMapsConfig(LossConfig):
-    """Channel-wise distillation of the head's class maps (Shu et al., ICCV 2021)."""
-
-    gain: Gain = Field(default=5.0, description="Gain of the loss; 0 switches it off.")
-    tau: float = Field(default=2.0, gt=0, description="Temperature of the softmax over cells.")
-
-    def gains(self) -> dict[str, Gain]:
-        """Return the gain of the only term."""
-        return {"class_maps": self.gain}
-
-
 class LDConfig(LossConfig):
     """Localization distillation on the box distributions of the head (Zheng et al., CVPR 2022)."""
 
@@ -308,7 +297,6 @@ class Losses(Config):
     fgd: FGDConfig | None = Field(default=None, description="Focal and global distillation of neck features.")
     pkd: PKDConfig | None = Field(default=None, description="Pearson correlation of neck features.")
     cwd: CWDConfig | None = Field(default=None, description="Channel-wise distillation of neck features.")
-    class_maps: ClassMapsConfig | None = Field(default=None, description="Where each class is, on the head.")
     ld: LDConfig | None = Field(default=None, description="Localization distillation on the head's box distributions.")
     fbkd: FBKDConfig | None = Field(default=None, description="Attention-guided and non-local distillation.")
     mask: MaskConfig | None = Field(default=None, description="Masks of the teacher's confident instances.")
