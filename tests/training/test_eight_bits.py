@@ -27,6 +27,7 @@ from yolokd.backend.checkpoints import is_quantized, load, load_detector, plain_
 from yolokd.backend.quantization import STATE
 from yolokd.deploy.export import export
 from yolokd.deploy.report import ExportReport
+from yolokd.deploy.request import make_request
 from yolokd.errors import UserError
 from yolokd.evaluation.models import examine
 from yolokd.teachers.base import TeacherOutput
@@ -204,7 +205,24 @@ def test_export__openvino_beside_calibration_of_the_same_weights(finished: Finis
     assert found.gain == pytest.approx(report.after.AP - found.after.AP)
     assert found.gain_interval[0] <= found.gain <= found.gain_interval[1]
     assert pytest.approx(_plain_ap(checkpoint, finished)) == found.before.AP
-    assert export(checkpoint, format="openvino", check=finished.pair.data).calibrated is None  # int8 was not asked for
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_make_request__weights_are_calibrated_where_int8_was_asked_for(finished: Finished, precision: Any) -> None:
+    pytest.importorskip("nncf", reason="nncf is not installed")
+    request = make_request(
+        finished.run / "weights" / "best.pt",
+        "openvino",
+        precision,
+        check=finished.pair.data,
+        nms_free=False,
+        keep_float=(),
+        sensitivity=False,
+        options={},
+        say=lambda _: None,
+    )
+    assert request.precision == "int8"
+    assert request.calibrated_on == (finished.pair.data if precision == "int8" else None)
 
 
 def _plain_ap(checkpoint: Path, finished: Finished) -> float:
