@@ -79,7 +79,8 @@ def test_as_head__rotated_boxes_are_those_that_the_model_decodes(family: str, br
     decoded = model.model[-1]._inference({**raw, "feats": list(features.values())})
     found = as_head(raw, grid_of(features), None).rotated
     assert found is not None
-    torch.testing.assert_close(found, torch.cat((decoded[:, :4], decoded[:, -1:]), 1).mT)
+    expected = torch.cat((decoded[:, :4], decoded[:, -1:]), 1).mT
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)  # pixels
 
 
 def test_keep_detect_part__a_detect_head_is_left_alone() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.fixtures import Pair
-from yolokd.training import trainer
+from yolokd.training import epochs
 from yolokd.training.events import FILE, Event, read_events, write_event
 from yolokd.training.run import start
 
@@ -37,7 +37,7 @@ def test_str__is_a_sentence_with_the_term_and_what_to_do() -> None:
 
 @pytest.mark.slow
 def test_trainer__writes_one_event_per_term_above_the_limit(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "RATIO_LIMIT", 0)
+    monkeypatch.setattr(epochs, "RATIO_LIMIT", 0)
     run = start(tiny_pair.plan("bckd_ssim", ["balance.log=true", "balance.every=1"], epochs=2))
     found = read_events(run)
     assert sorted(event.term for event in found) == ["bckd_box", "bckd_cls", "ssim"]
