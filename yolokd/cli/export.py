@@ -157,32 +157,44 @@ def describe(report: ExportReport) -> list[str]:
 def show_reports(console: Console, reports: Sequence[ExportReport], words: Words = str) -> None:
     """Print a row for each checkpoint and one for its export: AP, size on disk, time of a forward pass.
 
-    Where a further metric was scored, it follows with columns of its own, and the first ones are called those of boxes.
+    Each further metric that was scored follows in a table of its own, and those of boxes are called so.
     """
     from yolokd.backend.opening import short_names
-    from yolokd.deploy.change import Change
 
+    further = list(dict.fromkeys(change.what for report in reports for change in report.further))
+    columns = ("box AP", "change", INTERVAL, "box AP50") if further else ("AP", "change", INTERVAL, "AP50")
+    table = _table(*map(words, (*columns, "MB", "ms")))
+    names = short_names([Path(report.source) for report in reports])
+    for name, report in zip(names, reports, strict=True):
+        source, made = _kinds(report)
+        if report.calibrated is not None:
+            name = _add_calibrated(table, name, f"{report.format} {report.precision}, calibrated", report.calibrated)
+        table.add_row(*map(Text, (name, source, *_cells(report.before, ["", ""]))))
+        table.add_row(*map(Text, ("", made, *_cells(report.after, _change_cells(report.changes[0])))))
+    console.print(table)
+    for what in further:
+        table = _table(*map(words, (what, "change", INTERVAL)))
+        for name, report in zip(names, reports, strict=True):
+            for change in (one for one in report.further if one.what == what):
+                source, made = _kinds(report)
+                table.add_row(*map(Text, (name, source, _points(change.before), "", "")))
+                table.add_row(*map(Text, ("", made, _points(change.after), *_change_cells(change))))
+        console.print(table)
+
+
+def _table(*columns: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", overflow="fold")
     table.add_column("as")
-    further = list(dict.fromkeys(change.what for report in reports for change in report.further))
-    more = [column for what in further for column in (what, "change", INTERVAL)]
-    boxes = ("box AP", "change", INTERVAL, "box AP50") if further else ("AP", "change", INTERVAL, "AP50")
-    for column in (*boxes, *more, "MB", "ms"):
-        table.add_column(words(column), justify="right", no_wrap=column != INTERVAL)
-    for name, report in zip(short_names([Path(r.source) for r in reports]), reports, strict=True):
-        boxes_change, by_name = report.changes[0], {change.what: change for change in report.further}
-        rest = [by_name.get(what, Change(what, None, None)) for what in further]
-        source = "checkpoint, int8" if report.own_ranges else "checkpoint"
-        made = f"{report.format} {report.precision}" + (", trained" if report.own_ranges else "")
-        if report.calibrated is not None:
-            label = f"{report.format} {report.precision}, calibrated"
-            name = _add_calibrated(table, name, label, report.calibrated, [""] * len(more))
-        before = [cell for change in rest for cell in (_points(change.before), "", "")]
-        after = [cell for change in rest for cell in (_points(change.after), *_change_cells(change))]
-        table.add_row(*map(Text, (name, source, *_cells(report.before, ["", ""], before))))
-        table.add_row(*map(Text, ("", made, *_cells(report.after, _change_cells(boxes_change), after))))
-    console.print(table)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=column != INTERVAL)
+    return table
+
+
+def _kinds(report: ExportReport) -> tuple[str, str]:
+    """What a checkpoint and its export are."""
+    own = report.own_ranges
+    return "checkpoint, int8" if own else "checkpoint", f"{report.format} {report.precision}" + ", trained" * own
 
 
 def _change_cells(change: Change) -> list[str]:
@@ -191,11 +203,11 @@ def _change_cells(change: Change) -> list[str]:
     return [value, "–" if change.interval is None else _interval(change.interval)]
 
 
-def _add_calibrated(table: Table, name: str, made: str, found: Calibrated, further: list[str]) -> str:
+def _add_calibrated(table: Table, name: str, made: str, found: Calibrated) -> str:
     """Add the rows of the same weights without their ranges, above those with them; return what these are called."""
     change = "–" if found.ap_change is None else _change(found.ap_change)
-    table.add_row(*map(Text, (name, "its weights, float32", *_cells(found.before, ["", ""], further))))
-    table.add_row(*map(Text, ("", made, *_cells(found.after, [change, _interval(found.ap_interval)], further))))
+    table.add_row(*map(Text, (name, "its weights, float32", *_cells(found.before, ["", ""]))))
+    table.add_row(*map(Text, ("", made, *_cells(found.after, [change, _interval(found.ap_interval)]))))
     return ""
 
 
@@ -228,9 +240,9 @@ def _outcome_cells(outcome: Outcome, gain: str, interval: str) -> tuple[str, ...
     return _points(outcome.AP), gain, interval, box_px, score, agreement, size, latency
 
 
-def _cells(side: Side, change: list[str], further: list[str]) -> tuple[str, ...]:
+def _cells(side: Side, change: list[str]) -> tuple[str, ...]:
     latency = "–" if side.latency_ms is None else f"{side.latency_ms:.1f}"
-    return _points(side.AP), *change, _points(side.AP50), *further, f"{side.bytes / 1e6:.2f}", latency
+    return _points(side.AP), *change, _points(side.AP50), f"{side.bytes / 1e6:.2f}", latency
 
 
 def _interval(interval: tuple[float, float]) -> str:

@@ -111,8 +111,8 @@ def refuse_other_tasks(runs: Mapping[str, RunFolder]) -> None:
         task = str(run.arguments.get("task") or "detect")
         if task not in TASKS or not TASKS[task].boxes_suffice:
             raise UserError(
-                f"report scores the boxes of detect models, and the task of the run '{name}' is {task}. Score boxes "
-                f"and masks with yolokd eval; results.csv holds the losses."
+                f"report scores the boxes of detect models, and the task of the run '{name}' is {task}. Score it with "
+                f"yolokd eval; results.csv holds the losses."
             )
 
 
