@@ -6,6 +6,7 @@ parameters it holds it does not tell.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,6 +202,8 @@ def _rows(backend: Any, shape: tuple[int, int]) -> int | None:
     """Number of final detections that an export gives of each image; None if its output needs NMS."""
     import torch
 
+    from yolokd.backend.tasks import TASKS
+
     if not backend.end2end:  # also told of an export with its own NMS
         return None
     try:
@@ -210,6 +213,8 @@ def _rows(backend: Any, shape: tuple[int, int]) -> int | None:
         return None
     output, *further = output if isinstance(output, (list, tuple)) else (output,)
     width = 6 + sum(one.shape[1] for one in further if one.ndim == 4)  # behind each box a vector for prototypes
+    width += math.prod(dict(backend.metadata).get("kpt_shape") or (0,))  # or keypoints
+    width += TASKS[backend.task or "detect"].rotated  # or an angle
     return int(output.shape[-2]) if output.ndim == 3 and output.shape[-1] == width else None
 
 
