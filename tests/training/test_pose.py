@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +9,12 @@ import pytest
 from ultralytics.nn.tasks import DetectionModel, PoseModel
 
 from tests.helpers import models
-from tests.helpers.runs import rows, stop_after
+from tests.helpers.runs import rows
 from tests.helpers.segments import make_poses, model_of, save, write_description
+from tests.helpers.task_runs import check_goes_on, check_plain, plan
 from yolokd.backend.checkpoints import load
 from yolokd.errors import DataError, PairError, UserError
-from yolokd.training.plan import make_plan
-from yolokd.training.run import resolve_recipe, resume, start
+from yolokd.training.run import start
 from yolokd.training.trainer import PoseDistillTrainer, trainer_of
 
 KEYPOINTS = (4, 3)
@@ -37,12 +34,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def plan(world: Path, teacher: str, student: str, recipe: str, overrides: Sequence[str] = (), **changes: Any) -> Any:
-    budget = {"data": str(world / "data" / "data.yaml"), "epochs": 2, "imgsz": 64, "batch": 4, "device": "cpu"}
-    resolved = resolve_recipe(recipe, ["train.plots=false", "train.workers=0", *overrides], **{**budget, **changes})
-    return make_plan(world / teacher, world / student, resolved, runs=world / "runs")
-
-
 @pytest.mark.slow
 def test_start__a_pose_student_learns_keypoints_and_is_plain_in_the_end(world: Path) -> None:
     run = start(plan(world, "v8-pose.pt", "v8-pose.yaml", "keypoint", ["train.name=poses"]))
@@ -51,22 +42,9 @@ def test_start__a_pose_student_learns_keypoints_and_is_plain_in_the_end(world: P
     assert all(float(last[f"train/kd_{term}"]) > 0 for term in TERMS)
     assert float(last["train/pose_loss"]) > 0
     assert "metrics/mAP50-95(P)" in last
-    code = (
-        "import sys; sys.modules['yolokd'] = None\n"
-        "from ultralytics import YOLO\n"
-        f"model = YOLO({str(run / 'weights' / 'best.pt')!r})\n"
-        f"found = model.val(data={str(world / 'data' / 'data.yaml')!r}, imgsz=64, plots=False, verbose=False)\n"
-        "print(type(model.model).__name__, model.task, model.model.kpt_shape, found.pose.map >= 0)\n"
-        "print(model.export(format='torchscript', imgsz=64))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=world)
-    assert done.returncode == 0, done.stderr
-    assert "PoseModel pose [4, 3] True" in done.stdout
-    assert "best.torchscript" in done.stdout
-    model, checkpoint = load(run / "weights" / "last.pt")
-    assert checkpoint["train_args"]["task"] == "pose"
-    assert not [key for key in model.state_dict() if "teacher" in key or "projector" in key]
-    assert dict(model.kpt_names)[0] == ["0", "1", "2", "3"]  # type: ignore[arg-type]
+    model = check_plain(run, world, "pose", "PoseModel pose")
+    assert tuple(model.kpt_shape) == KEYPOINTS
+    assert dict(model.kpt_names)[0] == ["0", "1", "2", "3"]
 
 
 @pytest.mark.slow
@@ -88,14 +66,7 @@ def test_start__across_families_with_sigmas_of_the_data(world: Path) -> None:
 @pytest.mark.slow
 def test_resume__an_interrupted_pose_run_goes_on(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = plan(world, "v8-pose.pt", "v8-pose.yaml", "keypoint", ["train.name=interrupted"])
-    with monkeypatch.context() as patch:
-        stop_after(patch, 1)
-        with pytest.raises(KeyboardInterrupt):
-            start(made)
-    assert resume(str(made.folder)) == made.folder
-    assert [row["epoch"] for row in rows(made.folder)] == ["1", "2"]
-    assert all(float(rows(made.folder)[-1][f"train/kd_{term}"]) > 0 for term in TERMS)
-    assert type(load(made.folder / "weights" / "best.pt")[0]) is PoseModel
+    check_goes_on(made, monkeypatch, TERMS, PoseModel)
 
 
 @pytest.mark.slow

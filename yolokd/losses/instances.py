@@ -8,10 +8,15 @@ Source: the parallel ("fast") NMS is that of Bolya et al., "YOLACT: Real-time In
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from typing import Protocol
 
-from yolokd.errors import ShapeError
+import torch
+from torch import Tensor, nn
+
+from yolokd.errors import RunError, ShapeError
+from yolokd.losses.base import Branch, Loss, Step, add
 from yolokd.losses.tensors import widen, without_autocast
 
 CANDIDATES = 16  # anchors per instance, the most confident of an image, among which the instances are sought
@@ -90,3 +95,54 @@ def mean_map(values: Tensor, anchors: Tensor, taken: Tensor, places: int) -> Ten
     values = values / taken.sum(1, keepdim=True).clamp_min(1)
     values = torch.where(taken, values, torch.zeros_like(values))
     return values.new_zeros(len(values), places).scatter(1, anchors, values)
+
+
+class InstanceConfig(Protocol):
+    """What a recipe says of instances."""
+
+    confidence: float
+    iou: float
+    instances: int
+
+
+class InstanceLoss(Loss):
+    """Terms at the anchors of the teacher's instances; an image counts by the mean over its instances."""
+
+    config: InstanceConfig
+
+    @abstractmethod
+    def values(self, branch: Branch, anchors: Tensor, active: Collection[str]) -> Mapping[str, Tensor]:
+        """Return the value of each active term for each slot, (B, N).
+
+        Args:
+            branch: One pair of heads.
+            anchors: From `confident_anchors`, (B, N) long.
+            active: Terms.
+        """
+
+    @without_autocast
+    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
+        """Return the map of each active term, (B, A): an instance's value at its anchor.
+
+        Divided by the number of the image's instances, so that a map's sum is their mean; weighted and summed over
+        branches.
+
+        Raises:
+            RunError: The step carries no branch that both heads have.
+        """
+        if not step.branches:
+            name = type(self).__name__.lower()
+            raise RunError(f"the loss `{name}` needs the heads of student and teacher, but no branch was captured")
+        maps: dict[str, Tensor] = {}
+        for branch in step.branches:
+            add(maps, {term: branch.weight * values for term, values in self._branch(branch, active).items()})
+        return maps
+
+    def _branch(self, branch: Branch, active: Collection[str]) -> dict[str, Tensor]:
+        teacher, config = branch.teacher, self.config
+        scores, boxes = teacher.logits.detach().sigmoid().amax(-1), teacher.boxes.detach()
+        anchors, taken = confident_anchors(
+            scores, boxes, confidence=config.confidence, iou=config.iou, most=config.instances
+        )
+        found = self.values(branch, anchors, active)
+        return {term: mean_map(values, anchors, taken, scores.shape[1]) for term, values in found.items()}

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from yolokd.errors import RunError, ShapeError
-from yolokd.losses.base import KEYPOINTS, OFFSETS, VISIBILITY, Branch, Head, Loss, Requirements, Step, add
-from yolokd.losses.instances import confident_anchors, mean_map, pick
+from yolokd.errors import ShapeError
+from yolokd.losses.base import KEYPOINTS, OFFSETS, VISIBILITY, Branch, Head, Requirements
+from yolokd.losses.instances import InstanceLoss, pick
 from yolokd.losses.tensors import as_pair, widen, without_autocast
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ def keypoints_px(head: Head, anchors: Tensor) -> Tensor:
     return centers[anchors][:, :, None] + cells * strides[anchors][:, :, None]
 
 
-class Keypoint(Loss):
-    """Both terms at the teacher's confident anchors; an image counts by the mean over its instances."""
+class Keypoint(InstanceLoss):
+    """Both terms at the teacher's confident anchors."""
 
     terms = ("keypoint_oks", "keypoint_visibility")
     head_terms = frozenset(terms)
@@ -135,36 +135,16 @@ class Keypoint(Loss):
         self.config = config
         self.requires = Requirements(heads=True, classes=True, extras=(KEYPOINTS,), visibility=config.visibility != 0)
 
-    @without_autocast
-    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
-        """Return the active ones of "keypoint_oks" and "keypoint_visibility", (B, A): a value at an instance's anchor.
-
-        Divided by the number of the image's instances, so that a map's sum is their mean; weighted and summed over
-        branches.
-
-        Raises:
-            RunError: The step carries no branch that both heads have.
-        """
-        if not step.branches:
-            raise RunError("the loss `keypoint` needs the heads of student and teacher, but no branch was captured")
-        maps: dict[str, Tensor] = {}
-        for branch in step.branches:
-            add(maps, {term: branch.weight * values for term, values in self._branch(branch, active).items()})
-        return maps
-
-    def _branch(self, branch: Branch, active: Collection[str]) -> dict[str, Tensor]:
-        student, teacher, config = branch.student, branch.teacher, self.config
-        scores, boxes = teacher.logits.detach().sigmoid().amax(-1), teacher.boxes.detach()
-        anchors, taken = confident_anchors(
-            scores, boxes, confidence=config.confidence, iou=config.iou, most=config.instances
-        )
-        values: dict[str, Tensor] = {}
+    def values(self, branch: Branch, anchors: Tensor, active: Collection[str]) -> dict[str, Tensor]:
+        """Return the active ones of "keypoint_oks" and "keypoint_visibility", (B, N)."""
+        student, teacher = branch.student, branch.teacher
+        found: dict[str, Tensor] = {}
         if "keypoint_oks" in active:
-            values["keypoint_oks"] = _oks_distance(student, teacher, anchors)
+            found["keypoint_oks"] = _oks_distance(student, teacher, anchors)
         if "keypoint_visibility" in active:
             own, other = (pick(head.extras[VISIBILITY], anchors) for head in (student, teacher))
-            values["keypoint_visibility"] = visibility_bce_map(own, other)
-        return {term: mean_map(one, anchors, taken, scores.shape[1]) for term, one in values.items()}
+            found["keypoint_visibility"] = visibility_bce_map(own, other)
+        return found
 
 
 def _oks_distance(student: Head, teacher: Head, anchors: Tensor) -> Tensor:

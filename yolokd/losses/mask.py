@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from yolokd.errors import RunError, ShapeError
-from yolokd.losses.base import COEFFICIENTS, MASKS, PROTOTYPES, Branch, Head, Loss, Requirements, Step, add
-from yolokd.losses.instances import confident_anchors, mean_map, pick
+from yolokd.errors import ShapeError
+from yolokd.losses.base import COEFFICIENTS, MASKS, PROTOTYPES, Branch, Head, Requirements
+from yolokd.losses.instances import InstanceLoss, pick
 from yolokd.losses.tensors import as_pair, same_shape, widen, without_autocast
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ def _masks(student: Tensor, teacher: Tensor, inside: Tensor) -> tuple[Tensor, Te
     return student, teacher, inside.to(student.dtype)
 
 
-class Mask(Loss):
-    """Both terms at the teacher's confident anchors; an image counts by the mean over its instances."""
+class Mask(InstanceLoss):
+    """Both terms at the teacher's confident anchors."""
 
     terms = ("mask_bce", "mask_dice")
     requires = Requirements(heads=True, classes=True, extras=(MASKS,))
@@ -131,37 +131,16 @@ class Mask(Loss):
     def __init__(self, config: MaskConfig) -> None:
         self.config = config
 
-    @without_autocast
-    def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
-        """Return the active ones of "mask_bce" and "mask_dice", (B, A): an instance's value at its anchor.
-
-        Divided by the number of the image's instances, so that a map's sum is their mean; weighted and summed over
-        branches.
-
-        Raises:
-            RunError: The step carries no branch that both heads have.
-        """
-        if not step.branches:
-            raise RunError("the loss `mask` needs the heads of student and teacher, but no branch of them was captured")
-        maps: dict[str, Tensor] = {}
-        for branch in step.branches:
-            add(maps, {term: branch.weight * values for term, values in self._branch(branch, active).items()})
-        return maps
-
-    def _branch(self, branch: Branch, active: Collection[str]) -> dict[str, Tensor]:
-        student, teacher, config = branch.student, branch.teacher, self.config
-        scores, boxes = teacher.logits.detach().sigmoid().amax(-1), teacher.boxes.detach()
-        anchors, taken = confident_anchors(
-            scores, boxes, confidence=config.confidence, iou=config.iou, most=config.instances
-        )
+    def values(self, branch: Branch, anchors: Tensor, active: Collection[str]) -> dict[str, Tensor]:
+        """Return the active ones of "mask_bce" and "mask_dice", (B, N)."""
+        student, teacher = branch.student, branch.teacher
         own, other = _logits(student, anchors), _logits(teacher, anchors).detach()
         grid = (own.shape[2], own.shape[3])
         if other.shape[2:] != own.shape[2:]:
             other = F.interpolate(other, grid, mode="bilinear", align_corners=False)
-        inside = inside_boxes(pick(boxes, anchors), image_size=student.grid.image_size, grid=grid)
+        inside = inside_boxes(pick(teacher.boxes.detach(), anchors), image_size=student.grid.image_size, grid=grid)
         compare = {"mask_bce": mask_bce_map, "mask_dice": mask_dice_map}
-        places = scores.shape[1]
-        return {term: mean_map(compare[term](own, other, inside), anchors, taken, places) for term in active}
+        return {term: compare[term](own, other, inside) for term in active}
 
 
 def _logits(head: Head, anchors: Tensor) -> Tensor:
