@@ -19,7 +19,8 @@ from yolokd.errors import DataError, WeightsError
 from yolokd.evaluation import models
 from yolokd.evaluation.ground_truth import coco_ground_truth, list_images
 from yolokd.evaluation.models import evaluate
-from yolokd.evaluation.rotated_scores import METRIC, score_rotated
+from yolokd.evaluation.rotated_scores import METRIC, rotated_overlap, score_rotated
+from yolokd.losses.rotated import hellinger_distance
 
 NAMES = {0: "ship", 1: "plane"}
 Box = tuple[float, float, float, float, float]
@@ -103,6 +104,19 @@ def test_score_rotated__equals_ultralytics_validator() -> None:
     assert 0.1 < score.map50_95 < 0.9
     assert score.map50_95 == pytest.approx(metrics.box.map, abs=1e-6)
     assert (score.map50, score.map75) == pytest.approx((metrics.box.map50, metrics.box.map75), abs=1e-6)
+
+
+def test_rotated_overlap__is_that_of_the_gaussians_of_each_pair() -> None:
+    rng = np.random.default_rng(3)
+    boxes = rng.random((5, 5)) * [30, 30, 20, 10, 3] + [10, 10, 8, 4, -0.7]
+    others = rng.random((3, 5)) * [30, 30, 20, 10, 3] + [10, 10, 8, 4, -0.7]
+    found = [{"rbox": list(box)} for box in boxes]
+    objects = [{"corners": xywhr2xyxyxyxy(torch.tensor(box)[None]).flatten().tolist()} for box in others]
+    overlap = rotated_overlap(found, objects, np.zeros(3, bool))
+    pairs = (torch.tensor(boxes)[:, None].expand(5, 3, 5), torch.tensor(others)[None].expand(5, 3, 5))
+    expected = 1 - hellinger_distance(*pairs).numpy()
+    assert overlap == pytest.approx(expected, abs=1e-3)
+    assert 0 < overlap.min() < overlap.max() < 1
 
 
 @pytest.fixture(scope="module")

@@ -69,8 +69,6 @@ def make_request(
     _check_request(format, precision, data, options, has_ranges=has_ranges)
     if calibrated_on is not None:
         require_packages(format, precision)
-    if data is not None:
-        _check_scored(identity_of(detector).task, source)
     partition = parts.Partition({}, 0)
     if keep_float or sensitivity:
         _check_parts(format, precision, has_ranges=has_ranges, own_nms=sensitivity and bool(options.get("nms")))
@@ -124,17 +122,6 @@ def _check_parts(format: str, precision: Precision, *, has_ranges: bool, own_nms
         )
     if own_nms:
         raise UserError("The sensitivity of the parts is measured at raw outputs: leave nms out.")
-
-
-def _check_scored(task: str, source: Path) -> None:
-    """Raise `UserError` for a task whose boxes have no AP by which an export could be judged."""
-    from yolokd.evaluation.detections import KINDS
-
-    if KINDS[task].rotated:
-        raise UserError(
-            f"An export is judged by the AP of upright boxes, and those of '{source}' are rotated: compare outputs on "
-            f"a folder of images, --check images/, and score both with yolokd eval."
-        )
 
 
 def _check_sensitivity(task: str) -> None:

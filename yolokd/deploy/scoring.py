@@ -59,7 +59,7 @@ def side_of(path: Path, size: int, found: Examined | None, latency: float | None
         found: From `score`; None without a data set.
         latency: Of a forward pass in milliseconds; None: not measured.
     """
-    if found is None:
+    if found is None or found.score.rotated is not None:  # rotated boxes have no AP of upright ones
         return Side(str(path), size, latency)
     score = found.score
     return Side(str(path), size, latency, score.AP, score.AP50, score.per_class)

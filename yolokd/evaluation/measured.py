@@ -13,7 +13,7 @@ from yolokd.evaluation.further import FurtherFound
 from yolokd.evaluation.keypoint_scores import score_keypoints
 from yolokd.evaluation.mask_scores import has_masks, score_masks
 from yolokd.evaluation.masks import Rle
-from yolokd.evaluation.rotated_scores import score_rotated
+from yolokd.evaluation.rotated_scores import ROTATED, score_rotated
 from yolokd.evaluation.task import Truth
 
 COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # fields of `yolokd.evaluation.models.ModelScore`
@@ -105,7 +105,7 @@ def measure_boxes(
 
 
 def measure_rotated(truth: Truth, names: Mapping[int, str], exact: Exact, places: Mapping[str, int]) -> Measured:
-    """Return Ultralytics' metrics of rotated boxes; COCO's are −1.
+    """Return Ultralytics' metrics of rotated boxes, also as the further one; COCO's are −1.
 
     Args:
         truth: Ground truth whose annotations have `corners`.
@@ -118,4 +118,5 @@ def measure_rotated(truth: Truth, names: Mapping[int, str], exact: Exact, places
     ]
     rotated = score_rotated(truth, detections, names)
     metrics = {**dict.fromkeys(COCO_METRICS, -1.0), "per_class": {}, "rotated": rotated}
-    return Measured(metrics, rotated.per_class, detections, {})
+    further = FurtherFound(ROTATED, rotated.map50_95, rotated.map50, detections)
+    return Measured(metrics, rotated.per_class, detections, {}, further)

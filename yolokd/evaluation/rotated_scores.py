@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from yolokd.backend.api import OBBValidator, ap_per_class, batch_probiou, xyxyxyxy2xywhr
 from yolokd.backend.dataset import Dataset
 from yolokd.data.check import DataReport
 from yolokd.errors import DataError
+from yolokd.evaluation.further import Further
 from yolokd.evaluation.instances import has_instances
 from yolokd.evaluation.task import Truth
 
@@ -39,16 +41,40 @@ class RotatedScore:
     metric: str = METRIC
 
 
-def require_corners(data: Dataset, split: str, report: DataReport) -> None:
-    """Raise `DataError` unless all objects of a split are labeled by four corners."""
+def hindrance_to_rotated(data: Dataset, split: str, report: DataReport) -> str:
+    """Why rotated boxes cannot be scored on a split; "" if they can."""
     found = report.splits[split]
     if has_instances(data.yaml_path, split):
-        raise DataError(f"The COCO annotations of '{data.yaml_path}' hold no rotated boxes to score OBB models on.")
+        return f"The COCO annotations of '{data.yaml_path}' hold no rotated boxes to score OBB models on."
     if others := found.objects.total() - found.corners:
-        raise DataError(
+        return (
             f"OBB models are scored on labels of four corners, and {others} of the {found.objects.total()} {split} "
             f"objects of '{data.yaml_path}' have others."
         )
+    return ""
+
+
+def require_corners(data: Dataset, split: str, report: DataReport) -> None:
+    """Raise `DataError` unless all objects of a split are labeled by four corners."""
+    if hindrance := hindrance_to_rotated(data, split, report):
+        raise DataError(hindrance)
+
+
+def rotated_overlap(
+    found: Sequence[Mapping[str, Any]], objects: Sequence[Mapping[str, Any]], crowds: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return Ultralytics' probabilistic IoU of each detection's box with each object's, (D, G).
+
+    Args:
+        found: D detections with their `rbox`.
+        objects: G objects with their `corners`.
+        crowds: Which of the objects are crowds, (G,); YOLO labels have none.
+    """
+    overlap: NDArray[np.float64] = batch_probiou(*_boxes(found, objects)).T.numpy().astype(np.float64)
+    return overlap
+
+
+ROTATED = Further("rotated box", rotated_overlap, hindrance_to_rotated, most=300)
 
 
 def score_rotated(truth: Truth, detections: Sequence[Mapping[str, Any]], names: Mapping[int, str]) -> RotatedScore:
@@ -91,13 +117,16 @@ def _correct(labels: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, A
     """Whether each detection of an image, by falling score, finds an object at each threshold, (N, 10) bool."""
     if not labels or not found:
         return np.zeros((len(found), len(THRESHOLDS)), bool)
-    goal = torch.from_numpy(xyxyxyxy2xywhr(np.array([one["corners"] for one in labels], np.float32)))
-    boxes = torch.tensor([one["rbox"] for one in found], dtype=goal.dtype)
+    overlap = batch_probiou(*_boxes(found, labels))
     matcher: Any = SimpleNamespace(iouv=THRESHOLDS)
-    matches: Tensor = OBBValidator.match_predictions(
-        matcher, _classes(found), _classes(labels), batch_probiou(goal, boxes)
-    )
+    matches: Tensor = OBBValidator.match_predictions(matcher, _classes(found), _classes(labels), overlap)
     return matches.numpy()
+
+
+def _boxes(found: Sequence[Mapping[str, Any]], labels: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
+    """Rotated boxes of labels, (G, 5), and of detections, (D, 5)."""
+    goal = torch.from_numpy(xyxyxyxy2xywhr(np.array([one["corners"] for one in labels], np.float32)))
+    return goal, torch.tensor([one["rbox"] for one in found], dtype=goal.dtype)
 
 
 def _classes(entries: Sequence[Mapping[str, Any]]) -> Tensor:
