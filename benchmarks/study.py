@@ -71,7 +71,8 @@ def main() -> None:
     student = (
         weights / f"{plan.student}.pt" if plan.student else prepare_student(data["tune"], plan, options.device, out)
     )
-    arms = {name: plan.arms[name] for name in names}
+    own = ["baseline"] if "baseline" in plan.arms else []  # a control arm of the plan's own belongs to each part of it
+    arms = {name: plan.arms[name] for name in dict.fromkeys((*own, *names))}
     unlabeled = {"streets": shared / "data" / "unlabeled", "rest": data["tune"].parent / "images" / "rest"}
     recipes = [write_recipe(name, arm, unlabeled, weights, out) for name, arm in arms.items()]
     seeds = plan.seeds[: options.seeds or None]
