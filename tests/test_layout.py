@@ -12,10 +12,14 @@ PACKAGE = TESTS.parent / "yolokd"
 MODULES = {path.relative_to(TESTS).with_suffix("").as_posix(): path for path in TESTS.rglob("*.py")}
 BESIDE = {  # tests of no single module → why
     "benchmarks/test_gpu": "benchmarks/gpu.py, a script that needs tests where there is no GPU",
+    "cli/test_train_teachers": "the command train with teachers of other kinds",
+    "deploy/test_parts": "exports in 8 bits with parts in full precision",
     "deploy/test_segment": "exports of segment, pose and OBB students as a whole",
     "evaluation/test_odd_data": "evaluation as a whole, on data sets with unreadable files",
     "initialization/test_first_weights": "student.init in whole runs",
+    "losses/test_bckd_wired": "BCKD in a step, beside its maps",
     "losses/test_ranks": "every loss in two processes",
+    "recipe/test_schema": "the JSON schema of recipes",
     "report/test_report": "the report as a whole, read as a reader does",
     "test_docs": "README and docs",
     "test_doctests": "the examples of the public functions",

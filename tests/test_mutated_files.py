@@ -20,13 +20,12 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests import mutations
 from tests.helpers import coco, kitti
 from tests.helpers.calling import call
 from tests.helpers.fixtures import make_data
 from tests.helpers.making import Oracle, make_comparison, make_run, network
 from tests.helpers.models import CONFIGS, detector, save
-from tests.mutations import ANY, IMAGE, JSON, STEMS, TEXT, YAML, Mutation, state_of
+from tests.mutations import ANY, IMAGE, JSON, STEMS, TEXT, YAML, Mutation, renamed, state_of, with_values
 from yolokd.recipe import load_recipe, recipe_path
 from yolokd.report import charts, examples, scoring
 from yolokd.training.settings import KEY, RunSettings
@@ -312,7 +311,7 @@ def _values(file: Path) -> list[tuple[str, str]]:
     is_yaml = file.suffix == ".yaml"
     plain = yaml.safe_load(file.read_text()) if is_yaml else json.loads(file.read_text())
     write: Callable[[Any], str] = yaml.safe_dump if is_yaml else json.dumps
-    found = [(what, write(changed)) for what, changed in mutations.with_values(plain)]
+    found = [(what, write(changed)) for what, changed in with_values(plain)]
     random.Random(0).shuffle(found)
     return found
 
@@ -366,7 +365,7 @@ def _named() -> Iterator[Any]:
 @pytest.mark.parametrize(("stem", "line", "file"), list(_named()))
 def test_name__of_a_file(place: Place, stem: str, line: tuple[str | None, ...], file: str) -> None:
     folder = place.copy("set", "recipe.yaml", "student.pt", "teacher.pt", "student.yaml", "run", "going", "kitti")
-    target = mutations.renamed(folder / file, STEMS[stem])
+    target = renamed(folder / file, STEMS[stem])
     place.expect(folder, *(f"@{target.relative_to(folder)}" if word is None else word for word in line))
 
 

@@ -27,6 +27,6 @@ def locked(file: Path, *, wait: bool) -> Iterator[None]:
             stack.enter_context(FileLock(file).acquire(timeout=-1 if wait else 0))
         except Timeout as error:
             raise BlockingIOError(f"'{file}' is locked by another process.") from error
-        except (OSError, NotImplementedError):  # the latter from earlier versions of filelock
+        except OSError:
             pass
         yield

@@ -13,10 +13,9 @@ from yolokd.backend.checkpoints import load_detector, plain_copy
 from yolokd.backend.descriptions import from_yaml
 from yolokd.backend.heads import as_head, grid_of, neck_features, read_head, split_branches
 from yolokd.backend.tasks import (
+    ALL_TASKS,
     DETECT,
-    STUDENTS,
     TASKS,
-    TEACHERS,
     class_of_description,
     keep_detect_part,
     keypoints_of_head,
@@ -134,23 +133,23 @@ def test_keypoints_of_head__none_of_other_tasks() -> None:
 def test_from_yaml__takes_the_keypoints_of_the_data(tmp_path: Path) -> None:
     path = write_description("v8-pose", tmp_path / "tiny.yaml")
     for keypoints, expected in (((0, 0), [17, 3]), ((4, 2), [4, 2])):
-        model = from_yaml(path, 3, STUDENTS, keypoints)
+        model = from_yaml(path, 3, ALL_TASKS, keypoints)
         assert type(model) is PoseModel
         assert model.model[-1].kpt_shape == expected
-    assert type(from_yaml(write_description("v8-seg", path), 3, STUDENTS, (4, 2))) is SegmentationModel
+    assert type(from_yaml(write_description("v8-seg", path), 3, ALL_TASKS, (4, 2))) is SegmentationModel
 
 
 def test_class_of_description__by_its_last_layer_and_only_for_the_tasks_asked_for() -> None:
-    assert class_of_description(description("26-seg"), STUDENTS) is SegmentationModel
-    assert class_of_description(description("v8-pose"), TEACHERS) is PoseModel
+    assert class_of_description(description("26-seg"), ALL_TASKS) is SegmentationModel
+    assert class_of_description(description("v8-pose"), ALL_TASKS) is PoseModel
     assert class_of_description(description("v8-pose"), DETECT) is DetectionModel
-    assert class_of_description(description("26-obb"), STUDENTS) is OBBModel
-    assert class_of_description({"head": "odd"}, TEACHERS) is DetectionModel
+    assert class_of_description(description("26-obb"), ALL_TASKS) is OBBModel
+    assert class_of_description({"head": "odd"}, ALL_TASKS) is DetectionModel
 
 
 def test_from_yaml__builds_the_task_that_is_asked_for(tmp_path: Path) -> None:
     path = write_description("v8-seg", tmp_path / "tiny.yaml")
-    assert type(from_yaml(path, 3, STUDENTS)) is SegmentationModel
+    assert type(from_yaml(path, 3, ALL_TASKS)) is SegmentationModel
     with pytest.raises(WeightsError, match=r"ends in the head Segment; .* \(heads Detect, v10Detect\)"):
         from_yaml(path, 3)
 
@@ -158,9 +157,9 @@ def test_from_yaml__builds_the_task_that_is_asked_for(tmp_path: Path) -> None:
 def test_load_detector__takes_the_tasks_that_are_asked_for(tmp_path: Path) -> None:
     segment = save(model_of("v8-seg"), tmp_path / "segment.pt")
     pose = save(model_of("v8-pose"), tmp_path / "pose.pt")
-    assert type(load_detector(segment, STUDENTS)) is SegmentationModel
-    assert type(load_detector(pose, TEACHERS)) is PoseModel
-    assert plain_copy(segment, tmp_path, STUDENTS) == segment
+    assert type(load_detector(segment, ALL_TASKS)) is SegmentationModel
+    assert type(load_detector(pose, ALL_TASKS)) is PoseModel
+    assert plain_copy(segment, tmp_path, ALL_TASKS) == segment
     for path in (segment, pose):
         with pytest.raises(WeightsError, match=r"Give a detection model such as yolov8n\.pt"):
             load_detector(path)

@@ -14,9 +14,8 @@ from typer.testing import CliRunner
 from yolokd.cli.evaluate import evaluate, split_pairs
 from yolokd.errors import UserError
 from yolokd.evaluation import models
-from yolokd.evaluation.keypoint_scores import KeypointScore
+from yolokd.evaluation.further import FurtherScore
 from yolokd.evaluation.kitti_set import KittiScore
-from yolokd.evaluation.mask_scores import MaskScore
 from yolokd.evaluation.models import ModelScore
 from yolokd.evaluation.rotated_scores import METRIC, RotatedScore
 
@@ -59,7 +58,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_evaluate__masks_get_columns_and_a_key_of_their_own(
     asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    masked = replace(SCORE, name="seg.pt", masks=MaskScore(0.4, 0.6, 0.5, -1.0, 0.3, 0.2, {"car": 0.4}))
+    masked = replace(SCORE, name="seg.pt", masks=FurtherScore(0.4, 0.6, 0.5, -1.0, 0.3, 0.2, {"car": 0.4}))
     monkeypatch.setattr(models, "evaluate", lambda *_, **__: [SCORE, masked])
     file = tmp_path / "scores.json"
     result = runner.invoke(app, ["a.pt", "b.pt", "--data", "d.yaml", "--json", str(file)], env={"COLUMNS": "80"})
@@ -76,8 +75,8 @@ def test_evaluate__masks_get_columns_and_a_key_of_their_own(
 def test_evaluate__keypoints_get_columns_and_a_key_of_their_own(
     asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    posed = replace(SCORE, name="pose.pt", keypoints=KeypointScore(0.4, 0.6, 0.5, 0.3, -1.0, {"car": 0.4}))
-    masked = replace(SCORE, name="seg.pt", masks=MaskScore(0.1, 0.3, 0.2, -1.0, 0.3, 0.2, {"car": 0.1}))
+    posed = replace(SCORE, name="pose.pt", keypoints=FurtherScore(0.4, 0.6, 0.5, -1.0, 0.3, -1.0, {"car": 0.4}))
+    masked = replace(SCORE, name="seg.pt", masks=FurtherScore(0.1, 0.3, 0.2, -1.0, 0.3, 0.2, {"car": 0.1}))
     monkeypatch.setattr(models, "evaluate", lambda *_, **__: [SCORE, posed])
     file = tmp_path / "scores.json"
     result = runner.invoke(app, ["a.pt", "b.pt", "--data", "d.yaml", "--json", str(file)], env={"COLUMNS": "80"})

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from yolokd.backend.tasks import STUDENTS, TASKS
+from yolokd.backend.tasks import ALL_TASKS, TASKS
 from yolokd.comparison.metrics import BOXES, common_task, metrics_of
 from yolokd.errors import UserError
 
@@ -22,7 +22,7 @@ def test_common_task__one_for_all_students() -> None:
         common_task({"a": "obb"})
 
 
-@pytest.mark.parametrize("task", STUDENTS)
+@pytest.mark.parametrize("task", ALL_TASKS)
 def test_metrics_of__no_task_is_judged_by_less_than_it_learns(task: str) -> None:
     try:
         common_task({"a": task})

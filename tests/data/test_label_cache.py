@@ -75,3 +75,4 @@ def test_resolve__refuses_a_cache_that_would_run_code(data: Path, cache: Path, b
 def test_refuse_code__sources_without_images(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     refuse_code([tmp_path / "missing", tmp_path / "empty"])
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]

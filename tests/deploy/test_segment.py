@@ -13,7 +13,7 @@ from tests.helpers import segments
 from tests.helpers.rotated import make_rotated
 from yolokd.backend import runtimes
 from yolokd.backend.networks import open_network
-from yolokd.backend.tasks import STUDENTS
+from yolokd.backend.tasks import ALL_TASKS
 from yolokd.deploy import export as module
 from yolokd.deploy.export import export
 from yolokd.errors import UserError
@@ -55,7 +55,7 @@ def test_export__what_a_task_has_beside_boxes_equals_the_checkpoints(
     assert [gap.name for gap in report.parity.further] == names
     assert all(0 < gap.most < gap.limit for gap in report.parity.further)
     assert report.notes == ("no detections to compare, so raw outputs decide",)
-    opened = open_network(Path(report.path), tmp_path, None, STUDENTS)
+    opened = open_network(Path(report.path), tmp_path, None, ALL_TASKS)
     assert opened.export is not None
     assert (opened.export.rows is not None) == nms_free
 

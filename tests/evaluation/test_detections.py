@@ -68,7 +68,7 @@ def test_detect__masks_are_those_that_ultralytics_writes(tmp_path: Path) -> None
     masks: list[Rle] = []
     with quiet():
         found = detect(
-            YOLO(weights), data, images, options={**options, "name": "a"}, progress=lambda share: None, masks=masks
+            YOLO(weights), data, images, options={**options, "name": "a"}, progress=lambda share: None, beside=masks
         )
         plain = {"conf": 0.001, "iou": 0.7, "max_det": 300, "save_json": True, "plots": False, "verbose": False}
         YOLO(weights).val(data=str(data), **options, **plain, name="b")
@@ -93,7 +93,7 @@ def test_detect__keypoints_are_those_that_ultralytics_writes(
     points: list[list[float]] = []
     with quiet():
         found = detect(
-            YOLO(weights), data, images, options={**options, "name": "a"}, progress=lambda share: None, keypoints=points
+            YOLO(weights), data, images, options={**options, "name": "a"}, progress=lambda share: None, beside=points
         )
         plain = {"conf": 0.001, "iou": 0.7, "max_det": 300, "save_json": True, "plots": False, "verbose": False}
         YOLO(weights).val(data=str(data), **options, **plain, name="b")
@@ -113,6 +113,6 @@ def test_detect__keypoints_of_another_number_than_the_data_have(tmp_path: Path) 
     options = {"imgsz": 64, "batch": 1, "device": "cpu", "project": str(tmp_path), "name": "a"}
     points: list[list[float]] = []
     with quiet():
-        found = detect(YOLO(weights), data, images, options=options, progress=lambda share: None, keypoints=points)
+        found = detect(YOLO(weights), data, images, options=options, progress=lambda share: None, beside=points)
     assert {len(one) for one in points} == {3 * 17}
     assert len(points) == len(found) > 0

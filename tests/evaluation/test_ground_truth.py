@@ -11,6 +11,8 @@ from ultralytics.data.utils import verify_image_label
 from tests.helpers.rle import decode
 from yolokd.errors import DataError
 from yolokd.evaluation.ground_truth import (
+    KEYPOINTS,
+    SEGMENTATION,
     coco_ground_truth,
     label_path,
     list_images,
@@ -121,7 +123,7 @@ def test_list_images__names_what_holds_none(tmp_path: Path) -> None:
 def test_coco_ground_truth__keypoints_equal_ultralytics(tmp_path: Path, keypoints: tuple[int, int], text: str) -> None:
     image = _image(tmp_path / "images" / "a.jpg", (40, 20))
     path = _labels(tmp_path / "labels" / "a.txt", text)
-    truth = coco_ground_truth([image], {0: "car", 1: "bus"}, keypoints, posed=True)["annotations"]
+    truth = coco_ground_truth([image], {0: "car", 1: "bus"}, keypoints, beside=[KEYPOINTS])["annotations"]
     found = verify_image_label((str(image), str(path), "", True, 2, *keypoints, False))
     assert len(truth) == len(found[1]) == 2
     points = np.array([entry["keypoints"] for entry in truth]).reshape(2, -1, 3) / [40, 20, 1]
@@ -182,7 +184,7 @@ def test_coco_ground_truth__masks_of_polygons(tmp_path: Path) -> None:
     image = _image(tmp_path / "images" / "a.jpg", (8, 4))
     _labels(tmp_path / "labels" / "a.txt", "1 0 0 0.5 0 0.5 1 0 1\n1 0 0 0.5 0 0.5 1 0 1\n0 0.5 0 1 0 1 1\n")
     plain = coco_ground_truth([image], {0: "car", 1: "bus"})
-    masked = coco_ground_truth([image], {0: "car", 1: "bus"}, masks=True)
+    masked = coco_ground_truth([image], {0: "car", 1: "bus"}, beside=[SEGMENTATION])
     first, second = masked["annotations"]
     assert decode(first["segmentation"]).tolist() == [[1] * 4 + [0] * 4] * 4
     assert decode(second["segmentation"])[:, :4].sum() == 0 < decode(second["segmentation"]).sum()

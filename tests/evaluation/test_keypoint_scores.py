@@ -4,6 +4,9 @@ import contextlib
 import copy
 import io
 import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,16 @@ from pycocotools.cocoeval import COCOeval
 
 from tests.helpers.segments import make_poses
 from yolokd.backend.dataset import resolve
+from yolokd.backend.networks import Identity
 from yolokd.data.check import check_labels
 from yolokd.errors import DataError
 from yolokd.evaluation.bootstrap import weighted_ap
 from yolokd.evaluation.coco import KEYPOINT_METRICS, score
+from yolokd.evaluation.further import Further, score_further
 from yolokd.evaluation.keypoint_scores import (
+    KEYPOINTS,
     hindrance_to_keypoints,
-    keypoints_in,
-    score_keypoints,
+    oks_overlap,
     sigmas_of_data,
 )
 from yolokd.evaluation.matches import match
@@ -44,12 +49,17 @@ def detection(**one: Any) -> dict[str, Any]:
     return {"image_id": 0, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 0.9, **one}
 
 
+def metric(sigmas: Sequence[float]) -> Further:
+    """The metric of data with these constants."""
+    return replace(KEYPOINTS, overlap=partial(oks_overlap, sigmas=sigmas), score=partial(score, sigmas=sigmas))
+
+
 @pytest.mark.parametrize("similarity", [0.97, 0.76, 0.52, 0.3])
-def test_score_keypoints__ap_in_closed_form(similarity: float) -> None:
+def test_score_further__keypoint_ap_in_closed_form(similarity: float) -> None:
     """One object of 40² pixels with one keypoint of constant 1/2, so that k = 1 and d² = −2 · 40² · ln OKS."""
     distance = math.sqrt(-2 * 40**2 * math.log(similarity))
     truth = truth_of({"bbox": [0, 0, 40, 40], "area": 1600, "keypoints": [10, 10, 2]})
-    found, further = score_keypoints(truth, [detection()], [[10 + distance, 10, 0.1]], [0.5], NAMES)
+    found, further = score_further(metric([0.5]), truth, [detection()], [[10 + distance, 10, 0.1]], NAMES)
     assert (further.AP, further.AP50) == (found.AP, found.AP50)
     expected = sum(similarity >= 0.5 + 0.05 * n for n in range(10)) / 10
     assert pytest.approx(expected) == found.AP == found.APm == found.per_class["person"]
@@ -114,7 +124,7 @@ def test_match__by_keypoints_gives_cocos_ap() -> None:
             keypoints, score_ = moved.flatten().tolist(), round(float(rng.random()), 3)
             detections.append(detection(keypoints=keypoints, image_id=one["image_id"], score=score_, bbox=one["bbox"]))
     sigmas = (0.05, 0.1, 0.2, 0.1, 0.05)
-    _, further = score_keypoints(truth, detections, [one["keypoints"] for one in detections], sigmas, NAMES)
+    _, further = score_further(metric(sigmas), truth, detections, [one["keypoints"] for one in detections], NAMES)
     expected = score(truth, detections, sigmas=sigmas).summary
     matches = further.matches(truth)
     found = weighted_ap(matches, np.ones((1, 2), np.float32))
@@ -155,6 +165,9 @@ def test_sigmas_of_data__its_own_or_by_the_number_of_keypoints(tmp_path: Path) -
         data.write_text(text + f"kpt_oks_sigmas: {wrong}\n")
         with pytest.raises(DataError, match="kpt_oks_sigmas must be 4 positive numbers, got"):
             sigmas_of_data(resolve(str(data)))
+    own = KEYPOINTS.of_data(KEYPOINTS, resolve(str(make_poses(tmp_path / "again", train=1, val=1))))
+    assert own.unfit(Identity({0: "one"}, keypoints=4)) == ""
+    assert own.unfit(Identity({0: "one"}, keypoints=17)).endswith("it gives 17 of each object, the data have 4")
     persons = make_poses(tmp_path / "persons", train=1, val=1, keypoints=(17, 3))
     assert sigmas_of_data(resolve(str(persons))) == COCO_SIGMAS
 
@@ -176,8 +189,3 @@ def test_hindrance_to_keypoints__says_what_the_labels_lack(tmp_path: Path) -> No
         path.write_text("0 .5 .5 .2 .2")
     data.write_text(data.read_text().partition("kpt_shape")[0])
     assert hindrance() == "keypoints are not scored: the data have none (no kpt_shape in the data YAML)"
-
-
-def test_keypoints_in__of_each_object() -> None:
-    assert keypoints_in(truth_of({"keypoints": [1, 2, 3] * 4})) == 4
-    assert keypoints_in(truth_of({})) == keypoints_in(truth_of()) == 0

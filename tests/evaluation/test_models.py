@@ -17,7 +17,14 @@ from tests.helpers.rle import decode
 from yolokd.data.kitti import prepare
 from yolokd.errors import DataError, RunError, UserError, WeightsError
 from yolokd.evaluation import models
-from yolokd.evaluation.ground_truth import coco_ground_truth, label_path, list_images, read_labels
+from yolokd.evaluation.ground_truth import (
+    KEYPOINTS,
+    SEGMENTATION,
+    coco_ground_truth,
+    label_path,
+    list_images,
+    read_labels,
+)
 from yolokd.evaluation.masks import encode
 from yolokd.evaluation.models import evaluate
 from yolokd.images.reader import shown_size
@@ -240,17 +247,17 @@ def segment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mask_oracle(monkeypatch: pytest.MonkeyPatch, polygons: Path) -> None:
     """Replace the network by one that finds every object: its box exactly, and of its mask the upper half."""
 
-    def detect(*_: Any, masks: list[Any] | None, **__: Any) -> Detections:
+    def detect(*_: Any, beside: list[Any] | None, **__: Any) -> Detections:
         images = list_images([polygons.parent / "images" / "val"])
-        truth = coco_ground_truth(images, dict.fromkeys(range(3), "any"), masks=True)
+        truth = coco_ground_truth(images, dict.fromkeys(range(3), "any"), beside=[SEGMENTATION])
         found: Detections = []
         for entry in truth["annotations"]:
             found.append((str(images[entry["image_id"]]), entry["category_id"], entry["bbox"], 0.9))
-            if masks is not None:
+            if beside is not None:
                 pixels = torch.from_numpy(decode(entry["segmentation"]))
                 rows = pixels.any(1).nonzero().flatten()
                 pixels[: int(rows[0]) + int(0.57 * len(rows))] = 0
-                masks += encode(pixels[None])
+                beside += encode(pixels[None])
         return found
 
     monkeypatch.setattr(models, "detect", detect)
@@ -311,15 +318,15 @@ def pose(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pose_oracle(monkeypatch: pytest.MonkeyPatch, poses: Path) -> None:
     """Replace the network by one that finds every object: its box exactly, its keypoints at an OKS of 0.72."""
 
-    def detect(*_: Any, keypoints: list[list[float]] | None, **__: Any) -> Detections:
+    def detect(*_: Any, beside: list[Any] | None, **__: Any) -> Detections:
         images = list_images([poses.parent / "images" / "val"])
-        truth = coco_ground_truth(images, dict.fromkeys(range(3), "any"), (4, 3), posed=True)
+        truth = coco_ground_truth(images, dict.fromkeys(range(3), "any"), (4, 3), beside=[KEYPOINTS])
         found: Detections = []
         for entry in truth["annotations"]:
             found.append((str(images[entry["image_id"]]), entry["category_id"], entry["bbox"], 0.9))
-            if keypoints is not None:  # 2σ = 1/2
+            if beside is not None:  # 2σ = 1/2
                 away = 0.5 * math.sqrt(-2 * entry["area"] * math.log(0.72))
-                keypoints.append([value + away * (place % 3 == 0) for place, value in enumerate(entry["keypoints"])])
+                beside.append([value + away * (place % 3 == 0) for place, value in enumerate(entry["keypoints"])])
         return found
 
     monkeypatch.setattr(models, "detect", detect)

@@ -17,7 +17,7 @@ from tests.helpers import segments, tiny
 from tests.helpers.rotated import corners, make_rotated
 from yolokd.errors import DataError, WeightsError
 from yolokd.evaluation import models
-from yolokd.evaluation.ground_truth import coco_ground_truth, list_images
+from yolokd.evaluation.ground_truth import CORNERS, coco_ground_truth, list_images
 from yolokd.evaluation.models import evaluate
 from yolokd.evaluation.rotated_scores import METRIC, rotated_overlap, score_rotated
 from yolokd.losses.rotated import hellinger_distance
@@ -132,7 +132,7 @@ def obb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_evaluate__an_obb_model_has_no_ap_of_coco(data: Path, obb: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The network is replaced by one that finds every object."""
     images = list_images([data.parent / "images" / "val"])
-    truth = coco_ground_truth(images, dict.fromkeys(range(3), "any"), corners=True)
+    truth = coco_ground_truth(images, dict.fromkeys(range(3), "any"), beside=[CORNERS])
 
     def detect(*_: Any, **__: Any) -> list[tuple[str, int, list[float], float]]:
         boxes = []

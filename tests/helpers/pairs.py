@@ -84,8 +84,12 @@ def check_maps(loss: Loss, step: Step, expected: dict[str, tuple[int, ...]]) -> 
     return maps
 
 
-def check_optimum(loss: Loss, step: Step, parts: nn.ModuleDict) -> None:
-    """Check that a student equal to its teacher has loss and gradient 0, whatever positive weight each place has."""
+def check_optimum(loss: Loss, step: Step, parts: nn.ModuleDict) -> bool:
+    """Check that a student equal to its teacher has loss and gradient 0, whatever positive weight each place has.
+
+    Returns:
+        True; else an assertion has failed.
+    """
     generator = torch.Generator().manual_seed(5)
     for term, values in loss.maps(step, parts, loss.terms).items():
         torch.testing.assert_close(values, torch.zeros_like(values), atol=1e-12, rtol=0)
@@ -95,6 +99,7 @@ def check_optimum(loss: Loss, step: Step, parts: nn.ModuleDict) -> None:
         assert reached, term
         for gradient in reached:
             torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
+    return True
 
 
 def identity_generators(parts: nn.ModuleDict, *names: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.helpers.runs import rows, stop_after
 from yolokd.backend.checkpoints import load
+from yolokd.errors import UserError
 from yolokd.training.plan import Plan, make_plan
 from yolokd.training.run import resolve_recipe, resume, start
 
@@ -50,8 +51,8 @@ def check_plain(run: Path, world: Path, metrics: str, says: str) -> Any:
     return model
 
 
-def check_goes_on(made: Plan, monkeypatch: pytest.MonkeyPatch, terms: Sequence[str], kind: type) -> None:
-    """Check that a run of two epochs goes on after it was interrupted behind the first, with all of its terms."""
+def check_goes_on(made: Plan, monkeypatch: pytest.MonkeyPatch, terms: Sequence[str], kind: type) -> bool:
+    """Check that a run of two epochs goes on after an interruption behind the first, with all terms; return True."""
     with monkeypatch.context() as patch:
         stop_after(patch, 1)
         with pytest.raises(KeyboardInterrupt):
@@ -60,3 +61,49 @@ def check_goes_on(made: Plan, monkeypatch: pytest.MonkeyPatch, terms: Sequence[s
     assert [row["epoch"] for row in rows(made.folder)] == ["1", "2"]
     assert all(float(rows(made.folder)[-1][f"train/kd_{term}"]) > 0 for term in terms)
     assert type(load(made.folder / "weights" / "best.pt")[0]) is kind
+    return True
+
+
+def check_across_tasks(
+    world: Path,
+    description: Path,
+    teacher: str,
+    student: str,
+    kind: type,
+    *,
+    terms: Sequence[str] = ("bckd_cls", "bckd_box", "pkd"),
+    changes: Sequence[str] = (),
+    note: str = "only the detect part is distilled",
+) -> bool:
+    """Check that what two tasks have in common is distilled, and that the plan says what is left out; return True.
+
+    Args:
+        world: Folder with data and models.
+        description: Of a detect student, which is `detect.yaml` in the world then.
+        teacher: Name of its file.
+        student: Likewise.
+        kind: Class of the student.
+        terms: That have a value.
+        changes: Of the recipe `bckd` with `pkd`.
+        note: Is in one of the plan's notes.
+    """
+    (world / "detect.yaml").write_text(description.read_text())
+    name = f"{teacher}-{student}".replace(".", "")
+    made = plan(world, teacher, student, "bckd", [f"train.name={name}", "losses.pkd={}", *changes], epochs=1)
+    assert [one for one in made.notes if note in one]
+    run = start(made)
+    assert all(float(rows(run)[-1][f"train/kd_{term}"]) > 0 for term in terms)
+    assert type(load(run / "weights" / "best.pt")[0]) is kind
+    return True
+
+
+def check_boxes_alone_are_refused(world: Path, family: str, task: str) -> bool:
+    """Check that what teaches by boxes, or with labels of detect models, is refused in a line; return True."""
+    cases: list[tuple[str, dict[str, Any], str]] = [
+        ("soft", {}, "teacher.answers: stored keeps boxes"),
+        ("bckd", {"batch": -1}, "train.batch -1 is sought with labels of detect models"),
+    ]
+    for recipe, changes, words in cases:
+        with pytest.raises(UserError, match=f"The student's task is {task}, but {words}"):
+            plan(world, f"{family}.pt", f"{family}.yaml", recipe, **changes)
+    return True

@@ -99,8 +99,8 @@ def test_cwd__value_and_gradient_are_those_of_the_published_sum() -> None:
 
 def test_cwd__maps_and_optimum() -> None:
     loss = CWD(config(tau=1.0))
-    check_maps(loss, make_step(), {"cwd": (2, GRID.anchors)})
-    check_optimum(loss, equal_step(make_step()), build(loss, TEACHER_CHANNELS))
+    assert check_maps(loss, make_step(), {"cwd": (2, GRID.anchors)})
+    assert check_optimum(loss, equal_step(make_step()), build(loss, TEACHER_CHANNELS))
 
 
 def test_cwd_map__alone_has_no_optimum_at_equality_under_weights() -> None:

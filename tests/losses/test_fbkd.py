@@ -145,7 +145,7 @@ def test_fbkd__values_are_the_norms_per_image_averaged() -> None:
 
 def test_fbkd__maps() -> None:
     expected = {"fbkd_feature": PLACES, "fbkd_spatial": PLACES, "fbkd_relation": PLACES, "fbkd_channel": (2,)}
-    check_maps(fbkd(), make_step(), expected)
+    assert check_maps(fbkd(), make_step(), expected)
 
 
 def test_fbkd__equal_features_behind_identity_adapters_are_the_optimum() -> None:
@@ -155,7 +155,7 @@ def test_fbkd__equal_features_behind_identity_adapters_are_the_optimum() -> None
         for name, start in (("channel", nn.init.eye_), ("spatial", nn.init.dirac_), ("relation", nn.init.dirac_)):
             start(parts.get_parameter(f"{name}.{level}.weight"))
             nn.init.zeros_(parts.get_parameter(f"{name}.{level}.bias"))
-    check_optimum(loss, equal_step(make_step()), parts)
+    assert check_optimum(loss, equal_step(make_step()), parts)
 
 
 def test_fbkd__every_part_is_trained() -> None:

@@ -184,8 +184,8 @@ def test_fgd__value_is_the_papers_sum_over_the_batch_size() -> None:
 
 def test_fgd__maps_and_optimum() -> None:
     loss = fgd()
-    check_maps(loss, step_with_boxes(), {"fgd": (2, GRID.anchors), "fgd_channel": (2,)})
-    check_optimum(loss, equal_step(step_with_boxes()), build(loss, TEACHER_CHANNELS))
+    assert check_maps(loss, step_with_boxes(), {"fgd": (2, GRID.anchors), "fgd_channel": (2,)})
+    assert check_optimum(loss, equal_step(step_with_boxes()), build(loss, TEACHER_CHANNELS))
 
 
 def test_fgd__both_context_blocks_are_trained() -> None:

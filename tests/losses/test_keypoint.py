@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 from ultralytics.utils.metrics import OKS_SIGMA, kpt_iou
 
+from tests.helpers.instance_losses import check_equals_loop, check_unsure_image
 from tests.helpers.pairs import check_maps, check_optimum, config, equal_step
 from tests.helpers.steps import GRID, gradient, make_step, moves
 from tests.helpers.waits import Waits
@@ -200,18 +201,12 @@ def slow(branch: Branch, *, confidence: float, iou: float, instances: int) -> di
 
 
 def test_keypoint__equals_a_slow_loop_over_images_instances_and_keypoints() -> None:
-    step = make_step(batch=2, weights=(0.8, 0.2))
-    found = keypoint(confidence=0.6, iou=0.5, instances=6).maps(step, NONE, TERMS)
-    maps = [slow(branch, confidence=0.6, iou=0.5, instances=6) for branch in step.branches]
-    for term in TERMS:
-        expected = 0.8 * maps[0][term] + 0.2 * maps[1][term]
-        torch.testing.assert_close(found[term], expected.detach(), atol=1e-10, rtol=1e-8)
-        assert found[term].gt(0).sum() > 4
+    assert check_equals_loop(keypoint, slow)
 
 
 def test_keypoint__maps_and_optimum() -> None:
-    check_maps(keypoint(), make_step(), dict.fromkeys(TERMS, (2, GRID.anchors)))
-    check_optimum(keypoint(), equal_step(make_step(weights=(0.7, 0.3))), NONE)
+    assert check_maps(keypoint(), make_step(), dict.fromkeys(TERMS, (2, GRID.anchors)))
+    assert check_optimum(keypoint(), equal_step(make_step(weights=(0.7, 0.3))), NONE)
 
 
 def test_keypoint__equal_keypoints_are_exactly_0() -> None:
@@ -247,13 +242,7 @@ def with_heads(step: Step, teacher: dict[str, Any], student: dict[str, Any] | No
 
 
 def test_keypoint__an_image_without_confident_instances_is_0_and_changes_no_other() -> None:
-    step = make_step()
-    logits = step.branches[0].teacher.logits.detach().clone()
-    logits[1] = -5.0
-    whole, half = (keypoint().maps(one, NONE, TERMS) for one in (step, with_heads(step, {"logits": logits})))
-    for term in TERMS:
-        assert half[term][1].eq(0).all()
-        torch.testing.assert_close(half[term][0], whole[term][0])
+    assert check_unsure_image(keypoint())
 
 
 def test_keypoint__without_visibility_every_keypoint_counts_alike() -> None:

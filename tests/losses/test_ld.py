@@ -112,8 +112,8 @@ def test_ld__the_weight_carries_no_gradient() -> None:
 
 
 def test_ld__maps_and_optimum() -> None:
-    check_maps(ld(), make_step(), {"ld": (2, GRID.anchors)})
-    check_optimum(ld(), equal_step(make_step(weights=(0.7, 0.3))), torch.nn.ModuleDict())
+    assert check_maps(ld(), make_step(), {"ld": (2, GRID.anchors)})
+    assert check_optimum(ld(), equal_step(make_step(weights=(0.7, 0.3))), torch.nn.ModuleDict())
 
 
 def test_ld__refuses_heads_without_a_distribution() -> None:

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from tests.helpers.instance_losses import check_equals_loop, check_unsure_image, with_teacher
 from tests.helpers.pairs import check_maps, check_optimum, config, equal_step
 from tests.helpers.steps import GRID, gradient, make_step
 from tests.helpers.waits import Waits
 from yolokd.errors import RunError, ShapeError
-from yolokd.losses.base import COEFFICIENTS, MASKS, PROTOTYPES, Branch, Head, Requirements, Step
+from yolokd.losses.base import COEFFICIENTS, MASKS, PROTOTYPES, Branch, Head, Requirements
 from yolokd.losses.mask import (
     Mask,
     inside_boxes,
@@ -158,18 +159,12 @@ def slow(branch: Branch, *, confidence: float, iou: float, instances: int) -> di
 
 
 def test_mask__equals_a_slow_loop_over_images_instances_and_pixels() -> None:
-    step = make_step(batch=2, weights=(0.8, 0.2))
-    found = mask(confidence=0.6, iou=0.5, instances=6).maps(step, NONE, TERMS)
-    maps = [slow(branch, confidence=0.6, iou=0.5, instances=6) for branch in step.branches]
-    for term in TERMS:
-        expected = 0.8 * maps[0][term] + 0.2 * maps[1][term]
-        torch.testing.assert_close(found[term], expected.detach(), atol=1e-10, rtol=1e-8)
-        assert found[term].gt(0).sum() > 4
+    assert check_equals_loop(mask, slow)
 
 
 def test_mask__maps_and_optimum() -> None:
-    check_maps(mask(), make_step(), {"mask_bce": (2, GRID.anchors), "mask_dice": (2, GRID.anchors)})
-    check_optimum(mask(), equal_step(make_step(weights=(0.7, 0.3))), NONE)
+    assert check_maps(mask(), make_step(), {"mask_bce": (2, GRID.anchors), "mask_dice": (2, GRID.anchors)})
+    assert check_optimum(mask(), equal_step(make_step(weights=(0.7, 0.3))), NONE)
 
 
 def test_mask__only_coefficients_and_prototypes_get_a_gradient() -> None:
@@ -183,18 +178,8 @@ def test_mask__only_coefficients_and_prototypes_get_a_gradient() -> None:
         gradient(values, branch.student.logits)
 
 
-def with_teacher(step: Step, **changes: Any) -> Step:
-    return replace(step, branches=tuple(replace(b, teacher=replace(b.teacher, **changes)) for b in step.branches))
-
-
 def test_mask__an_image_without_confident_instances_is_0_and_changes_no_other() -> None:
-    step = make_step()
-    logits = step.branches[0].teacher.logits.detach().clone()
-    logits[1] = -5.0
-    whole, half = (mask().maps(one, NONE, TERMS) for one in (step, with_teacher(step, logits=logits)))
-    for term in TERMS:
-        assert half[term][1].eq(0).all()
-        torch.testing.assert_close(half[term][0], whole[term][0])
+    assert check_unsure_image(mask())
 
 
 def test_mask__prototypes_of_another_grid_and_number_are_resized() -> None:

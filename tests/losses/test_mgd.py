@@ -120,14 +120,14 @@ def test_mgd__value_is_the_papers_sum_over_the_batch_size() -> None:
 
 
 def test_mgd__maps() -> None:
-    check_maps(mgd(), make_step(), {"mgd": (2, GRID.anchors)})
+    assert check_maps(mgd(), make_step(), {"mgd": (2, GRID.anchors)})
 
 
 def test_mgd__equal_features_behind_open_masks_are_the_optimum() -> None:
     loss = mgd(ratio=0.0)
     parts = build(loss, TEACHER_CHANNELS)
     identity_generators(parts, "generator")
-    check_optimum(loss, equal_step(make_step(), positive=True), parts)
+    assert check_optimum(loss, equal_step(make_step(), positive=True), parts)
 
 
 def test_mgd__masks_change_from_step_to_step_and_follow_the_seed() -> None:

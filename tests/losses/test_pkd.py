@@ -89,5 +89,5 @@ def test_pkd__value_is_the_sum_over_levels_of_the_mean() -> None:
 
 def test_pkd__maps_and_optimum() -> None:
     loss = PKD(config())
-    check_maps(loss, make_step(), {"pkd": (2, GRID.anchors)})
-    check_optimum(loss, equal_step(make_step()), build(loss, TEACHER_CHANNELS))
+    assert check_maps(loss, make_step(), {"pkd": (2, GRID.anchors)})
+    assert check_optimum(loss, equal_step(make_step()), build(loss, TEACHER_CHANNELS))

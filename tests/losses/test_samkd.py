@@ -269,7 +269,7 @@ def test_samkd__first_rung_is_mgd_exactly(kind: str) -> None:
 
 @pytest.mark.parametrize("changes", [{}, {"hide": "unimportant"}, {"channel": False}, {"spatial": "random"}])
 def test_samkd__maps(changes: dict[str, Any]) -> None:
-    check_maps(samkd(**changes), make_step(), {"samkd": (2, GRID.anchors), "samkd_logits": (2, GRID.anchors)})
+    assert check_maps(samkd(**changes), make_step(), {"samkd": (2, GRID.anchors), "samkd_logits": (2, GRID.anchors)})
 
 
 def test_samkd__hides_what_the_teacher_looks_at_most_or_least() -> None:
@@ -336,7 +336,7 @@ def test_samkd__equal_models_behind_open_masks_are_the_optimum(kind: str) -> Non
     loss = samkd(ratio=0.0, logits_weight=kind)
     parts = build(loss, TEACHER_CHANNELS)
     identity_generators(parts, "spatial", "channel")
-    check_optimum(loss, equal_step(make_step(), positive=True), parts)
+    assert check_optimum(loss, equal_step(make_step(), positive=True), parts)
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])

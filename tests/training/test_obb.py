@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ultralytics.nn.tasks import DetectionModel, OBBModel
@@ -13,11 +12,9 @@ from tests.helpers import models
 from tests.helpers.rotated import make_rotated
 from tests.helpers.runs import rows
 from tests.helpers.segments import make_polygons, model_of, save, write_description
-from tests.helpers.task_runs import check_goes_on, check_plain, plan
-from yolokd.backend.checkpoints import load
-from yolokd.errors import DataError, PairError, UserError
+from tests.helpers.task_runs import check_across_tasks, check_boxes_alone_are_refused, check_goes_on, check_plain, plan
+from yolokd.errors import DataError, PairError
 from yolokd.training.run import start
-from yolokd.training.trainer import OBBDistillTrainer, trainer_of
 
 TERMS = ("bckd_cls", "bckd_box")
 
@@ -49,7 +46,7 @@ def test_start__an_obb_student_learns_rotated_boxes_and_is_plain_in_the_end(worl
 @pytest.mark.slow
 def test_resume__an_interrupted_obb_run_goes_on(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = plan(world, "v8-obb.pt", "v8-obb.yaml", "bckd", ["train.name=interrupted"])
-    check_goes_on(made, monkeypatch, TERMS, OBBModel)
+    assert check_goes_on(made, monkeypatch, TERMS, OBBModel)
 
 
 @pytest.mark.slow
@@ -71,13 +68,8 @@ def test_start__all_methods_at_once_under_a_teacher_of_another_family(world: Pat
 def test_start__across_tasks_what_is_comparable(
     world: Path, student_yaml: Path, teacher: str, student: str, changes: list[str], terms: Sequence[str], kind: type
 ) -> None:
-    (world / "detect.yaml").write_text(student_yaml.read_text())
-    name = f"train.name={teacher}-{student}".replace(".", "").replace("trainname", "train.name")
-    made = plan(world, teacher, student, "bckd", [name, "losses.pkd={}", *changes], epochs=1)
-    assert [note for note in made.notes if note.startswith("the student's task is ")]
-    run = start(made)
-    assert all(float(rows(run)[-1][f"train/kd_{term}"]) > 0 for term in terms)
-    assert type(load(run / "weights" / "best.pt")[0]) is kind
+    note = "the student's task is "
+    assert check_across_tasks(world, student_yaml, teacher, student, kind, terms=terms, changes=changes, note=note)
 
 
 def test_make_plan__refuses_boxes_of_other_frames(world: Path, student_yaml: Path) -> None:
@@ -98,21 +90,5 @@ def test_make_plan__refuses_labels_without_four_corners(world: Path, tiny_data: 
         plan(world, "v8-obb.pt", "v8-obb.yaml", "bckd", data=str(polygons))
 
 
-@pytest.mark.parametrize(
-    ("recipe", "changes", "words"),
-    [
-        ("soft", {}, "teacher.answers: stored keeps boxes"),
-        ("bckd", {"batch": -1}, "train.batch -1 is sought with labels of detect models"),
-    ],
-)
-def test_make_plan__refuses_what_teaches_by_boxes_alone(
-    world: Path, recipe: str, changes: dict[str, Any], words: str
-) -> None:
-    with pytest.raises(UserError, match=f"The student's task is obb, but {words}"):
-        plan(world, "v8-obb.pt", "v8-obb.yaml", recipe, **changes)
-
-
-def test_trainer_of__stands_before_ultralytics_own() -> None:
-    assert trainer_of("obb") is OBBDistillTrainer
-    kinds = [kind.__name__ for kind in OBBDistillTrainer.__mro__[:4]]
-    assert kinds == ["OBBDistillTrainer", "DistillTrainer", "OBBTrainer", "DetectionTrainer"]
+def test_make_plan__refuses_what_teaches_by_boxes_alone(world: Path) -> None:
+    assert check_boxes_alone_are_refused(world, "v8-obb", "obb")

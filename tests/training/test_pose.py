@@ -11,11 +11,10 @@ from ultralytics.nn.tasks import DetectionModel, PoseModel
 from tests.helpers import models
 from tests.helpers.runs import rows
 from tests.helpers.segments import make_poses, model_of, save, write_description
-from tests.helpers.task_runs import check_goes_on, check_plain, plan
+from tests.helpers.task_runs import check_across_tasks, check_boxes_alone_are_refused, check_goes_on, check_plain, plan
 from yolokd.backend.checkpoints import load
-from yolokd.errors import DataError, PairError, UserError
+from yolokd.errors import DataError, PairError
 from yolokd.training.run import start
-from yolokd.training.trainer import PoseDistillTrainer, trainer_of
 
 KEYPOINTS = (4, 3)
 TERMS = ("bckd_cls", "bckd_box", "keypoint_oks", "keypoint_visibility")
@@ -66,7 +65,7 @@ def test_start__across_families_with_sigmas_of_the_data(world: Path) -> None:
 @pytest.mark.slow
 def test_resume__an_interrupted_pose_run_goes_on(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = plan(world, "v8-pose.pt", "v8-pose.yaml", "keypoint", ["train.name=interrupted"])
-    check_goes_on(made, monkeypatch, TERMS, PoseModel)
+    assert check_goes_on(made, monkeypatch, TERMS, PoseModel)
 
 
 @pytest.mark.slow
@@ -75,19 +74,13 @@ def test_resume__an_interrupted_pose_run_goes_on(world: Path, monkeypatch: pytes
     [
         ("v8.pt", "v8-pose.yaml", PoseModel),
         ("v8-seg.pt", "v8-pose.yaml", PoseModel),
-        ("17.pt", "d.yaml", DetectionModel),
+        ("17.pt", "detect.yaml", DetectionModel),
     ],
 )
 def test_start__across_tasks_the_detect_part_alone(
     world: Path, student_yaml: Path, teacher: str, student: str, kind: type
 ) -> None:
-    (world / "d.yaml").write_text(student_yaml.read_text())
-    name = f"{teacher}-{student}".replace(".", "")
-    made = plan(world, teacher, student, "bckd", [f"train.name={name}", "losses.pkd={}"], epochs=1)
-    assert [note for note in made.notes if "only the detect part is distilled" in note]
-    run = start(made)
-    assert all(float(rows(run)[-1][f"train/kd_{term}"]) > 0 for term in ("bckd_cls", "bckd_box", "pkd"))
-    assert type(load(run / "weights" / "best.pt")[0]) is kind
+    assert check_across_tasks(world, student_yaml, teacher, student, kind)
 
 
 def test_make_plan__the_student_has_the_keypoints_of_the_data(world: Path) -> None:
@@ -123,9 +116,9 @@ def test_make_plan__visibility_takes_three_columns(world: Path, tmp_path: Path, 
 def test_make_plan__refuses_keypoints_that_one_side_does_not_give(world: Path, student_yaml: Path) -> None:
     with pytest.raises(PairError, match=r"'keypoint' compares keypoints, which the teacher does not give \(it gives"):
         plan(world, "v8.pt", "v8-pose.yaml", "keypoint")
-    (world / "d.yaml").write_text(student_yaml.read_text())
+    (world / "detect.yaml").write_text(student_yaml.read_text())
     with pytest.raises(PairError, match=r"which the student does not give \(its task is detect\)"):
-        plan(world, "v8-pose.pt", "d.yaml", "keypoint")
+        plan(world, "v8-pose.pt", "detect.yaml", "keypoint")
     with pytest.raises(PairError, match="which the teacher does not give"):
         plan(world, "v8-pose.pt", "v8-pose.yaml", "keypoint", ["teacher.scale=2"])
 
@@ -141,24 +134,8 @@ def test_make_plan__refuses_data_without_keypoints(world: Path, tiny_data: Path,
         plan(world, "v8-pose.pt", "v8-pose.yaml", "keypoint", data=str(data))
 
 
-@pytest.mark.parametrize(
-    ("recipe", "changes", "words"),
-    [
-        ("soft", {}, "teacher.answers: stored keeps boxes"),
-        ("bckd", {"batch": -1}, "train.batch -1 is sought with labels of detect models"),
-    ],
-)
-def test_make_plan__refuses_what_teaches_by_boxes_alone(
-    world: Path, recipe: str, changes: dict[str, Any], words: str
-) -> None:
-    with pytest.raises(UserError, match=f"The student's task is pose, but {words}"):
-        plan(world, "v8-pose.pt", "v8-pose.yaml", recipe, **changes)
-
-
-def test_trainer_of__stands_before_ultralytics_own() -> None:
-    assert trainer_of("pose") is PoseDistillTrainer
-    kinds = [kind.__name__ for kind in PoseDistillTrainer.__mro__[:4]]
-    assert kinds == ["PoseDistillTrainer", "DistillTrainer", "PoseTrainer", "DetectionTrainer"]
+def test_make_plan__refuses_what_teaches_by_boxes_alone(world: Path) -> None:
+    assert check_boxes_alone_are_refused(world, "v8-pose", "pose")
 
 
 @pytest.mark.slow

@@ -12,11 +12,10 @@ from tests.helpers import models
 from tests.helpers.models import CONFIGS
 from tests.helpers.runs import rows
 from tests.helpers.segments import make_polygons, model_of, save, write_description
-from tests.helpers.task_runs import check_goes_on, check_plain, plan
-from yolokd.backend.checkpoints import load
+from tests.helpers.task_runs import check_across_tasks, check_goes_on, check_plain, plan
 from yolokd.errors import DataError, PairError, UserError, WeightsError
 from yolokd.training.run import start
-from yolokd.training.trainer import DistillTrainer, SegmentDistillTrainer, trainer_of
+from yolokd.training.trainer import trainer_of
 
 TERMS = ("bckd_cls", "bckd_box", "mask_bce", "mask_dice")
 
@@ -47,7 +46,7 @@ def test_start__a_segment_student_learns_masks_and_is_plain_in_the_end(world: Pa
 @pytest.mark.slow
 def test_resume__an_interrupted_segment_run_goes_on(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = plan(world, "v8-seg.pt", "v8-seg.yaml", "mask", ["train.name=interrupted"])
-    check_goes_on(made, monkeypatch, TERMS, SegmentationModel)
+    assert check_goes_on(made, monkeypatch, TERMS, SegmentationModel)
 
 
 @pytest.mark.slow
@@ -62,13 +61,7 @@ def test_resume__an_interrupted_segment_run_goes_on(world: Path, monkeypatch: py
 def test_start__across_tasks_the_detect_part_alone(
     world: Path, student_yaml: Path, teacher: str, student: str, kind: type
 ) -> None:
-    (world / "detect.yaml").write_text(student_yaml.read_text())
-    name = f"{teacher}-{student}".replace(".", "")
-    made = plan(world, teacher, student, "bckd", [f"train.name={name}", "losses.pkd={}"], epochs=1)
-    assert [note for note in made.notes if "only the detect part is distilled" in note]
-    run = start(made)
-    assert all(float(rows(run)[-1][f"train/kd_{term}"]) > 0 for term in ("bckd_cls", "bckd_box", "pkd"))
-    assert type(load(run / "weights" / "best.pt")[0]) is kind
+    assert check_across_tasks(world, student_yaml, teacher, student, kind)
 
 
 def test_make_plan__says_what_the_labels_teach_alone(world: Path) -> None:
@@ -121,9 +114,3 @@ def test_make_plan__first_weights_of_a_segment_student_are_random(world: Path) -
         plan(world, "v8-seg.pt", "v8-seg.yaml", "init", ["student.init=teacher"])
     with pytest.raises(PairError, match="is Segment in the student and Detect in the teacher"):
         plan(world, "v8.pt", "v8-seg.yaml", "init", ["student.init=teacher"])
-
-
-def test_trainer_of__stands_before_ultralytics_own() -> None:
-    assert trainer_of("detect") is DistillTrainer
-    kinds = [kind.__name__ for kind in SegmentDistillTrainer.__mro__[:4]]
-    assert kinds == ["SegmentDistillTrainer", "DistillTrainer", "SegmentationTrainer", "DetectionTrainer"]

@@ -15,7 +15,16 @@ import torch
 from torch import Tensor
 from ultralytics.nn.tasks import DetectionModel
 
-from yolokd.backend.tasks import TASKS, KeypointLayout, angles, keypoints_of_head, task_of_head
+from yolokd.backend.tasks import (
+    TASKS,
+    KeypointLayout,
+    Reader,
+    angles,
+    keypoints_of_head,
+    no_extras,
+    reader_of_head,
+    task_of_head,
+)
 from yolokd.errors import PairError
 from yolokd.losses.base import Grid, Head
 from yolokd.losses.levels import STRIDES, level_of
@@ -33,6 +42,7 @@ class HeadInfo:
     branches: tuple[str, ...]  # of "one2many", "one2one"
     task: str = "detect"  # a name of `yolokd.backend.tasks.TASKS`
     keypoints: KeypointLayout | None = None  # how it writes them, where it gives any
+    read: Reader = no_extras  # of a branch's raw output, what it gives beside class scores and boxes
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -77,6 +87,7 @@ def read_head(model: DetectionModel, what: str) -> HeadInfo:
         branches=("one2many", "one2one") if dual else ("one2many",),
         task=task_of_head(head),
         keypoints=keypoints_of_head(head),
+        read=reader_of_head(head),
     )
 
 
@@ -148,14 +159,12 @@ def raw_of(logits: Tensor, boxes: Tensor, grid: Grid) -> dict[str, Tensor]:
     return {"scores": logits.transpose(1, 2), "boxes": distances.transpose(1, 2)}
 
 
-def with_extras(head: Head, raw: Mapping[str, Any], task: str, keypoints: KeypointLayout | None = None) -> Head:
-    """Return a head with what a task gives beside class scores and boxes, from the branch's raw outputs.
+def with_extras(head: Head, raw: Mapping[str, Any], read: Reader) -> Head:
+    """Return a head with what its task gives beside class scores and boxes.
 
     Args:
         head: The branch as `as_head` reads it.
         raw: Its raw outputs.
-        task: A name of `yolokd.backend.tasks.TASKS`.
-        keypoints: How it writes keypoints, where the task has any.
+        read: From `HeadInfo.read`.
     """
-    own = TASKS[task].read(raw) if keypoints is None else keypoints.read(raw)
-    return replace(head, extras={**head.extras, **own})
+    return replace(head, extras={**head.extras, **read(raw)})

@@ -17,9 +17,11 @@ from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, Segmentati
 from yolokd.losses.base import ANGLES, COEFFICIENTS, KEYPOINTS, MASKS, OFFSETS, PROTOTYPES, VISIBILITY
 
 Raw = Mapping[str, Any]  # what one branch of a head gives in training mode
+Reader = Callable[[Raw], dict[str, Tensor]]  # to `yolokd.losses.base.Head.extras`
 
 
-def _no_extras(raw: Raw) -> dict[str, Tensor]:
+def no_extras(raw: Raw) -> dict[str, Tensor]:
+    """Return nothing: what a head gives beside class scores and boxes where nobody compares it."""
     return {}
 
 
@@ -95,14 +97,11 @@ class Task:
         name: As Ultralytics calls it.
         model: Class of its models; what derives from it belongs to other tasks or families.
         heads: Classes of their last layers.
-        learned: Whether students of it are trained; else its models only teach the detect part.
         extras: What a head gives beside class scores and boxes, as `yolokd.losses.base.Requirements` names it.
-        boxes_suffice: Whether boxes are all that its students learn, so that boxes alone can teach them.
-        polygons: Whether every object of its data is labeled as a polygon.
-        keypoints: Whether every object of its data is labeled with keypoints.
-        corners: Whether every object of its data is labeled by four corners.
+        labels: What every object of its data is labeled by beside or instead of a box: "polygons", "keypoints" or
+            "corners", fields of `yolokd.data.check.Split`; "" where boxes do.
         rotated: Whether its boxes are rotated, so that angles belong to the detect part.
-        read: From a branch's raw output to `yolokd.losses.base.Head.extras`.
+        read: Reads what is no part of boxes from a branch's raw output.
         outputs: What a deployed network gives beside class scores and boxes, the columns first.
         part: Name of the part of the head that computes it, for exports in 8 bits, and its children there.
         layout: From a head to its keypoints, by which the raw output is read instead; None where it has none.
@@ -111,29 +110,30 @@ class Task:
     name: str
     model: type[DetectionModel]
     heads: tuple[type[nn.Module], ...]
-    learned: bool = True
     extras: tuple[str, ...] = ()
-    boxes_suffice: bool = False
-    polygons: bool = False
-    keypoints: bool = False
-    corners: bool = False
+    labels: str = ""
     rotated: bool = False
-    read: Callable[[Raw], dict[str, Tensor]] = _no_extras
+    read: Reader = no_extras
     outputs: tuple[Output, ...] = ()
     part: tuple[str, tuple[str, ...]] = ("", ())
     layout: Callable[[nn.Module], KeypointLayout] | None = None
+
+    @property
+    def boxes_suffice(self) -> bool:
+        """Whether boxes are all that its students learn, so that boxes alone can teach them."""
+        return not self.labels
 
 
 TASKS = {
     task.name: task
     for task in (
-        Task("detect", DetectionModel, (Detect, v10Detect), boxes_suffice=True),
+        Task("detect", DetectionModel, (Detect, v10Detect)),
         Task(
             "segment",
             SegmentationModel,
             (Segment, Segment26),
             extras=(MASKS,),
-            polygons=True,
+            labels="polygons",
             read=_masks,
             outputs=(Output("mask coefficients", 0.01), Output("prototypes", 0.01, of_image=True)),
             part=("head.mask", ("cv4", "proto")),
@@ -143,7 +143,7 @@ TASKS = {
             PoseModel,
             (Pose, Pose26),
             extras=(KEYPOINTS,),
-            keypoints=True,
+            labels="keypoints",
             layout=_keypoints,
             outputs=(Output("keypoints", 0.1),),
             part=("head.keypoints", ("cv4", "cv4_kpts")),
@@ -153,17 +153,15 @@ TASKS = {
             OBBModel,
             (OBB, OBB26),
             extras=(ANGLES,),
-            corners=True,
+            labels="corners",
             rotated=True,
-            read=angles,
             outputs=(Output("angles", 0.01),),
             part=("head.angle", ("cv4",)),
         ),
     )
 }
 DETECT = ("detect",)
-STUDENTS = tuple(name for name, task in TASKS.items() if task.learned)
-TEACHERS = tuple(TASKS)
+ALL_TASKS = tuple(TASKS)  # of students and of teachers
 
 
 def task_of_head(head: nn.Module) -> str:
@@ -175,6 +173,12 @@ def keypoints_of_head(head: nn.Module) -> KeypointLayout | None:
     """Return how a head writes keypoints; None where it gives none."""
     layout = TASKS[task_of_head(head)].layout
     return None if layout is None else layout(head)
+
+
+def reader_of_head(head: nn.Module) -> Reader:
+    """Return what reads from the raw output of a head's branches what it gives beside class scores and boxes."""
+    layout = keypoints_of_head(head)
+    return TASKS[task_of_head(head)].read if layout is None else layout.read
 
 
 def class_of_description(description: Mapping[str, Any], tasks: Collection[str]) -> type[DetectionModel]:

@@ -65,7 +65,7 @@ def export(
     precision: Precision = "float16" if half else "int8" if int8 else "float32"
     from yolokd.backend.checkpoints import find, load_detector
     from yolokd.backend.parts import partition_of
-    from yolokd.backend.tasks import STUDENTS
+    from yolokd.backend.tasks import ALL_TASKS
     from yolokd.deploy.export import export as run
     from yolokd.evaluation.wording import words_for
 
@@ -73,7 +73,7 @@ def export(
     words = words_for(check or "")
     paths = list(dict.fromkeys(find(spec) for spec in weights))
     for path in paths:  # all of them before minutes go into the first
-        detector = load_detector(path, STUDENTS)
+        detector = load_detector(path, ALL_TASKS)
         if kept:
             partition_of(detector).check(kept, path)
     make = partial(

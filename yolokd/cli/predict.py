@@ -42,7 +42,7 @@ def predict(
     from yolokd.backend import checkpoints
     from yolokd.backend.devices import check_device
     from yolokd.backend.opening import image_size, open_checkpoint, quiet
-    from yolokd.backend.tasks import STUDENTS
+    from yolokd.backend.tasks import ALL_TASKS
     from yolokd.deploy.sources import list_sources
     from yolokd.outputs import open_folder
 
@@ -52,7 +52,7 @@ def predict(
     files, passed = ([], []) if is_url else list_sources(source)
     results = open_folder(out.expanduser().absolute(), files, what="images")
     with tempfile.TemporaryDirectory(prefix=".yolokd-", dir=results.folder) as temporary, quiet():
-        yolo = open_checkpoint(path, Path(temporary), STUDENTS)
+        yolo = open_checkpoint(path, Path(temporary), ALL_TASKS)
         size, notes = image_size(yolo, imgsz)
         for note in (*notes, *passed):
             console.print(Text(note, style="yellow"), soft_wrap=True)

@@ -19,7 +19,7 @@ import torch
 from yolokd.backend import runtimes
 from yolokd.backend.formats import QUANTIZE, Precision
 from yolokd.backend.opening import image_size, open_checkpoint, quiet
-from yolokd.backend.tasks import STUDENTS, TASKS
+from yolokd.backend.tasks import ALL_TASKS, TASKS
 from yolokd.deploy import record, samples
 from yolokd.deploy.calibrated import calibrate, judge
 from yolokd.deploy.change import Change
@@ -111,7 +111,9 @@ def _kept(report: ExportReport, data: str | Path | None) -> ExportReport:
 def _export(request: Request, imgsz: int | None, folder: Path) -> ExportReport:
     """Export in `folder`, move the result beside its checkpoint and compare the two."""
     copy = copy_beside(request.source, folder)
-    yolo = open_checkpoint(copy, folder, STUDENTS)  # of a run that is still going on, `copy` is its student from now on
+    yolo = open_checkpoint(
+        copy, folder, ALL_TASKS
+    )  # of a run that is still going on, `copy` is its student from now on
     size, notes = image_size(yolo, imgsz)
     if request.has_ranges:
         notes += ("the checkpoint was trained in 8 bits, and the export has the ranges of its training",)

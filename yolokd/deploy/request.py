@@ -17,7 +17,7 @@ from yolokd.backend.formats import (
     require_packages,
 )
 from yolokd.backend.networks import Identity, identity_of
-from yolokd.backend.tasks import STUDENTS, TASKS
+from yolokd.backend.tasks import ALL_TASKS, TASKS
 from yolokd.deploy import samples
 from yolokd.deploy.writing import check_writable
 from yolokd.errors import UserError
@@ -61,7 +61,7 @@ def make_request(
     from yolokd.backend import checkpoints  # before ultralytics: it switches restricted loading on
 
     source, format = checkpoints.find(weights), known_format(format)
-    detector = checkpoints.load_detector(source, STUDENTS)  # no detector: told by its own path, not by a copy's
+    detector = checkpoints.load_detector(source, ALL_TASKS)  # no detector: told by its own path, not by a copy's
     data = check if check is not None and samples.is_data_set(check) else None
     has_ranges = checkpoints.is_quantized(source)
     calibrated_on = data if has_ranges and precision == "int8" else None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from yolokd.backend.api import DetectionModel, copy_attr
 from yolokd.backend.checkpoints import SavedPair
 from yolokd.backend.heads import neck_features, read_head
-from yolokd.backend.tasks import keypoints_of_head, task_of_head
+from yolokd.backend.tasks import reader_of_head
 from yolokd.distillation.adversarial import Examples
 from yolokd.distillation.assignment import branch_criteria, watch
 from yolokd.distillation.instance_weights import Weights
@@ -118,10 +118,8 @@ class TeacherStudent(SavedPair):
                 shares = {name: share for name, (_, share) in branch_criteria(self.student_model.criterion).items()}
                 losses = run.on_clean_images(active)
                 inputs = (batch.labeled, raw, features, grids, taught, assigned, shares)
-                head: Any = self.student_model.model[-1]
-                layouts = (keypoints_of_head(head), self.teacher_model.offer.keypoints)
-                others = (run.common_classes, run.counts, task_of_head(head), layouts)
-                step = gather(*inputs, losses.values(), *others)
+                readers = (reader_of_head(self.student_model.model[-1]), self.teacher_model.offer.read)
+                step = gather(*inputs, losses.values(), run.common_classes, run.counts, readers)
                 step = replace(step, number=run.step, answered=self._answered(batch, raw, grids.student, losses))
                 self._compare(step, losses, active, accumulator)
         accumulator.add(ahead)

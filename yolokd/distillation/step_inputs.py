@@ -10,7 +10,7 @@ from torch import Tensor
 
 from yolokd.backend.api import xywh2xyxy
 from yolokd.backend.heads import as_head, split_branches, with_extras
-from yolokd.backend.tasks import KeypointLayout
+from yolokd.backend.tasks import Reader, no_extras
 from yolokd.distillation.assignment import Assigned
 from yolokd.distillation.levels import Grids
 from yolokd.distillation.positives import PositiveCounts
@@ -21,7 +21,7 @@ from yolokd.losses.soft import soft_targets
 from yolokd.losses.tensors import mean_over_ranks, widen
 from yolokd.teachers.base import TeacherOutput
 
-Layouts = tuple[KeypointLayout | None, KeypointLayout | None]  # of student and teacher
+Readers = tuple[Reader, Reader]  # of student and teacher: `yolokd.backend.heads.HeadInfo.read`
 CommonClasses = Callable[[torch.device], tuple[Tensor | None, Tensor | None]]
 
 
@@ -36,8 +36,7 @@ def gather(
     losses: Collection[Loss],
     classes: CommonClasses,
     counts: PositiveCounts | None = None,
-    task: str = "detect",
-    layouts: Layouts = (None, None),
+    readers: Readers = (no_extras, no_extras),
 ) -> Step:
     """Return what some losses look at.
 
@@ -52,21 +51,17 @@ def gather(
         losses: Those that act in this step.
         classes: Returns the indices of the common classes in student and teacher on a device.
         counts: Averages of the run, to which this step is added; None lets each step stand alone.
-        task: What both models give beside class scores and boxes, where the losses compare it.
-        layouts: How student and teacher write keypoints, where both give any.
+        readers: Read what the models give beside class scores and boxes; used where the losses compare it.
     """
     common, needs = grids.common.shapes, requirements(losses)
-    task, layouts = (task, layouts) if needs.extras else ("detect", (None, None))
-    head = taught.raw or {}
+    readers, head = readers if needs.extras else (no_extras, no_extras), taught.raw or {}
     return Step(
         student={
             level: widen(x) if level in needs.levels else x for level, x in features.items() if level in common
         },  # once for all losses
         teacher=taught.features,
         grid=grids.common,
-        branches=branches(raw, head, assigned, shares, grids, classes, counts, task, layouts)
-        if needs.heads and head
-        else (),
+        branches=branches(raw, head, assigned, shares, grids, classes, counts, readers) if needs.heads and head else (),
         teacher_scores=grids.teacher.pick(teacher_scores(head), common) if needs.teacher_scores and head else None,
         boxes_xyxy_px=boxes_of(batch, len(next(iter(features.values())))) if needs.boxes else (),
     )
@@ -153,21 +148,19 @@ def branches(
     grids: Grids,
     classes: CommonClasses,
     counts: PositiveCounts | None = None,
-    task: str = "detect",
-    layouts: Layouts = (None, None),
+    readers: Readers = (no_extras, no_extras),
 ) -> tuple[Branch, ...]:
     """Return the branches that both heads have, on common levels, with the common classes; arguments as `gather`'s."""
     common, own, other = grids.common.shapes, split_branches(raw), split_branches(taught)
     count = len(own["one2many"]["scores"])
     pick, pick_other = classes(own["one2many"]["scores"].device)
+    read, read_other = readers
     return tuple(
         Branch(
             name=name,
             weight=weight,
-            student=with_extras(as_head(own[name], grids.student, pick), own[name], task, layouts[0]).at(common),
-            teacher=with_extras(as_head(other[name], grids.teacher, pick_other), other[name], task, layouts[1]).at(
-                common
-            ),
+            student=with_extras(as_head(own[name], grids.student, pick), own[name], read).at(common),
+            teacher=with_extras(as_head(other[name], grids.teacher, pick_other), other[name], read_other).at(common),
             positives=padded(assigned[name].positives, count),
             target_scores_sum=assigned[name].target_scores_sum,
             labeled=len(assigned[name].positives) / count,

@@ -42,8 +42,7 @@ def detect(
     *,
     options: Mapping[str, Any],
     progress: Callable[[float], None],
-    masks: list[Rle] | None = None,
-    keypoints: list[list[float]] | None = None,
+    beside: list[Any] | None = None,
 ) -> list[Detection]:
     """Run Ultralytics' validation; it would round the detections, write and score them: they are taken before that.
 
@@ -53,8 +52,8 @@ def detect(
         images: Paths of the images; a detection names its image so.
         options: Of Ultralytics' validation.
         progress: Called with the share of the images that are done.
-        masks: Gets the mask of each detection in pixels of its image, in their order, where the model's task has any.
-        keypoints: Gets the keypoints of each detection likewise: x, y and confidence, one after the other.
+        beside: Gets what the model's task gives beside the box of each detection, in their order: its mask in pixels of
+            its image, run lengths; or its keypoints there, x, y and confidence, one after the other.
 
     Raises:
         DataError: Some of the images cannot be read; known before the first is looked at.
@@ -68,10 +67,8 @@ def detect(
 
     def keep(predicted: Mapping[str, Any], image: Mapping[str, Any]) -> None:
         found.extend(kind.read(predicted, image["im_file"]))
-        if masks is not None and kind.masks:
-            masks.extend(encode(predicted["masks"]))
-        if keypoints is not None and kind.keypoints:
-            keypoints.extend(_keypoints(predicted["keypoints"]))
+        if beside is not None:
+            beside.extend(kind.beside(predicted))
 
     def batch_done(validator: Any) -> None:
         progress((validator.batch_i + 1) / len(validator.dataloader))
@@ -117,8 +114,17 @@ def _rotated_detections(predicted: Mapping[str, Any], file: str) -> Iterator[Det
         yield file, index, box, p
 
 
-def _keypoints(points: Tensor) -> list[list[float]]:
-    """Keypoints (N, K, 2 or 3) as COCO lists them; a confidence of 1 where there is none."""
+def _nothing(predicted: Mapping[str, Any]) -> list[Any]:
+    return []
+
+
+def _masks(predicted: Mapping[str, Any]) -> list[Rle]:
+    return encode(predicted["masks"])
+
+
+def _keypoints(predicted: Mapping[str, Any]) -> list[list[float]]:
+    """Keypoints as COCO lists them; a confidence of 1 where there is none."""
+    points: Tensor = predicted["keypoints"]  # (N, K, 2 or 3)
     if points.shape[-1] == 2:
         points = torch.cat((points, torch.ones_like(points[..., :1])), -1)
     found: list[list[float]] = points.flatten(1).tolist()
@@ -179,22 +185,16 @@ class Kind:
     """What a task brings to the evaluation."""
 
     validator: type[_Validator]
-    masks: bool = False  # whether masks are scored beside boxes
-    keypoints: bool = False  # likewise keypoints
     rotated: bool = False  # whether boxes are rotated, and scored as Ultralytics does
-    further: Further | None = None  # the metric beside the AP of boxes
     read: Callable[[Mapping[str, Any], str], Iterator[Detection]] = _detections
-
-    @property
-    def beside(self) -> str:
-        """What its models give beside boxes; "" for nothing."""
-        return "" if self.further is None else f"{self.further.word}s"
+    further: Further | None = None  # the metric beside the AP of boxes
+    beside: Callable[[Mapping[str, Any]], list[Any]] = _nothing  # what it is computed from
 
 
 KINDS = {
     "detect": Kind(_Validator),
-    "segment": Kind(_SegmentValidator, masks=True, further=MASKS),
-    "pose": Kind(_PoseValidator, keypoints=True, further=KEYPOINTS),
+    "segment": Kind(_SegmentValidator, further=MASKS, beside=_masks),
+    "pose": Kind(_PoseValidator, further=KEYPOINTS, beside=_keypoints),
     "obb": Kind(_RotatedValidator, rotated=True, read=_rotated_detections),
 }
 

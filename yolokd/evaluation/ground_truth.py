@@ -6,7 +6,7 @@ is wrong with labels is said by `yolokd.data.check`; here they are taken to be r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from yolokd.files import sha256_of
 from yolokd.images.reader import ImageCheck, check_images, shown_size
 
 Rows = NDArray[np.float64]
+SEGMENTATION, KEYPOINTS, CORNERS = "segmentation", "keypoints", "corners"  # of annotations, beside their boxes
 Choose = Callable[[Sequence[Path]], Iterable[Path]]  # some of the images of a split
 
 
@@ -68,9 +69,7 @@ def coco_ground_truth(
     names: Mapping[int, str],
     keypoints: Keypoints = NO_KEYPOINTS,
     *,
-    masks: bool = False,
-    posed: bool = False,
-    corners: bool = False,
+    beside: Collection[str] = (),
 ) -> dict[str, list[dict[str, Any]]]:
     """Build a COCO ground truth from YOLO labels.
 
@@ -78,10 +77,9 @@ def coco_ground_truth(
         paths: Absolute paths, from `list_images`.
         names: Class index → name. The labels must have passed `yolokd.data.check.check_labels` with them.
         keypoints: `kpt_shape` of the data YAML.
-        masks: Give each annotation its `segmentation`, run lengths; every object must be labeled as a polygon.
-        posed: Give each annotation its `keypoints`; every object must be labeled with them. Rows are equal then only if
+        beside: Give each annotation these, with which every object must be labeled: `SEGMENTATION`, the run lengths of
+            its polygon; `CORNERS` of its polygon, x, y, x, y, … in pixels; `KEYPOINTS`, and rows are equal then only if
             their keypoints are.
-        corners: Give each annotation its `corners`, x, y, x, y, … in pixels; likewise.
 
     Returns:
         `images` (id = place in `paths`, from 0; file_name, width, height), `annotations` (ids from 1; bbox in
@@ -95,7 +93,7 @@ def coco_ground_truth(
     for image_id, path in enumerate(paths):
         width, height = shown_size(path)
         images.append({"id": image_id, "file_name": str(path), "width": width, "height": height})
-        rows = _rows(label_path(path), keypoints, whole=posed)
+        rows = _rows(label_path(path), keypoints, whole=KEYPOINTS in beside)
         for values, (x, y, w, h) in rows.items():
             box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
             annotations.append(
@@ -106,13 +104,20 @@ def coco_ground_truth(
                     "bbox": box,
                     "area": box[2] * box[3],
                     "iscrowd": 0,
-                    **({"segmentation": of_polygon(values[1:], width=width, height=height)} if masks else {}),
-                    **({"keypoints": coco_keypoints(values[5:], keypoints, width, height)} if posed else {}),
-                    **({"corners": [v * (width, height)[n % 2] for n, v in enumerate(values[1:])]} if corners else {}),
+                    **{key: _beside(key, values, keypoints, width, height) for key in beside},
                 }
             )
     categories = [{"id": index, "name": name} for index, name in sorted(names.items())]
     return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _beside(key: str, values: Sequence[float], keypoints: Keypoints, width: int, height: int) -> Any:
+    """What an annotation gets from a row of labels beside its box."""
+    if key == SEGMENTATION:
+        return of_polygon(values[1:], width=width, height=height)
+    if key == KEYPOINTS:
+        return coco_keypoints(values[5:], keypoints, width, height)
+    return [value * (height if place % 2 else width) for place, value in enumerate(values[1:])]
 
 
 def coco_keypoints(values: Sequence[float], keypoints: Keypoints, width: int, height: int) -> list[float]:

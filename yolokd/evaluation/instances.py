@@ -29,9 +29,7 @@ def ground_truth(
     names: Mapping[int, str],
     *,
     left_out: Collection[Path] = (),
-    masks: bool = False,
-    posed: bool = False,
-    corners: bool = False,
+    beside: Collection[str] = (),
 ) -> Truth:
     """Return what the detections of a split are scored against; see `coco_ground_truth` for its form.
 
@@ -41,9 +39,7 @@ def ground_truth(
         paths: Absolute paths of the split's paths, from `list_images`.
         names: Class index → name.
         left_out: Images of the split that are not scored; an instances file may name them.
-        masks: Give each annotation of YOLO labels its mask; those of an instances file have none.
-        posed: Likewise its keypoints.
-        corners: Give it the corners of its polygon; likewise.
+        beside: As `coco_ground_truth` takes it, for YOLO labels; annotations of an instances file have boxes alone.
 
     Raises:
         DataError: An image that cannot be read, or an instances file that is missing, malformed or of other images
@@ -52,8 +48,7 @@ def ground_truth(
     content = load_yaml(data_yaml)
     file = _named(content, data_yaml, split)
     if file is None:
-        own = keypoints_of(content, data_yaml)
-        return coco_ground_truth(paths, names, own, masks=masks, posed=posed, corners=corners)
+        return coco_ground_truth(paths, names, keypoints_of(content, data_yaml), beside=beside)
     return from_instances(file, paths, names, left_out=left_out)
 
 

@@ -1,4 +1,4 @@
-"""COCO's metrics of keypoints, and whether a data set has keypoints to score on.
+"""COCO's metric of keypoints, and whether a data set has keypoints to score on.
 
 The similarity of keypoints (OKS) takes the area of the object, which COCO's own annotations give as that of the mask.
 YOLO labels have none, so it is that of the box: larger, so that OKS and AP are higher than against COCO's annotations.
@@ -8,38 +8,25 @@ Ultralytics' own pose mAP takes 0.53 of the box.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from yolokd.backend.dataset import Dataset
+from yolokd.backend.networks import Identity
 from yolokd.data.check import DataReport
 from yolokd.data.description import load_yaml
 from yolokd.errors import DataError
+from yolokd.evaluation import ground_truth
 from yolokd.evaluation.coco import score
-from yolokd.evaluation.further import Further, FurtherFound
+from yolokd.evaluation.further import Further
 from yolokd.evaluation.instances import has_instances
 from yolokd.losses.keypoint import sigmas_of
 
-if TYPE_CHECKING:
-    from yolokd.evaluation.task import Truth
-
 SIGMAS_KEY = "kpt_oks_sigmas"  # of a data YAML
-
-
-@dataclass(frozen=True)
-class KeypointScore:
-    """COCO's metrics of keypoints, in [0, 1], −1 where the data has no such object; sizes are areas of boxes."""
-
-    AP: float
-    AP50: float
-    AP75: float
-    APm: float
-    APl: float
-    per_class: dict[str, float] = field(default_factory=dict)
 
 
 def hindrance_to_keypoints(data: Dataset, split: str, report: DataReport) -> str:
@@ -102,46 +89,30 @@ def sigmas_of_data(data: Dataset) -> tuple[float, ...]:
     return sigmas
 
 
-def keypoints_in(truth: Truth) -> int:
-    """Return how many keypoints each object of the ground truth has; 0 where they are not known."""
-    entries = truth["annotations"]
-    return len(entries[0]["keypoints"]) // 3 if entries and "keypoints" in entries[0] else 0
+def other_keypoints(known: int, identity: Identity) -> str:
+    """Return why a model's keypoints are not scored on data whose objects have so many; "" if they are."""
+    if identity.keypoints == known:
+        return ""
+    return f"keypoints are not scored: it gives {identity.keypoints} of each object, the data have {known}"
 
 
-def other_keypoints(own: int, known: int) -> list[str]:
-    """Return why a model's keypoints are not scored on data whose keypoints are known; nothing if they are.
-
-    Args:
-        own: How many the model gives of each object; 0 for none.
-        known: How many the data have; 0 for none that can be scored.
-    """
-    if not own or not known or own == known:
-        return []
-    return [f"keypoints are not scored: it gives {own} of each object, the data have {known}"]
-
-
-KEYPOINTS = Further("keypoint", oks_overlap, hindrance_to_keypoints, most=20)
+def with_constants(metric: Further, data: Dataset) -> Further:
+    """Return the metric with the constants of a data set's keypoints; errors as `sigmas_of_data`."""
+    sigmas = sigmas_of_data(data)
+    return replace(
+        metric,
+        overlap=partial(oks_overlap, sigmas=sigmas),
+        score=partial(score, sigmas=sigmas),
+        unfit=partial(other_keypoints, len(sigmas)),
+    )
 
 
-def score_keypoints(
-    truth: Truth,
-    detections: Sequence[dict[str, Any]],
-    keypoints: Sequence[Sequence[float]],
-    sigmas: Sequence[float],
-    names: Mapping[int, str],
-) -> tuple[KeypointScore, FurtherFound]:
-    """Return the metrics of keypoints, and what they were computed from.
-
-    Args:
-        truth: Ground truth with keypoints.
-        detections: Of COCO's results.
-        keypoints: Of each of them: x and y in pixels of the image and visibility, one after the other.
-        sigmas: OKS constant of each keypoint.
-        names: Class index → name.
-    """
-    found = [{**one, "keypoints": list(values)} for one, values in zip(detections, keypoints, strict=True)]
-    scores = score(truth, found, sigmas=sigmas)
-    metrics = {metric: scores.summary[metric] for metric in ("AP", "AP50", "AP75", "APm", "APl")}
-    per_class = {names[index]: ap for index, ap in scores.per_class.items()}
-    own = replace(KEYPOINTS, overlap=partial(oks_overlap, sigmas=tuple(sigmas)))
-    return KeypointScore(**metrics, per_class=per_class), FurtherFound(own, metrics["AP"], metrics["AP50"], found)
+KEYPOINTS = Further(
+    "keypoint",
+    oks_overlap,
+    most=20,
+    annotation=ground_truth.KEYPOINTS,
+    hindrance=hindrance_to_keypoints,
+    score=score,
+    of_data=with_constants,
+)

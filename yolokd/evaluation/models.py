@@ -44,19 +44,11 @@ from yolokd.errors import DataError, RunError, UserError, YolokdError
 from yolokd.evaluation import kitti_set
 from yolokd.evaluation.classes import check_mapping, lacking, match_classes
 from yolokd.evaluation.detections import KINDS, detect, latency
-from yolokd.evaluation.further import FurtherFound
-from yolokd.evaluation.ground_truth import Choose, list_images, only_images, unusable
+from yolokd.evaluation.further import Further, FurtherFound, FurtherScore
+from yolokd.evaluation.ground_truth import CORNERS, Choose, list_images, only_images, unusable
 from yolokd.evaluation.instances import ground_truth
-from yolokd.evaluation.keypoint_scores import (
-    KeypointScore,
-    hindrance_to_keypoints,
-    keypoints_in,
-    other_keypoints,
-    sigmas_of_data,
-)
 from yolokd.evaluation.kitti import METRICS, R40
-from yolokd.evaluation.mask_scores import MaskScore, hindrance_to_masks
-from yolokd.evaluation.measured import Beside, measure_boxes, measure_rotated
+from yolokd.evaluation.measured import measure_boxes, measure_rotated
 from yolokd.evaluation.rotated_scores import RotatedScore, require_corners
 from yolokd.evaluation.task import Task, Truth, kept_places, task_of
 from yolokd.recipe.arguments import default
@@ -90,8 +82,8 @@ class ModelScore:
     per_class: dict[str, float]
     notes: tuple[str, ...] = ()
     kitti: kitti_set.KittiScore | None = None  # with the protocol kitti
-    masks: MaskScore | None = None  # of a network that gives masks, on data that have them; AP etc. are those of boxes
-    keypoints: KeypointScore | None = None  # likewise
+    masks: FurtherScore | None = None  # of a network that gives masks, on data with such; AP etc. are those of boxes
+    keypoints: FurtherScore | None = None  # likewise
     rotated: RotatedScore | None = None  # of an OBB model, instead of AP etc., which are −1 then
 
 
@@ -197,7 +189,7 @@ def examine(
     models = _identify(paths, imgsz, tasks)
     task = task_of({model.name: model.identity for model in models}, found.names, single_cls=single_cls, classes=only)
     _check_task(task, models, channels=found.channels, kitti=protocol == "kitti")
-    truth, kitti, notes = _read_truth(found, split, task, models, kitti=protocol == "kitti", progress=progress)
+    truth, kitti, further, notes = _read_truth(found, split, task, models, kitti=protocol == "kitti", progress=progress)
     truth = truth if choose is None else only_images(truth, choose)
     matches = _match(models, found.names, classes or {}, joined=task.joined)
     common = {"batch": batch or default("batch"), "device": device}
@@ -214,7 +206,7 @@ def examine(
             metric=metric or R40,
             notes=notes,
             timed=timed,
-            sigmas=sigmas_of_data(found) if keypoints_in(truth) else (),
+            further=further,
         )
         return _with_shapes([_score(bench, model, own) for model, own in zip(models, matches, strict=True)])
 
@@ -253,28 +245,25 @@ def _identify(paths: Sequence[Path], imgsz: int | Sequence[int | None] | None, t
 
 def _read_truth(
     data: Dataset, split: str, task: Task, models: Sequence[_Model], *, kitti: bool, progress: Progress | None
-) -> tuple[Truth, kitti_set.KittiTruth | None, tuple[str, ...]]:
-    """Check the labels of a split and return its ground truth, KITTI's own if asked for, and notes on the images."""
+) -> tuple[Truth, kitti_set.KittiTruth | None, dict[str, Further], tuple[str, ...]]:
+    """Check the labels of a split; return its ground truth, KITTI's own if asked for, task → further metric, notes."""
     sources = data.splits[split]
     report = check_labels(
         {split: sources}, data.names, keypoints=data.keypoints, joined=task.joined, progress=_opening(progress)
     )
     report.raise_if_bad()
     images = list_images(sources)
-    kinds = [KINDS[model.identity.task] for model in models]
-    masks, posed = any(kind.masks for kind in kinds), any(kind.keypoints for kind in kinds)
-    hindrances = (
-        hindrance_to_masks(data, split, report) if masks else "",
-        hindrance_to_keypoints(data, split, report) if posed else "",
-    )
-    masks, posed = (asked and not one for asked, one in zip((masks, posed), hindrances, strict=True))
-    rotated = any(kind.rotated for kind in kinds)
-    if rotated:
+    kinds = {model.identity.task: KINDS[model.identity.task] for model in models}
+    asked = {name: kind.further for name, kind in kinds.items() if kind.further is not None}
+    hindrances = {name: metric.hindrance(data, split, report) for name, metric in asked.items()}
+    further = {name: metric.of_data(metric, data) for name, metric in asked.items() if not hindrances[name]}
+    beside = [metric.annotation for metric in further.values()]
+    if any(kind.rotated for kind in kinds.values()):
         require_corners(data, split, report)
-    beside = {"masks": masks, "posed": posed, "corners": rotated}
-    truth = ground_truth(data.yaml_path, split, images, data.names, left_out=unusable(sources), **beside)
+        beside.append(CORNERS)
+    truth = ground_truth(data.yaml_path, split, images, data.names, left_out=unusable(sources), beside=beside)
     own = kitti_set.read_truth(images, data.names) if kitti else None
-    return truth, own, tuple(filter(None, (report.left_out, *hindrances)))
+    return truth, own, further, tuple(filter(None, (report.left_out, *hindrances.values())))
 
 
 def _check_task(task: Task, models: Sequence[_Model], *, channels: int, kitti: bool) -> None:
@@ -285,10 +274,11 @@ def _check_task(task: Task, models: Sequence[_Model], *, channels: int, kitti: b
                 f"'{model.name}' takes images of {own} channel{'s' * (own > 1)}, the data have "
                 f"{channels} (the key channels of the data YAML). Score it on data like those that it was trained on."
             )
-    if kitti and (more := [model for model in models if KINDS[model.identity.task].beside]):
+    further = {model.name: KINDS[model.identity.task].further for model in models}
+    if kitti and (more := [(name, metric.word) for name, metric in further.items() if metric is not None]):
+        name, word = more[0]
         raise DataError(
-            f"KITTI's protocol scores boxes, and '{more[0].name}' gives {KINDS[more[0].identity.task].beside} as well. "
-            f"Score it with --protocol coco."
+            f"KITTI's protocol scores boxes, and '{name}' gives {word}s as well. Score it with --protocol coco."
         )
     _check_rotated(task, models, kitti=kitti)
     if task.joined and kitti:
@@ -349,7 +339,7 @@ class _Bench:
     metric: str  # of KITTI's protocol
     notes: tuple[str, ...]  # on the data set
     timed: bool
-    sigmas: tuple[float, ...] = ()  # OKS constants of the data's keypoints
+    further: Mapping[str, Further]  # task → the metric beside the AP of boxes that the data can be scored by
 
 
 def _opening(progress: Progress | None) -> Callable[[int, int], None] | None:
@@ -368,7 +358,9 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
     network = networks.open_network(path, bench.folder, model.imgsz, tuple(KINDS))
     yolo, size = network.yolo, network.imgsz
     places = {image["file_name"]: image["id"] for image in bench.truth["images"]}
-    beside = Beside.of(bench.truth, bench.sigmas, identity)
+    further = bench.further.get(identity.task)
+    unfit = "" if further is None else further.unfit(identity)
+    beside: list[Any] | None = None if further is None or unfit else []
     try:
         found = detect(
             yolo,
@@ -376,8 +368,7 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
             places,
             options={**bench.options, "imgsz": size},
             progress=lambda share: bench.progress(name, share),
-            masks=beside.masks,
-            keypoints=beside.keypoints,
+            beside=beside,
         )
         milliseconds = latency(yolo, size, bench.options["device"], identity.channels) if bench.timed else math.nan
     except YolokdError:
@@ -394,7 +385,8 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
     if KINDS[identity.task].rotated:
         measured = measure_rotated(bench.truth, names, exact, places)
     else:
-        measured = measure_boxes(bench.truth, names, exact, places, beside, kept)
+        values = None if beside is None else [beside[place] for place in kept]
+        measured = measure_boxes(bench.truth, names, exact, places, further, values)
     row = ModelScore(
         name=name,
         path=str(path),
@@ -404,7 +396,7 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
         latency_ms=milliseconds,
         imgsz=size,
         notes=(
-            *_notes(bench, identity, network, found),
+            *filter(None, (*_notes(bench, identity, network, found), unfit)),
             *lacking(measured.of_classes, names, identity, teacher_of, mean=kitti is None),
         ),
         kitti=kitti,
@@ -419,8 +411,7 @@ def _notes(
     note = bench.task.note(identity)
     lowest = min((p for *_, p in found), default=None)
     made = () if network.export is None else networks.export_notes(network.export, lowest)
-    points = other_keypoints(identity.keypoints, len(bench.sigmas))
-    return (*((note,) if note else ()), *network.notes, *made, *points, *bench.notes)
+    return (*((note,) if note else ()), *network.notes, *made, *bench.notes)
 
 
 def write_data(folder: Path, names: Mapping[int, str], source: Path) -> Path:

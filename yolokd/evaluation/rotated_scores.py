@@ -22,7 +22,7 @@ from yolokd.backend.api import OBBValidator, ap_per_class, batch_probiou, xyxyxy
 from yolokd.backend.dataset import Dataset
 from yolokd.data.check import DataReport
 from yolokd.errors import DataError
-from yolokd.evaluation.further import Further
+from yolokd.evaluation.further import OverlapMetric
 from yolokd.evaluation.instances import has_instances
 from yolokd.evaluation.task import Truth
 
@@ -41,23 +41,16 @@ class RotatedScore:
     metric: str = METRIC
 
 
-def hindrance_to_rotated(data: Dataset, split: str, report: DataReport) -> str:
-    """Why rotated boxes cannot be scored on a split; "" if they can."""
+def require_corners(data: Dataset, split: str, report: DataReport) -> None:
+    """Raise `DataError` unless all objects of a split are labeled by four corners."""
     found = report.splits[split]
     if has_instances(data.yaml_path, split):
-        return f"The COCO annotations of '{data.yaml_path}' hold no rotated boxes to score OBB models on."
+        raise DataError(f"The COCO annotations of '{data.yaml_path}' hold no rotated boxes to score OBB models on.")
     if others := found.objects.total() - found.corners:
-        return (
+        raise DataError(
             f"OBB models are scored on labels of four corners, and {others} of the {found.objects.total()} {split} "
             f"objects of '{data.yaml_path}' have others."
         )
-    return ""
-
-
-def require_corners(data: Dataset, split: str, report: DataReport) -> None:
-    """Raise `DataError` unless all objects of a split are labeled by four corners."""
-    if hindrance := hindrance_to_rotated(data, split, report):
-        raise DataError(hindrance)
 
 
 def rotated_overlap(
@@ -74,7 +67,7 @@ def rotated_overlap(
     return overlap
 
 
-ROTATED = Further("rotated box", rotated_overlap, hindrance_to_rotated, most=300)
+ROTATED = OverlapMetric("rotated box", rotated_overlap, most=300)
 
 
 def score_rotated(truth: Truth, detections: Sequence[Mapping[str, Any]], names: Mapping[int, str]) -> RotatedScore:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from yolokd.backend.heads import HeadInfo
-from yolokd.backend.tasks import KeypointLayout
+from yolokd.backend.tasks import KeypointLayout, Reader, no_extras
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Offer:
         stored: Whether it has answered before training.
         extras: What its heads give beside class scores and boxes, as `yolokd.losses.base.Requirements` names it.
         keypoints: How they write keypoints, where they give any.
+        read: Reads what they give beside class scores and boxes from a branch's raw output.
     """
 
     widths: Mapping[str, int]
@@ -40,6 +41,7 @@ class Offer:
     stored: bool = False
     extras: tuple[str, ...] = ()
     keypoints: KeypointLayout | None = None
+    read: Reader = no_extras
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -49,7 +51,7 @@ class Offer:
     @classmethod
     def of_head(cls, head: HeadInfo) -> Offer:
         """Return what a detector with this head gives at its own size."""
-        return cls(head.widths, head.branches, head.bins, extras=head.extras, keypoints=head.keypoints)
+        return cls(head.widths, head.branches, head.bins, extras=head.extras, keypoints=head.keypoints, read=head.read)
 
     def __str__(self) -> str:
         """The parts, as a message lists them."""

@@ -13,7 +13,7 @@ from yolokd.backend.api import LOGGER, DetectionModel
 from yolokd.backend.checkpoints import find, from_scratch, load_detector
 from yolokd.backend.classes import ClassMatch
 from yolokd.backend.dataset import Dataset
-from yolokd.backend.tasks import STUDENTS
+from yolokd.backend.tasks import ALL_TASKS
 from yolokd.errors import UserError
 from yolokd.initialization.class_transfer import ClassRows, plan_class_rows, require_levels, require_same_head
 from yolokd.initialization.reconstruction import reconstruct
@@ -68,7 +68,7 @@ def with_class_rows(plan: Plan, student: Loaded, teacher: Loaded | None) -> Plan
         )
     if not train.get("cls_remap", True):
         raise UserError("student.init: classes takes class rows over by name, which train.cls_remap: false forbids.")
-    checkpoint = load_detector(find(pretrained), STUDENTS) if isinstance(pretrained, str) else student.model
+    checkpoint = load_detector(find(pretrained), ALL_TASKS) if isinstance(pretrained, str) else student.model
     require_same_head(student.model, checkpoint, str(pretrained))
     rows = class_rows_of(recipe, plan.data.names, checkpoint, None if teacher is None else teacher.model)
     if teacher is not None and rows.taught:

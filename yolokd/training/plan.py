@@ -15,7 +15,7 @@ from yolokd.backend.dataset import Dataset, resolve
 from yolokd.backend.descriptions import from_yaml
 from yolokd.backend.devices import check_device
 from yolokd.backend.heads import HeadInfo, read_head
-from yolokd.backend.tasks import STUDENTS, TEACHERS
+from yolokd.backend.tasks import ALL_TASKS
 from yolokd.data.check import DataReport, check_labels
 from yolokd.data.labels import NO_KEYPOINTS, Keypoints
 from yolokd.distillation.adversarial import Attack, extra_passes
@@ -213,7 +213,7 @@ def _check_files(student: Spec, pretrained: object) -> None:
     if not is_yaml(student):
         find(student)
     if isinstance(pretrained, str):
-        load_detector(find(pretrained), STUDENTS)
+        load_detector(find(pretrained), ALL_TASKS)
 
 
 def _load_student(spec: Spec, imgsz: int, train: Mapping[str, Any], data: Dataset, notes: list[str]) -> Loaded:
@@ -262,7 +262,7 @@ def _load_teacher(spec: Spec, imgsz: int, known: Known) -> Loaded:
         raise WeightsError(f"The teacher '{spec}' is a model description without weights; give a trained checkpoint.")
     key = (str(spec), imgsz)
     if key not in known.teachers:
-        known.teachers[key] = _load_model(spec, imgsz, "The teacher", tasks=TEACHERS)
+        known.teachers[key] = _load_model(spec, imgsz, "The teacher", tasks=ALL_TASKS)
     return known.teachers[key]
 
 
@@ -331,7 +331,7 @@ def _load_model(
     imgsz: int,
     what: str,
     classes: int | None = None,
-    tasks: Collection[str] = STUDENTS,
+    tasks: Collection[str] = ALL_TASKS,
     keypoints: Keypoints = NO_KEYPOINTS,
 ) -> Loaded:
     pretrained = not is_yaml(spec)

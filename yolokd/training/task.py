@@ -17,6 +17,13 @@ from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import argument
 from yolokd.recipe.classes import ITEM
 
+LACKING = {  # what every object is labeled by → what is said of those that are not, and what to do
+    "polygons": "are labeled as boxes. Label them as polygons, or take a detect student.",
+    "corners": "are not labeled by four corners. Write each label as class x y x y x y x y.",
+    "keypoints": "have no keypoints that can be used; the first is {first}. Label their keypoints, or take a detect "
+    "student.",
+}
+
 
 def learned_names(train: Mapping[str, Any], names: Mapping[int, str]) -> dict[int, str]:
     """Return class index → name as Ultralytics gives them to the student."""
@@ -83,24 +90,7 @@ def check_students_task(task: str, recipe: Recipe, data: Dataset, report: DataRe
     """
     if TASKS[task].boxes_suffice:
         return
-    if TASKS[task].polygons:
-        for split in ("train", recipe.train.get("split", "val")):
-            found = report.splits[split]
-            if boxes := found.objects.total() - found.polygons:
-                raise DataError(
-                    f"The student's task is {task}, and {boxes} of the {found.objects.total()} {split} objects of "
-                    f"'{data.yaml_path}' are labeled as boxes. Label them as polygons, or take a detect student."
-                )
-    if TASKS[task].corners:
-        for split in ("train", recipe.train.get("split", "val")):
-            found = report.splits[split]
-            if others := found.objects.total() - found.corners:
-                raise DataError(
-                    f"The student's task is {task}, and {others} of the {found.objects.total()} {split} objects of "
-                    f"'{data.yaml_path}' are not labeled by four corners. Write each label as class x y x y x y x y."
-                )
-    if TASKS[task].keypoints:
-        _check_keypoints(task, recipe, data, report)
+    _check_labels(task, recipe, data, report)
     batch = argument(recipe.train, "batch")
     unfit = {
         "train.pseudo_labels labels images with boxes": recipe.pseudo_labels,
@@ -113,20 +103,20 @@ def check_students_task(task: str, recipe: Recipe, data: Dataset, report: DataRe
         raise UserError(f"The student's task is {task}, but {'; '.join(reasons)}. Leave that out.")
 
 
-def _check_keypoints(task: str, recipe: Recipe, data: Dataset, report: DataReport) -> None:
-    """Raise `DataError` unless the data name their keypoints and every object has them."""
-    if not data.keypoints[0]:
+def _check_labels(task: str, recipe: Recipe, data: Dataset, report: DataReport) -> None:
+    """Raise `DataError` unless every object is labeled by what the task learns."""
+    wanted = TASKS[task].labels
+    if wanted == "keypoints" and not data.keypoints[0]:
         raise DataError(
             f"The student's task is {task}, and '{data.yaml_path}' has no kpt_shape, the number of keypoints and 2 "
             "(x, y) or 3 (x, y, visible). Add it and label keypoints, or take a detect student."
         )
     for split in ("train", recipe.train.get("split", "val")):
         found = report.splits[split]
-        if lacking := found.objects.total() - found.keypoints:
+        if lacking := found.objects.total() - getattr(found, wanted):
             raise DataError(
                 f"The student's task is {task}, and {lacking} of the {found.objects.total()} {split} objects of "
-                f"'{data.yaml_path}' have no keypoints that can be used; the first is {found.without_keypoints}. "
-                "Label their keypoints, or take a detect student."
+                f"'{data.yaml_path}' {LACKING[wanted].format(first=found.without_keypoints)}"
             )
 
 

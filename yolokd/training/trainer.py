@@ -30,7 +30,7 @@ from yolokd.backend.label_scan import kept_apart
 from yolokd.backend.paths import unaltered
 from yolokd.backend.plots import plot_results
 from yolokd.backend.quantization import STATE, insert_quantizers, restore_quantizers
-from yolokd.backend.tasks import TEACHERS
+from yolokd.backend.tasks import ALL_TASKS
 from yolokd.distillation.model import PREFIX, TeacherStudent
 from yolokd.distillation.pair import Parts, build_pair
 from yolokd.errors import UserError
@@ -192,7 +192,7 @@ class DistillTrainer(DetectionTrainer):
         if self.detectors:
             return [deepcopy(detector) for detector in self.detectors]
         first = str(self.args.distill_model or self.settings.teacher)
-        return [load_detector(Path(path), TEACHERS) for path in (first, *self.recipe.teacher.models)]
+        return [load_detector(Path(path), ALL_TASKS) for path in (first, *self.recipe.teacher.models)]
 
     def _match(self, detectors: Sequence[Any]) -> ClassMatch:
         """Find the classes of detectors among the data's."""
