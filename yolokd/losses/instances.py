@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from yolokd.errors import RunError, ShapeError
 from yolokd.losses.base import Branch, Loss, Step, add
 from yolokd.losses.tensors import widen, without_autocast
+
+if TYPE_CHECKING:
+    from yolokd.recipe.losses import InstanceConfig
 
 CANDIDATES = 16  # anchors per instance, the most confident of an image, among which the instances are sought
 
@@ -95,14 +98,6 @@ def mean_map(values: Tensor, anchors: Tensor, taken: Tensor, places: int) -> Ten
     values = values / taken.sum(1, keepdim=True).clamp_min(1)
     values = torch.where(taken, values, torch.zeros_like(values))
     return values.new_zeros(len(values), places).scatter(1, anchors, values)
-
-
-class InstanceConfig(Protocol):
-    """What a recipe says of instances."""
-
-    confidence: float
-    iou: float
-    instances: int
 
 
 class InstanceLoss(Loss):

@@ -216,11 +216,9 @@ class FBKDConfig(LossConfig):
         }
 
 
-class MaskConfig(LossConfig):
-    """Masks of the teacher's confident instances, for segment models."""
+class InstanceConfig(LossConfig):
+    """Which instances of the teacher a loss compares."""
 
-    bce: Gain = Field(default=2.0, description="Gain of the cross-entropy of the pixels; 0 switches it off.")
-    dice: Gain = Field(default=2.0, description="Gain of the dice term; 0 switches it off.")
     confidence: float = Field(default=0.25, ge=0, le=1, description="Least score of the teacher's instances.")
     iou: float = Field(
         default=0.7,
@@ -235,12 +233,19 @@ class MaskConfig(LossConfig):
         description="Largest number of instances of an image, the most confident ones; memory grows with it.",
     )
 
+
+class MaskConfig(InstanceConfig):
+    """Masks of the teacher's confident instances, for segment models."""
+
+    bce: Gain = Field(default=2.0, description="Gain of the cross-entropy of the pixels; 0 switches it off.")
+    dice: Gain = Field(default=2.0, description="Gain of the dice term; 0 switches it off.")
+
     def gains(self) -> dict[str, Gain]:
         """Return the gains of both terms."""
         return {"mask_bce": self.bce, "mask_dice": self.dice}
 
 
-class KeypointConfig(LossConfig):
+class KeypointConfig(InstanceConfig):
     """Keypoints of the teacher's confident instances, for pose models."""
 
     oks: Gain = Field(default=4.0, description="Gain of the distance by object keypoint similarity; 0 switches it off.")
@@ -248,16 +253,6 @@ class KeypointConfig(LossConfig):
         default=0.5,
         description="Gain of the cross-entropy of the keypoints' visibility; 0 switches it off, as keypoints without "
         "one (kpt_shape of two columns) need.",
-    )
-    confidence: float = Field(default=0.25, ge=0, le=1, description="Least score of the teacher's instances.")
-    iou: float = Field(
-        default=0.7,
-        ge=0,
-        le=1,
-        description="Overlap from which on a box counts as the same instance as a more confident one; 1 keeps all.",
-    )
-    instances: int = Field(
-        default=32, ge=1, le=300, description="Largest number of instances of an image, the most confident ones."
     )
 
     def gains(self) -> dict[str, Gain]:
