@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from study import HALVES, HERE, SIZE, link, prepare_data, settings, yolokd
-from study_plans import BATCH, FINETUNE, STUDENT
+from study import HALVES, HERE, SIZE, link, prepare_data, settings, write_recipe, yolokd
+from study_plans import ANSWERS, BATCH, DOUBLE, FINETUNE, INIT, MAPPED, STUDENT, Arm, bckd
 
 CLASSES = "motorcycle=motorbike"  # what COCO calls motorcycle
 V8, V11, V26 = "yolov8n-coco", "yolo11n-coco", "yolo26n-coco"
@@ -31,7 +31,7 @@ TUNED = [*FINETUNE, "lr0=3e-4"]
 class Labels:
     """How the images are labeled."""
 
-    teachers: Sequence[str] = (V11,)
+    teachers: Sequence[str] = (V11,)  # none: people
     imgsz: int = 384
     flip: bool = True
     conf: str = "0.3"
@@ -43,17 +43,22 @@ class Row:
     """One way to train on them."""
 
     labels: Labels = Labels()
-    recipes: Sequence[str] = ("baseline",)
+    arms: Mapping[str, Arm] = field(default_factory=dict)  # beside plain training
     student: str = "yolov8n-coco-s128"  # "" is width 0.125 from scratch
     epochs: int = 20
     values: Sequence[str] = tuple(TUNED)
+    imgsz: int = SIZE
 
 
 TABLE = {
     "one teacher": Row(),
     "two teachers": Row(Labels((V8, V11))),
     "one teacher for 60 epochs": Row(epochs=60),
-    "one teacher from scratch": Row(student="", epochs=100, values=tuple(STUDENT)),
+    "two teachers from scratch": Row(
+        Labels((V8, V11)), {"init": bckd(0, 0, INIT, MAPPED)}, student="", epochs=100, values=tuple(STUDENT)
+    ),
+    "people at 256 px": Row(Labels(()), values=tuple(FINETUNE), imgsz=256),
+    "one teacher at 256 px": Row(Labels(imgsz=640), imgsz=256),
 }
 SHORT = Row(epochs=7)
 TRIALS = {
@@ -69,7 +74,7 @@ TRIALS = {
     "from 0.5": replace(SHORT, labels=Labels(conf="0.5")),
     "auto by 68 labeled images": replace(SHORT, labels=Labels(conf="auto")),
     "with images of other cameras": replace(SHORT, labels=Labels(streets=True), epochs=4),
-    "20 epochs": Row(),
+    "20 epochs": Row(arms={"soft": Arm("soft", ANSWERS), "bckd_2x": DOUBLE}),
     "20 epochs at 1e-3": Row(values=tuple(FINETUNE)),
 }
 
@@ -102,6 +107,8 @@ def labeled(labels: Labels, half: str, shared: Path, out: Path) -> Path:
     """Label highway's training images; return a data YAML that trains on them and scores on real labels."""
     everything = prepare_data(shared / "data" / "highway", out / "data", 1.0)
     few = prepare_data(shared / "data" / "highway", out / "data", 0.1)
+    if not labels.teachers:
+        return everything[half]
     like = few["tune"] if labels.conf == "auto" else everything["tune"]
     source = everything["tune"].parent / "images" / "train"
     if labels.streets:
@@ -135,25 +142,29 @@ def with_streets(source: Path, shared: Path, out: Path) -> Path:
 def compare(name: str, row: Row, data: Path, seeds: str, device: str, shared: Path, out: Path) -> dict[str, Any]:
     from yolokd.backend.descriptions import write_yolov8
 
-    student = shared / "weights" / f"{row.student}.pt" if row.student else write_yolov8(out / "w0125.yaml", width=0.125)
+    weights = shared / "weights"
+    model = weights / f"{row.student}.pt" if row.student else write_yolov8(out / "w0125.yaml", width=0.125)
+    recipes = ["baseline", *(str(write_recipe(arm, row.arms[arm], {}, weights, out)) for arm in row.arms)]
     stem = "".join(letter if letter.isalnum() else "-" for letter in name)
     found = out / f"label-free-{stem}.json"
-    line = ["compare", "--teacher", str(shared / "weights" / f"{row.labels.teachers[0]}.pt"), "--student", str(student)]
-    line += ["--data", str(data), "--recipes", ",".join(row.recipes), "--seeds", seeds, "--device", device]
-    line += ["--imgsz", str(SIZE), "--batch", str(BATCH), "--epochs", str(row.epochs), "--name", f"label-free-{stem}"]
-    line += ["--set", "teacher.classes={motorcycle: motorbike}"]
+    line = ["compare", "--student", str(model), "--data", str(data), "--recipes", ",".join(recipes)]
+    line += ["--seeds", seeds, "--device", device, "--imgsz", str(row.imgsz), "--batch", str(BATCH)]
+    line += ["--epochs", str(row.epochs), "--name", f"label-free-{stem}"]
+    if row.labels.teachers:
+        line += ["--teacher", str(weights / f"{row.labels.teachers[0]}.pt"), "--set", MAPPED]
     yolokd([*line, *settings(row.values), "--json", str(found)], out)
     arms = json.loads(found.read_text(encoding="utf-8"))["arms"]
     scores = {arm["recipe"]: arm["scores"]["AP"] for arm in arms}
     labels = {**vars(row.labels), "teachers": list(row.labels.teachers)}
-    return {"labels": labels, "student": row.student or "width 0.125 from scratch", "epochs": row.epochs, "AP": scores}
+    student = row.student or "width 0.125 from scratch"
+    return {"labels": labels, "student": student, "epochs": row.epochs, "imgsz": row.imgsz, "AP": scores}
 
 
 def lines(found: Mapping[str, Any], command: str, half: str) -> str:
     """Return the table as Markdown."""
     rows = [
-        f"Highway's 680 training images without their labels, {SIZE} px, batch {BATCH}; last.pt on the {HALVES[half]} "
-        "images with their real labels; COCO AP in percent.",
+        f"Highway's 680 training images without their labels, {SIZE} px unless named, batch {BATCH}; last.pt on the "
+        f"{HALVES[half]} images with their real labels; COCO AP in percent.",
         "",
         f"    {command}",
         "",
