@@ -94,7 +94,7 @@ def test_write__charts_for_light_and_dark_pages(drawn: Pages) -> None:
     files = [file.read_bytes() for file in html.with_name("r_files").glob("*.svg")]
     for element in elements:
         (source,), (image,) = element.all("source"), element.all("img")
-        assert source.attributes["media"] == "(prefers-color-scheme: dark)"
+        assert source.attributes["media"] == "screen and (prefers-color-scheme: dark)"
         light, dark = decoded(image.attributes["src"]), decoded(source.attributes["srcset"])
         assert light != dark
         assert light in files
