@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from yolokd.comparison.executors.ray_node import TOKEN, Progress, is_shared, pack, relocated, unpack
+from yolokd.comparison.executors.ray_node import Progress, pack, relocated, unpack
 
 
 def test_relocated__models_and_nothing_else() -> None:
@@ -32,13 +32,6 @@ def test_progress__news_are_taken_once() -> None:
     assert progress.take() == {}
     progress.add("a", 3, b"three")
     assert progress.take() == {"a": (3, b"three")}
-
-
-def test_is_shared__compares_the_token(tmp_path: Path) -> None:
-    assert not is_shared(tmp_path, "a")
-    (tmp_path / TOKEN).write_text("a")
-    assert is_shared(tmp_path, "a")
-    assert not is_shared(tmp_path, "b")
 
 
 def test_unpack__what_was_packed(tmp_path: Path) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from yolokd.comparison.executors import ray_node
 from yolokd.comparison.executors.nodes import check_nodes, examine_node
 from yolokd.comparison.executors.protocol import Exit, Job, Place
 from yolokd.comparison.executors.ray_connection import connect
 from yolokd.errors import UserError
-from yolokd.files import sha256, unique_beside, write_whole
+from yolokd.files import sha256, unique_beside
 from yolokd.inputs import read_json
 from yolokd.version import __version__
 
@@ -59,7 +59,7 @@ class RayExecutor:
             retry_exceptions=[ray_node.KilledError],
             scheduling_strategy="SPREAD",
         )
-        self._token, self._models = uuid4().hex, dict[str, Any]()  # digest → reference
+        self._models: dict[str, Any] = {}  # digest → reference
         self._digests: dict[Path, str] = {}
         self._running: dict[Job, Any] = {}
         self._epochs: dict[str, int] = {}
@@ -91,8 +91,7 @@ class RayExecutor:
         """Send the job to the cluster, which starts it when a node is free."""
         plan = read_json(job.comparison / ray_node.PLAN)
         models = {spec: self._stored(path) for spec, path in model_files(plan).items()}
-        write_whole(job.comparison / ray_node.TOKEN, self._token)
-        work = ray_node.Work(job, plan, models, "0" if self._gpus else "cpu", self._token)
+        work = ray_node.Work(job, plan, models, "0" if self._gpus else "cpu")
         references = {digest: self._models[digest] for digest in models.values()}
         self._epochs.pop(job.name, None)
         self._running[job] = self._task.remote(work, references, self._progress)
@@ -110,8 +109,7 @@ class RayExecutor:
         except self._ray.exceptions.RayError as error:
             return Exit(1, f"{_last_line(error)}; it was started again up to {RETRIES} times")
         _append(job.log, outcome.output)
-        if outcome.archive is not None:
-            bring_back(outcome.archive, job)
+        bring_back(outcome.archive, job)
         return Exit(outcome.code)
 
     def progress(self, job: Job) -> int:
@@ -170,12 +168,16 @@ def model_files(plan: Mapping[str, Any]) -> dict[str, Path]:
 
 
 def bring_back(archive: bytes, job: Job) -> None:
-    """Put what a job has left on its node into the comparison's folder."""
+    """Put what a job has left on its node into the comparison's folder; a kill leaves no half of it."""
     with TemporaryDirectory(dir=job.comparison, prefix=unique_beside(Path("ray")).name) as top:
         ray_node.unpack(archive, Path(top))
         for name in (job.name, f"{job.name}.json"):
-            if (source := Path(top, name)).exists():
-                ray_node.publish(source, job.comparison / name)
+            source, target = Path(top, name), job.comparison / name
+            if source.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if target.is_dir():
+                    shutil.rmtree(target)
+                source.replace(target)
 
 
 def _check_folders(comparison: Comparison) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,10 +20,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from yolokd.comparison.executors.protocol import END_WITH_STDIN, Job, completed_epochs
-from yolokd.files import replacing, write_json
+from yolokd.files import write_json
 
 INTERVAL = 0.5  # seconds between two reports of a run
-PLAN, TOKEN = "compare.json", ".shared"  # files of a comparison's folder
+PLAN = "compare.json"  # in a comparison's folder
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,6 @@ class Work:
     plan: dict[str, Any]  # content of compare.json
     models: Mapping[str, str]  # model, as the plan names it → digest
     device: str
-    token: str  # content of the file `TOKEN` in the comparison's folder, where a node sees that folder
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Outcome:
 
     code: int
     output: bytes  # what the job has printed since its last report
-    archive: bytes | None  # what it leaves; None if that is in the comparison's folder already
+    archive: bytes  # what it leaves
 
 
 class KilledError(Exception):
@@ -90,21 +88,10 @@ def execute_job(work: Work, models: Mapping[str, Any], progress: Any) -> Outcome
         code, output = _run(job, work.device, lambda *news: progress.add.remote(job.name, *news))
         if code < 0:
             raise KilledError(f"killed by {signal.Signals(-code).name}")
-        _name_originals(folder / job.name, {str(folder): str(work.job.comparison), **_inverse(places)})
+        originals = {place: spec for spec, place in places.items()} | {str(folder): str(work.job.comparison)}
+        _name_originals(folder / job.name, originals)
         left = [name for name in (job.name, f"{job.name}.json") if (folder / name).exists()]
-        if not is_shared(work.job.comparison, work.token):
-            return Outcome(code, output, pack(folder, left))
-        for name in left:
-            publish(folder / name, work.job.comparison / name)
-        return Outcome(code, output, None)
-
-
-def is_shared(folder: Path, token: str) -> bool:
-    """Whether a folder is the driver's, seen from here."""
-    try:
-        return (folder / TOKEN).read_text() == token
-    except OSError:
-        return False
+        return Outcome(code, output, pack(folder, left))
 
 
 def relocated(plan: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
@@ -143,25 +130,9 @@ def unpack(content: bytes, folder: Path) -> None:
         archive.extractall(folder, filter="data")
 
 
-def publish(source: Path, target: Path) -> None:
-    """Copy a file or folder to its final place, in the stead of what is there; a kill leaves no half of it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as part:
-        if source.is_dir():
-            shutil.copytree(source, part)
-        else:
-            shutil.copyfile(source, part)
-        if target.is_dir():
-            shutil.rmtree(target)
-
-
 def _model(content: bytes, folder: Path) -> str:
     unpack(content, folder)
     return str(next(folder.iterdir()))
-
-
-def _inverse(places: Mapping[str, str]) -> dict[str, str]:
-    return {place: spec for spec, place in places.items()}
 
 
 def _run(job: Job, device: str, report: Callable[[int, bytes], object]) -> tuple[int, bytes]:
