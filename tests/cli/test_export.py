@@ -64,7 +64,7 @@ def _main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
 
 def test_export__tells_what_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = _install(monkeypatch, _report())
-    result = runner.invoke(app, ["best.pt", "--imgsz", "640", "--check", "streets", "--nms-free"])
+    result = runner.invoke(app, ["best.pt", "--imgsz", "640", "--check", "road.yaml", "--nms-free"])
     assert result.exit_code == 0
     assert [line.rstrip() for line in result.stdout.splitlines()] == [
         "[b]best.onnx (onnx, float32, 640 px)",
@@ -75,7 +75,7 @@ def test_export__tells_what_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
         "best.pt checkpoint    –                         –  6.50 12.3",
         "        onnx float32  –      –             –    – 12.70  5.0",
     ]
-    options = {"format": "onnx", "precision": "float32", "imgsz": 640, "check": "streets", "nms_free": True}
+    options = {"format": "onnx", "precision": "float32", "imgsz": 640, "check": "road.yaml", "nms_free": True}
     options |= {"keep_float": [], "sensitivity": False}
     assert seen == [{"weights": Path("best.pt"), **options}]
 
@@ -167,7 +167,7 @@ def test_export__a_failure_is_exit_1_and_still_written_as_json(
     lost = _report(precision="int8", before=Side("a.pt", 1, AP=0.4), after=Side("a.onnx", 1, AP=0.2))
     _install(monkeypatch, lost)
     file = tmp_path / "results.json"
-    code, out, err = _main(capsys, "a.pt", "--int8", "--check", "streets", "--json", str(file))
+    code, out, err = _main(capsys, "a.pt", "--int8", "--check", "road.yaml", "--json", str(file))
     assert code == 1
     assert "AP fell from 40.0 to 20.0, below 90% of it" in err
     assert "AP on square images: 40.0 to 20.0 (-20.00)" in out
