@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from study_plans import BATCH, PLANS, STUDENT, TEACHER, Arm, Plan
+from study_plans import BATCH, PLANS, STUDENT, Arm, Plan
 
 HERE = Path(__file__).resolve().parent
 SIZE = 128  # pixels
@@ -118,8 +118,11 @@ def prepare_teacher(weights: Path, data: Path, plan: Plan, device: str, out: Pat
     """Fine-tune the COCO detector on the same labels that the students get, if the plan says so."""
     if not plan.teacher_epochs:
         return weights
+    tuning = plan.tuning
     name = f"{plan.teacher}-{round(100 * plan.labels)}-{plan.teacher_epochs}"
-    return train(weights, data, name, plan.teacher_epochs, 0, TEACHER, device, out)
+    name += f"-{tuning.imgsz}px" if tuning.imgsz != SIZE else ""
+    how = (tuning.settings, device, out)
+    return train(weights, data, name, plan.teacher_epochs, 0, *how, imgsz=tuning.imgsz, changes=tuning.changes)
 
 
 def prepare_student(data: Path, plan: Plan, device: str, out: Path) -> Path:
@@ -134,12 +137,23 @@ def prepare_student(data: Path, plan: Plan, device: str, out: Path) -> Path:
 
 
 def train(
-    model: Path, data: Path, name: str, epochs: int, seed: int, values: Sequence[str], device: str, out: Path
+    model: Path,
+    data: Path,
+    name: str,
+    epochs: int,
+    seed: int,
+    values: Sequence[str],
+    device: str,
+    out: Path,
+    *,
+    imgsz: int = SIZE,
+    changes: Sequence[str] = (),
 ) -> Path:
     """Train a model plainly, or go on with it; return its last weights."""
     line = ["train", "--recipe", "baseline", "--student", str(model), "--data", str(data), "--name", name]
-    line += ["--imgsz", str(SIZE), "--batch", str(BATCH), "--epochs", str(epochs)]
+    line += ["--imgsz", str(imgsz), "--batch", str(BATCH), "--epochs", str(epochs)]
     line += ["--device", device.split(",")[0], "--seed", str(seed)]
+    line += [word for change in changes for word in ("--set", change)]
     last = out / "runs" / name / "weights" / "last.pt"
     if last.exists() and not is_finished(last):
         yolokd(["train", "--resume", str(out / "runs" / name)], out)

@@ -26,6 +26,15 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """How a teacher is fine-tuned."""
+
+    imgsz: int = 128
+    settings: Sequence[str] = field(default_factory=lambda: TEACHER)
+    changes: Sequence[str] = ()  # of the recipe, beside settings of the training
+
+
+@dataclass(frozen=True)
 class Plan:
     """One table."""
 
@@ -36,6 +45,7 @@ class Plan:
     labels: float = 1.0  # share of the training images that keep their labels
     teacher_epochs: int = 20
     teacher: str = "yolov8n-coco-s128"  # these weights, fine-tuned on the same labels, or with 0 epochs as they come
+    tuning: Tuning = Tuning()  # how it is fine-tuned
     student: str = ""  # these weights as they come; "" is width 0.125 from scratch
     student_epochs: int = 0  # of plain training before the comparison; all arms and seeds start from its weights
     settings: Sequence[str] = field(default_factory=lambda: STUDENT)
@@ -160,6 +170,14 @@ FOOTAGE = replace(
     teacher_epochs=0,
     settings=[*FINETUNE, "lr0=3e-4"],  # of 1e-4, 3e-4 and 1e-3 the best for pseudo-labels on the tuning images
 )
+# The same under a teacher that has learned from the labels that there are, at the size at which it answers.
+OWN_CLASSES = ["student.init=classes", "student.classes={motorcycle: motorbike}"]
+TAUGHT = replace(
+    FOOTAGE,
+    arms={"pseudo": Arm("pseudo", ["teacher.imgsz=384"], unlabeled="rest")},
+    teacher_epochs=40,  # of 5 steps
+    tuning=Tuning(384, [*FINETUNE, "lr0=1e-4"], OWN_CLASSES),
+)
 # The methods that have shown no gain from scratch, on a pretrained student: the tuning images, one seed.
 CANDIDATES = replace(
     FOOTAGE,
@@ -204,6 +222,8 @@ SCRATCH_FEW = Plan(
 LOW = [*FINETUNE, "lr0=1e-4"]  # the best for plain training there
 PLANS = {
     "footage_10": FOOTAGE,
+    "footage_10_taught": TAUGHT,
+    "footage_10_taught_screening": replace(TAUGHT, half="tune", seeds=[9]),
     "candidates": CANDIDATES,
     "candidates_augmented": replace(
         CANDIDATES, arms={"pseudo": pseudo("rest")}, settings=[*FOOTAGE.settings, "scale=0.9", "mixup=0.2"]
