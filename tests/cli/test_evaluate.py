@@ -186,6 +186,26 @@ def test_evaluate__json_on_stdout_is_all_there_is(asked: dict[str, Any]) -> None
     assert record["notes"] == ["does not know [red]bus[/red] (counted as missed)"]
 
 
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["a/weights/last.pt", "b/c/weights/last.pt"], ["weights/last.pt of", "a", "b/c"]),
+        (["a/last.pt", "a/best.pt"], ["model", "a/last.pt", "a/best.pt"]),
+        (["weights/last.pt", "b/weights/last.pt"], ["last.pt of", "weights", "b/weights"]),
+        (["a/last.pt"], ["model", "a/last.pt"]),
+    ],
+)
+def test_evaluate__names_without_the_end_that_they_share(
+    monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], names: list[str], shown: list[str]
+) -> None:
+    scores = [replace(SCORE, name=name, notes=()) for name in names]
+    monkeypatch.setattr(models, "evaluate", lambda *_, **__: scores)
+    result = runner.invoke(app, ["a.pt", "--data", "d.yaml"], env={"COLUMNS": "120"})
+    lines = result.stdout.splitlines()
+    assert [line[: len(start)] for line, start in zip(lines, shown, strict=True)] == shown
+    assert all(line[len(start)] == " " for line, start in zip(lines, shown, strict=True))
+
+
 def test_evaluate__json_file_comes_with_the_table(asked: dict[str, Any], tmp_path: Path) -> None:
     result = runner.invoke(app, ["a.pt", "--data", "d.yaml", "--json", str(tmp_path / "scores.json")])
     assert "57.4" in result.stdout

@@ -135,15 +135,16 @@ def show_scores(console: Console, scores: Sequence[ModelScore], words: Words = s
         names += [f"{BESIDE[key]}\n{words(name)}" for key in beside for name in BESIDE_METRICS]
         cost = [name.replace(" ", "\n") for name in cost]
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("model", overflow="fold", min_width=8)
+    column, models = _models(scores)
+    table.add_column(column, overflow="fold", min_width=8)
     for column in (*names, *cost):
         table.add_column(column, justify="right", no_wrap=True)
-    for score in scores:
+    for model, score in zip(models, scores, strict=True):
         aps = [getattr(score, metric) for metric in METRICS]
         for key in beside:
             aps += [getattr(getattr(score, key), metric, -1.0) for metric in BESIDE_METRICS]
         shown = ["–" if value < 0 else f"{100 * value:.1f}" for value in aps]
-        table.add_row(*map(Text, (score.name, *shown, *_cost(score))))
+        table.add_row(*map(Text, (model, *shown, *_cost(score))))
     console.print(table)
     if words is not str:
         from yolokd.evaluation.wording import NOTE
@@ -155,13 +156,14 @@ def show_scores(console: Console, scores: Sequence[ModelScore], words: Words = s
 def show_rotated(console: Console, scores: Sequence[ModelScore]) -> None:
     """Print Ultralytics' metrics of rotated boxes, one row per model, and what they are."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("model", overflow="fold", min_width=8)
+    found = [(score, score.rotated) for score in scores if score.rotated is not None]
+    column, models = _models([score for score, _ in found])
+    table.add_column(column, overflow="fold", min_width=8)
     for column in (*ROTATED, *COST):
         table.add_column(column, justify="right", no_wrap=True)
-    found = [(score, score.rotated) for score in scores if score.rotated is not None]
-    for score, rotated in found:
+    for model, (score, rotated) in zip(models, found, strict=True):
         values = [getattr(rotated, name) for name in ROTATED.values()]
-        table.add_row(*map(Text, (score.name, *("–" if v < 0 else f"{100 * v:.1f}" for v in values), *_cost(score))))
+        table.add_row(*map(Text, (model, *("–" if v < 0 else f"{100 * v:.1f}" for v in values), *_cost(score))))
     console.print(table)
     for _, rotated in found[:1]:
         console.print(Text(f"In percent: {rotated.metric}"), soft_wrap=True)
@@ -171,13 +173,14 @@ def show_rotated(console: Console, scores: Sequence[ModelScore]) -> None:
 def show_kitti(console: Console, scores: Sequence[ModelScore]) -> None:
     """Print KITTI's numbers, one row per model and class; the AP of COCO is left to the JSON."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("model", overflow="fold")
+    found = [(score, score.kitti) for score in scores if score.kitti is not None]
+    column, models = _models([score for score, _ in found])
+    table.add_column(column, overflow="fold")
     table.add_column("class", no_wrap=True)
     for column in ("easy", "moderate", "hard", *COST):
         table.add_column(column, justify="right", no_wrap=True)
-    found = [(score, score.kitti) for score in scores if score.kitti is not None]
-    for score, kitti in found:
-        first = (score.name, *_cost(score))
+    for shown, (score, kitti) in zip(models, found, strict=True):
+        first = (shown, *_cost(score))
         for name, levels in kitti.ap_percent.items():
             model, *cost = first
             table.add_row(*map(Text, (model, name, *(f"{value:.1f}" for value in levels.values()), *cost)))
@@ -188,6 +191,18 @@ def show_kitti(console: Console, scores: Sequence[ModelScore]) -> None:
         for note in kitti.notes:
             console.print(Text(note, style="yellow"), soft_wrap=True)
     _show_notes(console, scores)
+
+
+def _models(scores: Sequence[ModelScore]) -> tuple[str, list[str]]:
+    """Return the header of the column of models, and their names without the end that they share."""
+    parts = [score.name.split("/") for score in scores]
+    shared = 0
+    while (
+        len(parts) > 1 and all(len(one) > shared + 1 for one in parts) and len({one[-1 - shared] for one in parts}) < 2
+    ):
+        shared += 1
+    end = "/".join(parts[0][-shared:]) if shared else ""
+    return f"{end} of" if shared else "model", [score.name.removesuffix(f"/{end}") for score in scores]
 
 
 def _cost(score: ModelScore) -> tuple[str, ...]:
