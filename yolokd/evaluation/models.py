@@ -353,7 +353,7 @@ def _unheard(name: str, share: float) -> None:
     """Progress that nobody asked for."""
 
 
-def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple[Examined, networks.Opened]:
+def _score(bench: _Bench, model: _Model, class_of: Mapping[int, int]) -> tuple[Examined, networks.Opened]:
     path, name, identity = model.path, model.name, model.identity
     network = networks.open_network(path, bench.folder, model.imgsz, tuple(KINDS))
     yolo, size = network.yolo, network.imgsz
@@ -376,9 +376,9 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
     except Exception as error:  # whatever a device, a driver or an image may do to Ultralytics
         raise RunError(f"'{path}' could not be validated: {str(error).strip() or type(error).__name__}") from error
     names = bench.task.counted
-    kept = [place for place, (_, index, _, _) in enumerate(found) if teacher_of.get(index) in names]
-    exact = [(file, teacher_of[index], box, p) for file, index, box, p in (found[place] for place in kept)]
-    if bench.task.joined and len(teacher_of) > 1:
+    kept = [place for place, (_, index, _, _) in enumerate(found) if class_of.get(index) in names]
+    exact = [(file, class_of[index], box, p) for file, index, box, p in (found[place] for place in kept)]
+    if bench.task.joined and len(class_of) > 1:
         left = kept_places(exact)
         exact, kept = [exact[place] for place in left], [kept[place] for place in left]
     kitti = None if bench.kitti is None else kitti_set.score(bench.kitti, exact, metric=bench.metric)
@@ -397,7 +397,7 @@ def _score(bench: _Bench, model: _Model, teacher_of: Mapping[int, int]) -> tuple
         imgsz=size,
         notes=(
             *filter(None, (*_notes(bench, identity, network, found), unfit)),
-            *lacking(measured.of_classes, names, identity, teacher_of, mean=kitti is None),
+            *lacking(measured.of_classes, names, identity, class_of, mean=kitti is None),
         ),
         kitti=kitti,
     )

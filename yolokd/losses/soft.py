@@ -55,8 +55,9 @@ def soft_targets(alignment: Tensor, box_index: Tensor, probabilities: Tensor) ->
     if not chances.shape[1]:
         return chances.new_zeros(*alignment.shape, chances.shape[2])
     index = box_index.long().clamp(0, chances.shape[1] - 1)
-    picked = chances.gather(1, index[..., None].expand(-1, -1, chances.shape[2]))
-    return torch.where(wide[..., None] > 0, wide[..., None] * picked, torch.zeros_like(picked))
+    index = index + chances.shape[1] * torch.arange(len(chances), device=index.device)[:, None]
+    picked = chances.flatten(0, 1).index_select(0, index.flatten())  # whole rows: gather is three times as slow
+    return picked.view(*alignment.shape, -1) * wide[..., None]
 
 
 class Soft(Loss):
