@@ -37,18 +37,19 @@ import yaml
 
 from yolokd.backend import networks
 from yolokd.backend.networks import Identity
-from yolokd.backend.opening import quiet, short_names
+from yolokd.backend.opening import quiet
 from yolokd.data.check import check_labels
 from yolokd.data.description import load_yaml
-from yolokd.errors import DataError, RunError, UserError, YolokdError
+from yolokd.errors import DataError, RunError, YolokdError
 from yolokd.evaluation import kitti_set
 from yolokd.evaluation.classes import check_mapping, lacking, match_classes
 from yolokd.evaluation.detections import KINDS, detect, latency
 from yolokd.evaluation.further import Further, FurtherFound, FurtherScore
 from yolokd.evaluation.ground_truth import CORNERS, Choose, list_images, only_images, unusable
 from yolokd.evaluation.instances import ground_truth
-from yolokd.evaluation.kitti import METRICS, R40
+from yolokd.evaluation.kitti import R40
 from yolokd.evaluation.measured import measure_boxes, measure_rotated
+from yolokd.evaluation.request import Model, check_protocol, check_task, identify
 from yolokd.evaluation.rotated_scores import RotatedScore, require_corners
 from yolokd.evaluation.task import Task, Truth, kept_places, task_of
 from yolokd.recipe.arguments import default
@@ -56,8 +57,6 @@ from yolokd.recipe.classes import ClassMap
 
 if TYPE_CHECKING:
     from yolokd.backend.dataset import Dataset
-
-PROTOCOLS = ("coco", "kitti")
 
 Progress = Callable[[str, float], None]
 Detection = dict[str, Any]  # of COCO's results; image_id: place among the sorted images, category_id: class of the data
@@ -182,13 +181,13 @@ def examine(
     """
     from yolokd.backend.devices import check_device
 
-    _check_protocol(protocol, metric)
+    check_protocol(protocol, metric)
     check_device(device)
     paths = [networks.find(spec) for spec in ([weights] if isinstance(weights, (str, Path)) else weights)]
     found = _resolve(data, split)
-    models = _identify(paths, imgsz, tasks)
+    models = identify(paths, imgsz, tasks)
     task = task_of({model.name: model.identity for model in models}, found.names, single_cls=single_cls, classes=only)
-    _check_task(task, models, channels=found.channels, kitti=protocol == "kitti")
+    check_task(task, models, channels=found.channels, kitti=protocol == "kitti")
     truth, kitti, further, notes = _read_truth(found, split, task, models, kitti=protocol == "kitti", progress=progress)
     truth = truth if choose is None else only_images(truth, choose)
     matches = _match(models, found.names, classes or {}, joined=task.joined)
@@ -212,7 +211,7 @@ def examine(
 
 
 def _match(
-    models: Sequence[_Model], names: Mapping[int, str], classes: ClassMap, *, joined: bool
+    models: Sequence[Model], names: Mapping[int, str], classes: ClassMap, *, joined: bool
 ) -> list[dict[int, int]]:
     """Return each model's classes by those of the data, after the mapping was checked against all of them."""
     check_mapping(classes, [model.identity.names for model in models], names, joined=joined)
@@ -228,23 +227,8 @@ def _resolve(data: str | Path, split: str) -> Dataset:
     return found
 
 
-@dataclass(frozen=True)
-class _Model:
-    path: Path
-    name: str
-    identity: Identity
-    imgsz: int | None  # longer side in pixels; None: as it was trained
-
-
-def _identify(paths: Sequence[Path], imgsz: int | Sequence[int | None] | None, tasks: Collection[str]) -> list[_Model]:
-    """Networks with the size that each is scored at."""
-    sizes = [imgsz] * len(paths) if imgsz is None or isinstance(imgsz, int) else imgsz
-    known = zip(paths, short_names(paths), (networks.identify(path, tasks) for path in paths), sizes, strict=True)
-    return [_Model(*model) for model in known]
-
-
 def _read_truth(
-    data: Dataset, split: str, task: Task, models: Sequence[_Model], *, kitti: bool, progress: Progress | None
+    data: Dataset, split: str, task: Task, models: Sequence[Model], *, kitti: bool, progress: Progress | None
 ) -> tuple[Truth, kitti_set.KittiTruth | None, dict[str, Further], tuple[str, ...]]:
     """Check the labels of a split; return its ground truth, KITTI's own if asked for, task → further metric, notes."""
     sources = data.splits[split]
@@ -266,45 +250,6 @@ def _read_truth(
     return truth, own, further, tuple(filter(None, (report.left_out, *hindrances.values())))
 
 
-def _check_task(task: Task, models: Sequence[_Model], *, channels: int, kitti: bool) -> None:
-    for model in models:
-        own = model.identity.channels
-        if own != channels:
-            raise DataError(
-                f"'{model.name}' takes images of {own} channel{'s' * (own > 1)}, the data have "
-                f"{channels} (the key channels of the data YAML). Score it on data like those that it was trained on."
-            )
-    further = {model.name: KINDS[model.identity.task].further for model in models}
-    if kitti and (more := [(name, metric.word) for name, metric in further.items() if metric is not None]):
-        name, word = more[0]
-        raise DataError(
-            f"KITTI's protocol scores boxes, and '{name}' gives {word}s as well. Score it with --protocol coco."
-        )
-    _check_rotated(task, models, kitti=kitti)
-    if task.joined and kitti:
-        raise DataError(
-            f"{task.source} has one class for all objects (train.single_cls), and KITTI's protocol scores classes "
-            f"apart. Score it with --protocol coco."
-        )
-
-
-def _check_rotated(task: Task, models: Sequence[_Model], *, kitti: bool) -> None:
-    """Refuse to score rotated boxes in a way that is not made for them, or beside scores that mean something else."""
-    rotated = [model for model in models if KINDS[model.identity.task].rotated]
-    if not rotated:
-        return
-    name = rotated[0].name
-    if kitti:
-        raise DataError(f"KITTI's protocol scores upright boxes, and those of '{name}' are rotated.")
-    if others := [model.name for model in models if model not in rotated]:
-        raise DataError(
-            f"'{name}' gives rotated boxes, which are scored by probabilistic IoU, and '{others[0]}' gives upright "
-            f"ones, which have COCO's AP. The two do not compare: score them apart."
-        )
-    if task.joined and any(len(model.identity.names) > 1 for model in rotated):
-        raise DataError(f"{task.source} has one class for all objects, and rotated boxes of classes are not joined.")
-
-
 def _with_shapes(rows: Sequence[tuple[Examined, networks.Opened]]) -> list[Examined]:
     """Tell of each export whose input has another shape than the checkpoints' beside it."""
     checkpoints = {network.imgsz for _, network in rows if network.export is None}
@@ -314,15 +259,6 @@ def _with_shapes(rows: Sequence[tuple[Examined, networks.Opened]]) -> list[Exami
         score = replace(examined.score, notes=(note, *examined.score.notes)) if note else examined.score
         found.append(replace(examined, score=score))
     return found
-
-
-def _check_protocol(protocol: str, metric: str | None) -> None:
-    if protocol not in PROTOCOLS:
-        raise UserError(f"There is no protocol '{protocol}'; known: {', '.join(PROTOCOLS)}.")
-    if metric is not None and protocol != "kitti":
-        raise UserError(f"The metric {metric} belongs to the protocol kitti, not to {protocol}.")
-    if metric is not None and metric not in METRICS:
-        raise UserError(f"KITTI has no metric '{metric}'; known: {', '.join(METRICS)}.")
 
 
 @dataclass(frozen=True)
@@ -353,7 +289,7 @@ def _unheard(name: str, share: float) -> None:
     """Progress that nobody asked for."""
 
 
-def _score(bench: _Bench, model: _Model, class_of: Mapping[int, int]) -> tuple[Examined, networks.Opened]:
+def _score(bench: _Bench, model: Model, class_of: Mapping[int, int]) -> tuple[Examined, networks.Opened]:
     path, name, identity = model.path, model.name, model.identity
     network = networks.open_network(path, bench.folder, model.imgsz, tuple(KINDS))
     yolo, size = network.yolo, network.imgsz
