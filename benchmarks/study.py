@@ -19,7 +19,8 @@
 control_screening, methods_screening, methods_init and trained_screening are one-seed trials behind those.
 
 Prepares links to the images and the teacher once, then runs `yolokd compare` and writes `benchmarks/results/`.
-Finished runs are kept: the same command goes on where it was stopped; `--seeds 1` makes a first table of one seed.
+Finished runs are kept: the same command goes on where it was stopped; `--seeds 1` makes a first table of one seed,
+`--seeds 5` one of more than the plan has.
 `--shared` names a folder with `data/highway`, `data/unlabeled` and `weights/*-coco-s128.pt`; see benchmarks/README.md.
 """
 
@@ -52,15 +53,15 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with data/ and weights/")
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--device", default="cpu", help="cpu,cpu trains two at once, 0 on a GPU")
-    parser.add_argument("--seeds", type=int, help="the first so many seeds only")
+    parser.add_argument("--seeds", type=int, help="so many seeds, from the plan's first on")
     parser.add_argument("--arms", help="these arms only, with commas between")
     options = parser.parse_args()
     plan = PLANS[options.plan]
     names = options.arms.split(",") if options.arms else list(plan.arms)
     if unknown := set(names) - plan.arms.keys():
         parser.error(f"{options.plan} has no arm {', '.join(sorted(unknown))}; its arms: {', '.join(plan.arms)}")
-    if options.seeds is not None and not 1 <= options.seeds <= len(plan.seeds):
-        parser.error(f"--seeds must be 1 to {len(plan.seeds)} for {options.plan}, got {options.seeds}")
+    if options.seeds is not None and options.seeds < 1:
+        parser.error(f"--seeds must be 1 or more, got {options.seeds}")
     if not (options.shared / "data" / "highway").is_dir():
         parser.error(f"--shared: there is no data/highway in {options.shared}; see benchmarks/README.md")
     out, shared = options.out.resolve(), options.shared.resolve()
@@ -75,7 +76,7 @@ def main() -> None:
     arms = {name: plan.arms[name] for name in dict.fromkeys((*own, *names))}
     unlabeled = {"streets": shared / "data" / "unlabeled", "rest": data["tune"].parent / "images" / "rest"}
     recipes = [write_recipe(name, arm, unlabeled, weights, out) for name, arm in arms.items()]
-    seeds = plan.seeds[: options.seeds or None]
+    seeds = range(plan.seeds[0], plan.seeds[0] + (options.seeds or len(plan.seeds)))
     compare(options.plan, plan, seeds, data[plan.half], teacher, student, recipes, options.device, out)
 
 
@@ -213,8 +214,8 @@ def is_finished(last: Path) -> bool:
 
 
 def write_table(name: str, plan: Plan, seeds: Sequence[int], found: dict[str, Any], out: Path) -> None:
-    """Write `results/study-NAME.json` and `.md`; NAME says so if not all seeds of the plan were asked for."""
-    stem = f"study-{name}" + (f"-{len(seeds)}-seeds" if len(seeds) < len(plan.seeds) else "")
+    """Write `results/study-NAME.json` and `.md`; NAME says so if other seeds than the plan's were asked for."""
+    stem = f"study-{name}" + (f"-{len(seeds)}-seeds" if len(seeds) != len(plan.seeds) else "")
     found = {**found, "data": Path(found["data"]).name, "half": plan.half, "labels": plan.labels}
     teacher = dict(found["teacher"] or {})  # a comparison of plain training with itself has none
     if teacher:
