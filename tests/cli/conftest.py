@@ -1,4 +1,7 @@
-"""A small comparison for the tests of `yolokd compare`; other modules have a `run` of their own."""
+"""A small comparison for the tests of `yolokd compare`, and small files for those of `yolokd train`.
+
+Other modules have a `run` of their own.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from tests.helpers.calling import Run, call
 from tests.helpers.comparing import FakeExecutor, an_hour_each
 from tests.helpers.fixtures import make_data
 from tests.helpers.models import CONFIGS, detector, save
+from tests.helpers.train_cli import make_files, runner
 from yolokd.comparison import planning
 from yolokd.comparison.executors.protocol import Place
 from yolokd.comparison.executors.table import EXECUTORS
@@ -67,3 +71,16 @@ def run(
         return call(capsys, "compare", *pairs, *words)
 
     return run_with
+
+
+@pytest.fixture(scope="module")
+def train_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_files(tmp_path_factory.mktemp("files"))
+
+
+@pytest.fixture
+def train(
+    train_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    monkeypatch.chdir(tmp_path)
+    return runner(train_files, capsys)

@@ -9,26 +9,15 @@ import pytest
 
 from tests.helpers.calling import Run
 from tests.helpers.models import detector, save
-from tests.helpers.train_cli import make_files, refuses, runner
+from tests.helpers.train_cli import refuses
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_files(tmp_path_factory.mktemp("files"))
-
-
-@pytest.fixture
-def run(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.chdir(tmp_path)
-    return runner(files, capsys)
-
-
-def test_teacher__several_and_at_another_size_stand_in_the_plan(run: Run, files: Path, tmp_path: Path) -> None:
-    teacher, other = str(files / "teacher.pt"), str(save(detector("26", seed=2), tmp_path / "other.pt"))
+def test_teacher__several_and_at_another_size_stand_in_the_plan(train: Run, train_files: Path, tmp_path: Path) -> None:
+    teacher, other = str(train_files / "teacher.pt"), str(save(detector("26", seed=2), tmp_path / "other.pt"))
     cost = re.compile(r"about ([\d.]+) × plain")
     costs = []
     for options in ((), ("--teacher", other), ("--set", "teacher.scale=2")):
-        code, out, error = run("--recipe", "bckd", "--teacher", teacher, *options)
+        code, out, error = train("--recipe", "bckd", "--teacher", teacher, *options)
         assert code == 0, error
         costs.append(float(cost.findall(out)[0]) - 1)
         assert len(re.findall(r"^ *teacher +/", out, re.MULTILINE)) == 1 + ("--teacher" in options)
@@ -58,27 +47,30 @@ def test_teacher__several_and_at_another_size_stand_in_the_plan(run: Run, files:
     ],
 )
 def test_teacher__what_several_or_another_size_cannot_do(
-    run: Run, files: Path, tmp_path: Path, options: tuple[str, ...], words: tuple[str, ...]
+    train: Run, train_files: Path, tmp_path: Path, options: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    names = {"TEACHER": str(files / "teacher.pt"), "OTHER": str(save(detector("26", seed=2), tmp_path / "other.pt"))}
+    names = {
+        "TEACHER": str(train_files / "teacher.pt"),
+        "OTHER": str(save(detector("26", seed=2), tmp_path / "other.pt")),
+    }
     given = ("--teacher", names["TEACHER"], *(names.get(word, word) for word in options))
     recipe = () if "--recipe" in options else ("--recipe", "bckd")
-    assert refuses(run(*given, *recipe), *words)
+    assert refuses(train(*given, *recipe), *words)
 
 
-def test_teacher__stored_answers_have_a_size_of_their_own(run: Run, tmp_path: Path) -> None:
+def test_teacher__stored_answers_have_a_size_of_their_own(train: Run, tmp_path: Path) -> None:
     text = "losses: {soft: {}}\nteacher: {answers: stored, scale: 2}\n"
     (tmp_path / "stored.yaml").write_text(text)
-    assert refuses(run("--recipe", "stored.yaml"), "teacher.scale is 2", "stored answers")
+    assert refuses(train("--recipe", "stored.yaml"), "teacher.scale is 2", "stored answers")
 
 
-def test_teacher__two_that_disagree_about_a_name(run: Run, files: Path, tmp_path: Path) -> None:
+def test_teacher__two_that_disagree_about_a_name(train: Run, train_files: Path, tmp_path: Path) -> None:
     other = detector("v8", seed=2)
     other.names = {0: "CLASS0", 1: "class1", 2: "class2"}
     path = save(other, tmp_path / "other.pt")
     assert refuses(
-        run(
-            *("--teacher", str(files / "teacher.pt"), "--teacher", str(path), "--allow-partial"),
+        train(
+            *("--teacher", str(train_files / "teacher.pt"), "--teacher", str(path), "--allow-partial"),
             *("--set", "teacher.classes={class0: class0, CLASS0: class1}"),
         ),
         "The teachers disagree about the class 'CLASS0'",

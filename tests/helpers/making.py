@@ -17,7 +17,7 @@ from tests.helpers.matching import leave_matches
 from yolokd.backend.dataset import resolve
 from yolokd.comparison.spec import Comparison, Student
 from yolokd.data.check import fingerprint
-from yolokd.evaluation.coco import score
+from yolokd.evaluation.coco import AP_METRICS, score
 from yolokd.evaluation.ground_truth import coco_ground_truth, list_images
 from yolokd.evaluation.models import Examined, ModelScore
 from yolokd.files import sha256
@@ -132,9 +132,7 @@ class Oracle:
             for n in range(len(self.images))
         ]
         scores = score(self.truth, found)
-        metrics: dict[str, Any] = {
-            metric: scores.summary[metric] for metric in ("AP", "AP50", "AP75", "APs", "APm", "APl")
-        }
+        metrics: dict[str, Any] = {metric: scores.summary[metric] for metric in AP_METRICS}
         per_class = {self.names[index]: ap for index, ap in scores.per_class.items()}
         size: dict[str, Any] = {"parameters": 1000, "gflops": 0.5} if inside else {"parameters": 5000, "gflops": 2.0}
         row = ModelScore(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from yolokd.evaluation.coco import score
+from yolokd.evaluation.coco import AP_METRICS, score
 from yolokd.evaluation.models import Examined, ModelScore
 
 IMAGES = 6
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 def examined(scores: Sequence[float]) -> Examined:
@@ -29,7 +28,7 @@ def examined(scores: Sequence[float]) -> Examined:
     }
     found = [{"image_id": n, "category_id": 0, "bbox": box, "score": s} for n, s in enumerate(scores, start=1)]
     summary = score(truth, found).summary
-    metrics: dict[str, Any] = {metric: summary[metric] for metric in METRICS}
+    metrics: dict[str, Any] = {metric: summary[metric] for metric in AP_METRICS}
     row = ModelScore(
         name="a", path="a.onnx", **metrics,
         parameters=0, gflops=0.0, latency_ms=1.5, imgsz=64, per_class={}, notes=(), kitti=None,

@@ -42,10 +42,23 @@ def test_check_strides__refuses(content: dict[str, Any], imgsz: int, student: st
         check(content, imgsz, student, teacher)
 
 
-def test_check_strides__lets_pass_what_fits() -> None:
-    check({}, 96, "v8", "v8-p2")
-    check({"teacher": {"scale": 2}}, 96, "v8", "v8-p6")  # which sees 192 px
-    check({"train": {"multi_scale": 0.5}}, 128, "v8-p6", "v8-p6")
-    stored: dict[str, Any] = {"losses": {"soft": {}}, "teacher": {"answers": "stored"}}
-    check(stored, 96, "v8", "v8-p6")  # asked at a size of its own
-    check({}, 96, "v8")
+@pytest.mark.parametrize(
+    ("content", "imgsz", "student", "teachers"),
+    [
+        ({}, 96, "v8", ["v8-p2"]),
+        ({"teacher": {"scale": 2}}, 96, "v8", ["v8-p6"]),  # which sees 192 px
+        ({"train": {"multi_scale": 0.5}}, 128, "v8-p6", ["v8-p6"]),
+        ({"losses": {"soft": {}}, "teacher": {"answers": "stored"}}, 96, "v8", ["v8-p6"]),  # asked at a size of its own
+        ({}, 96, "v8", []),
+    ],
+)
+def test_check_strides__lets_pass_what_fits(
+    content: dict[str, Any], imgsz: int, student: str, teachers: list[str]
+) -> None:
+    try:
+        check(content, imgsz, student, *teachers)
+    except UserError as error:
+        refused = str(error)
+    else:
+        refused = ""
+    assert refused == ""

@@ -15,7 +15,7 @@ from tests.helpers.segments import make_polygons, model_of, save, write_descript
 from tests.helpers.task_runs import check_across_tasks, check_goes_on, check_plain, plan
 from yolokd.errors import DataError, PairError, UserError, WeightsError
 from yolokd.training.run import start
-from yolokd.training.trainer import trainer_of
+from yolokd.training.trainers import trainer_of
 
 TERMS = ("bckd_cls", "bckd_box", "mask_bce", "mask_dice")
 

@@ -27,7 +27,7 @@ from yolokd.files import sha256
 from yolokd.locks import locked
 from yolokd.training.run import resolve_recipe, resume, start
 from yolokd.training.settings import KEY
-from yolokd.training.trainer import LOCK, DistillTrainer, trainer_of
+from yolokd.training.trainer import LOCK, DistillTrainer
 
 pytestmark = pytest.mark.slow  # whole runs
 
@@ -374,16 +374,3 @@ def test_start__single_class(tiny_pair: Pair) -> None:
     pair = Pair(teacher, tiny_pair.student, tiny_pair.data, tiny_pair.runs)
     overrides = ["train.single_cls=true", "teacher.classes={class0: item}"]
     assert len(rows(start(pair.plan("bckd", overrides, epochs=1)))) == 1
-
-
-@pytest.mark.parametrize(
-    ("task", "names"),
-    [
-        ("detect", ["DistillTrainer", "DetectionTrainer"]),
-        ("segment", ["SegmentDistillTrainer", "DistillTrainer", "SegmentationTrainer", "DetectionTrainer"]),
-        ("pose", ["PoseDistillTrainer", "DistillTrainer", "PoseTrainer", "DetectionTrainer"]),
-        ("obb", ["OBBDistillTrainer", "DistillTrainer", "OBBTrainer", "DetectionTrainer"]),
-    ],
-)
-def test_trainer_of__stands_before_ultralytics_own(task: str, names: list[str]) -> None:
-    assert [kind.__name__ for kind in trainer_of(task).__mro__[: len(names)]] == names

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from yolokd.evaluation.wording import Words
     from yolokd.recipe.classes import ClassMap
 
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 AGREEMENTS = ("agreement", "at 50", "at 75", "small", "medium", "large")  # the same on labels of a teacher
 ROTATED = {"mAP50-95": "map50_95", "mAP50": "map50", "mAP75": "map75"}  # column → field of `RotatedScore`
 BESIDE = {"masks": "mask", "keypoints": "pose"}  # field of a score → word over its columns
@@ -82,9 +81,11 @@ def evaluate(
 
 def _plain(score: ModelScore) -> dict[str, Any]:
     """Return a score as plain data without what a model's task does not have; of rotated boxes without COCO's."""
+    from yolokd.evaluation.coco import AP_METRICS
+
     left_out = {key for key in (*BESIDE, "rotated") if getattr(score, key) is None}
     if score.rotated is not None:
-        left_out |= {*METRICS, "per_class"}
+        left_out |= {*AP_METRICS, "per_class"}
     return {key: value for key, value in asdict(score).items() if key not in left_out}
 
 
@@ -128,8 +129,10 @@ def show_scores(console: Console, scores: Sequence[ModelScore], words: Words = s
 
     Where masks or keypoints are scored, their AP follows that of the boxes, and all are named.
     """
+    from yolokd.evaluation.coco import AP_METRICS
+
     beside = [key for key in BESIDE if any(getattr(score, key) is not None for score in scores)]
-    names, cost = [*(METRICS if words is str else AGREEMENTS)], [*COST]
+    names, cost = [*(AP_METRICS if words is str else AGREEMENTS)], [*COST]
     if beside:  # twice as many columns: headers in two lines
         names = [f"box\n{name}" for name in names]
         names += [f"{BESIDE[key]}\n{words(name)}" for key in beside for name in BESIDE_METRICS]
@@ -140,7 +143,7 @@ def show_scores(console: Console, scores: Sequence[ModelScore], words: Words = s
     for column in (*names, *cost):
         table.add_column(column, justify="right", no_wrap=True)
     for model, score in zip(models, scores, strict=True):
-        aps = [getattr(score, metric) for metric in METRICS]
+        aps = [getattr(score, metric) for metric in AP_METRICS]
         for key in beside:
             aps += [getattr(getattr(score, key), metric, -1.0) for metric in BESIDE_METRICS]
         shown = ["–" if value < 0 else f"{100 * value:.1f}" for value in aps]

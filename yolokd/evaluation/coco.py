@@ -23,7 +23,8 @@ from yolokd.errors import DataError
 from yolokd.evaluation.masks import area
 from yolokd.inputs import read_json
 
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+AP_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+METRICS = (*AP_METRICS, "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 KEYPOINT_METRICS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 
 

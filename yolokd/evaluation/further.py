@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from yolokd.evaluation.coco import CocoScores
+from yolokd.evaluation.coco import AP_METRICS, CocoScores
 from yolokd.evaluation.matches import MOST, Matches, Overlap, Truth, match
 
 if TYPE_CHECKING:
@@ -113,7 +113,6 @@ def score_further(
     """
     found = [{**one, metric.annotation: value} for one, value in zip(detections, values, strict=True)]
     scores = metric.score(truth, found)
-    sizes = ("AP", "AP50", "AP75", "APs", "APm", "APl")
     per_class = {names[index]: ap for index, ap in scores.per_class.items()}
-    score = FurtherScore(**{name: scores.summary.get(name, -1.0) for name in sizes}, per_class=per_class)
+    score = FurtherScore(**{name: scores.summary.get(name, -1.0) for name in AP_METRICS}, per_class=per_class)
     return score, FurtherFound(metric, score.AP, score.AP50, found)

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from yolokd.evaluation.coco import score
+from yolokd.evaluation.coco import AP_METRICS, score
 from yolokd.evaluation.further import Further, FurtherFound, Result, score_further
 from yolokd.evaluation.rotated_scores import ROTATED, score_rotated
 from yolokd.evaluation.task import Truth
-
-COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # fields of `yolokd.evaluation.models.ModelScore`
 
 Exact = Sequence[tuple[str, int, list[float], float]]  # image, class of the data, box in its pixels, score
 
@@ -59,7 +57,7 @@ def measure_boxes(
     ]
     scores = score(truth, detections)
     per_class = {names[index]: ap for index, ap in scores.per_class.items()}
-    metrics: dict[str, Any] = {metric: scores.summary[metric] for metric in COCO_METRICS}
+    metrics: dict[str, Any] = {metric: scores.summary[metric] for metric in AP_METRICS}
     metrics["per_class"], found = per_class, None
     if further is not None and values is not None:
         metrics[f"{further.word}s"], found = score_further(further, truth, detections, values, names)
@@ -80,6 +78,6 @@ def measure_rotated(truth: Truth, names: Mapping[int, str], exact: Exact, places
         {"image_id": places[file], "category_id": index, "rbox": box, "score": p} for file, index, box, p in exact
     ]
     rotated = score_rotated(truth, detections, names)
-    metrics = {**dict.fromkeys(COCO_METRICS, -1.0), "per_class": {}, "rotated": rotated}
+    metrics = {**dict.fromkeys(AP_METRICS, -1.0), "per_class": {}, "rotated": rotated}
     further = FurtherFound(ROTATED, rotated.map50_95, rotated.map50, detections)
     return Measured(metrics, rotated.per_class, detections, {}, further)

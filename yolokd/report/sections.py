@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from yolokd.evaluation.coco import AP_METRICS
 from yolokd.report.arms import Arm, Arms
 from yolokd.report.evidence import known_lines
 from yolokd.report.figures import accuracy, cost, gains, training
@@ -114,7 +115,7 @@ def costs(arms: Arms, scores: Scores) -> Section:
     every = [one for one in every if one.findings]
     if not every:
         return Section("Accuracy and cost")
-    header = ["model", "AP", "AP50", "AP75", "APs", "APm", "APl", "params M", "GFLOPs", "ms", "imgsz"]
+    header = ["model", *AP_METRICS, "params M", "GFLOPs", "ms", "imgsz"]
     after = (
         "Latency is the median time of a forward pass with one image on the machine that scored, as it was loaded "
         "then. Models of the same size and cost share the median of all their measurements."
@@ -129,7 +130,7 @@ def _cost_row(one: Series, milliseconds: float) -> list[str]:
     first = scores[0]
     aps = [
         NOTHING if getattr(first, metric) < 0 else percent(statistics.fmean(getattr(s, metric) for s in scores))
-        for metric in ("AP", "AP50", "AP75", "APs", "APm", "APl")
+        for metric in AP_METRICS
     ]
     gflops = f"{first.gflops:.2f}" if first.gflops else NOTHING
     return [one.label, *aps, f"{first.parameters / 1e6:.2f}", gflops, f"{milliseconds:.1f}", str(first.imgsz)]

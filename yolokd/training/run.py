@@ -27,7 +27,8 @@ from yolokd.training.regime import as_started
 from yolokd.training.resume import Interrupted, check_same, read_interrupted
 from yolokd.training.resume_changes import prepare, refuse_fixed, refuse_others
 from yolokd.training.settings import KEY, RunSettings
-from yolokd.training.trainer import DistillTrainer, trainer_of
+from yolokd.training.trainer import DistillTrainer
+from yolokd.training.trainers import trainer_of
 
 OWN_PART = re.compile(r"(best|last|epoch\d+)\.pt\.part")  # what a kill leaves of a checkpoint that was being written
 OPTIONS = (

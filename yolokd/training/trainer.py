@@ -15,9 +15,6 @@ from typing import Any
 
 from torch import Tensor
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.models.yolo.obb import OBBTrainer
-from ultralytics.models.yolo.pose import PoseTrainer
-from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK
 from ultralytics.utils.torch_utils import torch_distributed_zero_first, unwrap_model
@@ -33,7 +30,6 @@ from yolokd.backend.quantization import STATE, insert_quantizers, restore_quanti
 from yolokd.backend.tasks import ALL_TASKS
 from yolokd.distillation.model import PREFIX, TeacherStudent
 from yolokd.distillation.pair import Parts, build_pair
-from yolokd.errors import UserError
 from yolokd.files import cache_folder
 from yolokd.initialization.class_transfer import transfer_class_rows
 from yolokd.initialization.reconstruction import calibration
@@ -382,40 +378,6 @@ class DistillTrainer(DetectionTrainer):
     def plot_metrics(self) -> None:
         """Draw results.png with the distillation terms, which Ultralytics' own plot would leave out."""
         self.on_plot(plot_results(self.csv))
-
-
-class SegmentDistillTrainer(DistillTrainer, SegmentationTrainer):
-    """The same for students that learn masks: model, data and validation are those of Ultralytics' own trainer."""
-
-
-class PoseDistillTrainer(DistillTrainer, PoseTrainer):
-    """The same for students that learn keypoints."""
-
-    def set_model_attributes(self) -> None:
-        """Give what the data say of keypoints to the student as well as to the wrapper."""
-        super().set_model_attributes()
-        student = getattr(self.model, "student_model", self.model)
-        for name in ("kpt_shape", "kpt_oks_sigmas", "kpt_names"):
-            setattr(student, name, getattr(self.model, name))
-
-
-class OBBDistillTrainer(DistillTrainer, OBBTrainer):
-    """The same for students that learn rotated boxes."""
-
-
-TRAINERS: dict[str, type[DistillTrainer]] = {
-    "detect": DistillTrainer,
-    "segment": SegmentDistillTrainer,
-    "pose": PoseDistillTrainer,
-    "obb": OBBDistillTrainer,
-}
-
-
-def trainer_of(task: str) -> type[DistillTrainer]:
-    """Return the trainer of a task; `UserError` for a task whose students are not trained here."""
-    if task not in TRAINERS:
-        raise UserError(f"Students of the task {task} are not trained here; known are {', '.join(TRAINERS)}.")
-    return TRAINERS[task]
 
 
 def _alone() -> AbstractContextManager[Any]:
