@@ -89,7 +89,12 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2", help="of the table")
     options = parser.parse_args()
     rows = TRIALS if options.trials else TABLE
-    chosen = {name: rows[name] for name in (options.rows.split(",") if options.rows else rows)}
+    names = options.rows.split(",") if options.rows else list(rows)
+    if unknown := set(names) - rows.keys():
+        parser.error(f"there is no row {', '.join(sorted(unknown))}; the rows: {', '.join(rows)}")
+    if not (options.shared / "data" / "highway").is_dir():
+        parser.error(f"--shared: there is no data/highway in {options.shared}; see benchmarks/README.md")
+    chosen = {name: rows[name] for name in names}
     shared, out = options.shared.resolve(), options.out.resolve()
     half, seeds = ("tune", "9") if options.trials else ("report", options.seeds)
     stem = "label-free-trials" if options.trials else "label-free"

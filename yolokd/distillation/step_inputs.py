@@ -54,7 +54,8 @@ def gather(
         readers: Read what the models give beside class scores and boxes; used where the losses compare it.
     """
     common, needs = grids.common.shapes, requirements(losses)
-    readers, head = readers if needs.extras else (no_extras, no_extras), taught.raw or {}
+    readers = readers if needs.extras else (no_extras, no_extras)
+    head = taught.raw or {}
     return Step(
         student={
             level: widen(x) if level in needs.levels else x for level, x in features.items() if level in common
