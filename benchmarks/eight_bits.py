@@ -58,7 +58,9 @@ def main() -> None:
     rows = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for seed in options.seeds.split(","):
         if not checkpoint(student, seed, out).exists():
-            subprocess.run([*study, "--shared", str(options.shared), "--out", str(out)], check=True)
+            command = [*study, "--shared", str(options.shared), "--out", str(out)]
+            if code := subprocess.run(command, check=False).returncode:
+                sys.exit(code)  # it has said why
         rows.setdefault(student.words, {})[seed] = scores(student, seed, options.device, out)
         RESULTS.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
         RESULTS.with_suffix(".md").write_text(tables(rows), encoding="utf-8")

@@ -92,8 +92,6 @@ def main() -> None:
     names = options.rows.split(",") if options.rows else list(rows)
     if unknown := set(names) - rows.keys():
         parser.error(f"there is no row {', '.join(sorted(unknown))}; the rows: {', '.join(rows)}")
-    if not (options.shared / "data" / "highway").is_dir():
-        parser.error(f"--shared: there is no data/highway in {options.shared}; see benchmarks/README.md")
     chosen = {name: rows[name] for name in names}
     shared, out = options.shared.resolve(), options.out.resolve()
     half, seeds = ("tune", "9") if options.trials else ("report", options.seeds)

@@ -62,8 +62,6 @@ def main() -> None:
         parser.error(f"{options.plan} has no arm {', '.join(sorted(unknown))}; its arms: {', '.join(plan.arms)}")
     if options.seeds is not None and options.seeds < 1:
         parser.error(f"--seeds must be 1 or more, got {options.seeds}")
-    if not (options.shared / "data" / "highway").is_dir():
-        parser.error(f"--shared: there is no data/highway in {options.shared}; see benchmarks/README.md")
     out, shared = options.out.resolve(), options.shared.resolve()
     out.mkdir(parents=True, exist_ok=True)
     data = prepare_data(shared / "data" / "highway", out / "data", plan.labels)
@@ -86,6 +84,8 @@ def prepare_data(source: Path, target: Path, labels: float) -> dict[str, Path]:
     The publisher's own split is not used: all images together are drawn anew by a hash of their names, 680 to train on,
     100 to tune on, the rest to report on. Which training images keep their labels follows from the same order.
     """
+    if not source.is_dir():
+        raise SystemExit(f"--shared: there is no {source}; see benchmarks/README.md")
     folder = target / f"highway-680-{round(100 * labels)}"
     images = [
         p for split in ("train", "val") for p in (source / "images" / split).iterdir() if p.suffix.lower() in SUFFIXES
@@ -204,7 +204,8 @@ def settings(values: Sequence[str]) -> list[str]:
 
 def yolokd(arguments: list[str], folder: Path) -> None:
     print(f"yolokd {shlex.join(arguments)}", flush=True)
-    subprocess.run([sys.executable, "-m", "yolokd", *arguments], cwd=folder, check=True)
+    if code := subprocess.run([sys.executable, "-m", "yolokd", *arguments], cwd=folder, check=False).returncode:
+        sys.exit(code)  # it has said why
 
 
 def is_finished(last: Path) -> bool:
