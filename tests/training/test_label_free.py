@@ -70,10 +70,35 @@ def test_labels_first__no_teacher(frames: Path, tmp_path: Path) -> None:
         pytest.fail("labeled without a teacher")
 
 
+def test_train__dry_run_plans_and_keeps_the_answers_alone(
+    tiny_pair: Pair,
+    frames: Path,
+    seeing_pt: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before, there = state_of(frames), sorted(tmp_path.iterdir())
+    line = ["train", "--student", str(tiny_pair.student), "--teacher", str(seeing_pt), "--unlabeled", str(frames)]
+    line += ["--imgsz", "64", "--device", "cpu", "--recipe", "bckd", "--set", "train.pseudo_labels=0.1"]
+    code, said, _ = call(capsys, *line, "--dry-run")
+    assert (code, sorted(tmp_path.iterdir()), state_of(frames)) == (0, there, before)
+    assert "its answers are kept for the run" in said
+    assert "kd_bckd_cls" in said
+
+    def asked_again(*_: object, **__: object) -> None:
+        pytest.fail("the teacher answered twice")
+
+    monkeypatch.setattr("yolokd.teachers.answers.ask", asked_again)
+    recipe = resolve_recipe("bckd", LOW, unlabeled=str(frames), name="free", **BUDGET)
+    with labels_first(seeing_pt, recipe, runs=tmp_path / "runs") as found:
+        assert found.made.is_new
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--dry-run"], "nothing to plan before the images are labeled"),
         (["--classes", "tree"], "none of the classes that the teachers know"),
         (["--classes", "class0", "--data", "road.yaml"], "a data set has its own classes"),
         (["--set", "train.pseudo_labels=0.99"], "see no object"),

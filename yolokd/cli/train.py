@@ -107,7 +107,10 @@ def train(
 def _labels(
     console: Console, teacher: Spec | None, recipe: Recipe, classes: Sequence[str], *, dry_run: bool
 ) -> Iterator[FirstLabels | None]:
-    """Label the images first, show the set, and yield what makes the recipe train on it; None for a run with data."""
+    """Label the images first, show the set, and yield what makes the recipe train on it; None for a run with data.
+
+    A dry run labels them as well, since all else follows from the set, but keeps the teacher's answers alone.
+    """
     from yolokd.cli.progress import images_told, share_bar
     from yolokd.training.label_free import is_label_free, labels_first
 
@@ -116,15 +119,12 @@ def _labels(
             raise UserError("--classes chooses what the teacher labels without --data; a data set has its own classes.")
         yield None
         return
-    if dry_run:
-        raise UserError(
-            "Without --data there is nothing to plan before the images are labeled: make the set with `yolokd data "
-            "label`, and plan with --data."
-        )
     with ExitStack() as stack:
         with share_bar("Looking at the images") as show:
             told = images_told(show)
-            found = stack.enter_context(labels_first(teacher, recipe, classes=classes, progress=told))
+            found = stack.enter_context(labels_first(teacher, recipe, classes=classes, keep=not dry_run, progress=told))
+        where = "its answers are kept for the run" if dry_run else f"in {found.made.path.parent}"
+        console.print(Text(f"Labeled by the teacher, {where}:"), soft_wrap=True)
         _show_labels(console, found.made)
         yield found
 
@@ -132,7 +132,6 @@ def _labels(
 def _show_labels(console: Console, made: Labeled) -> None:
     from yolokd.cli.data_table import report_table
 
-    console.print(Text(f"Labeled by the teacher, in {made.path.parent}:"), soft_wrap=True)
     console.print(report_table(made.report))
     for note in made.notes:
         console.print(Text(f"note      {note}", style="yellow"), soft_wrap=True)

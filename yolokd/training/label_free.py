@@ -39,9 +39,12 @@ def labels_first(
     *,
     classes: Sequence[str] = (),
     runs: Path | None = None,
+    keep: bool = True,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Iterator[FirstLabels]:
     """Label the images of `train.unlabeled` with the teachers; the set goes again if the block that follows fails.
+
+    The teachers' answers stay in the cache, so that the next labeling of these images asks nobody.
 
     The teachers are asked as for stored answers: at `teacher.imgsz`, or else twice the training size, mirrored as well
     where `teacher.flip` says so; boxes count from a score of 0.3, or what `train.pseudo_labels` says.
@@ -51,6 +54,7 @@ def labels_first(
         recipe: The resolved recipe, with `train.unlabeled` and without `train.data`.
         classes: Which classes, see `yolokd.labeling.classes.parse_classes`; all that the teachers know if empty.
         runs: Folder of all runs; `runs` in the current folder if None.
+        keep: Whether the set stays after the block; if not, it was made to be looked at.
         progress: As `yolokd.labeling.label.label` takes it.
 
     Raises:
@@ -62,6 +66,8 @@ def labels_first(
             "set with --data."
         )
     folder = check_writable(run_folder(recipe, runs))
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    done = False
     try:
         made = label(
             Path(str(recipe.train["unlabeled"])),
@@ -77,11 +83,13 @@ def labels_first(
         yield FirstLabels(
             made, _changes(made, folder), {"data": str(made.path), "name": folder.name, "unlabeled": None}
         )
-    except BaseException:
-        rmtree(folder / LABELED, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # only if it is empty
-        raise
+        done = True
+    finally:
+        if not (done and keep):
+            rmtree(folder / LABELED, ignore_errors=True)
+            for place in missing:
+                with contextlib.suppress(OSError):
+                    place.rmdir()  # only if it is empty
 
 
 def _changes(made: Labeled, folder: Path) -> list[str]:
