@@ -192,22 +192,7 @@ CANDIDATES = replace(
     seeds=[9],
     half="tune",
 )
-LOCAL = {
-    "bckd": ("bckd", ["losses.bckd.cls=8", "losses.bckd.box=32"]),
-    "ld": ("ld", []),
-    "ld_negatives": ("ld", ["losses.ld.negatives=1"]),
-    "ld_negatives_quarter": ("ld", ["losses.ld.negatives=0.25"]),
-    "cross": ("cross", []),
-    "cross_1": ("cross", ["losses.cross.position=1"]),
-    "cross_2": ("cross", ["losses.cross.position=2"]),
-    "cross_plain": ("cross", ["losses.cross.align=false"]),
-    "cross_8_32": ("cross", ["losses.cross.cls=8", "losses.cross.box=32"]),
-    "ssim_inside": ("ssim", ["losses.ssim.padding=false"]),
-    "ssim_inside_channel": ("ssim", ["losses.ssim.padding=false", "losses.ssim.normalize=channel"]),
-}
-LOCALS = {name: Arm(recipe, [*changes, MAPPED]) for name, (recipe, changes) in LOCAL.items()}
-RESTS = {f"{name}_rest": replace(arm, unlabeled="rest") for name, arm in LOCALS.items()}
-CANDIDATES_HEADS = replace(CANDIDATES, arms={**LOCALS, **RESTS})
+HEADS = {"bckd": bckd(8, 32, MAPPED), "ld": Arm("ld", [MAPPED])}
 ALL = replace(
     FOOTAGE,
     arms={
@@ -241,8 +226,8 @@ PLANS = {
     "footage_10_taught": TAUGHT,
     "footage_10_taught_screening": replace(TAUGHT, half="tune", seeds=[9]),
     "candidates": CANDIDATES,
-    "candidates_heads": CANDIDATES_HEADS,
-    "candidates_scratch": replace(FEW, arms={n: Arm(r, c) for n, (r, c) in LOCAL.items()}, seeds=[9], half="tune"),
+    "candidates_heads": replace(CANDIDATES, arms=HEADS),
+    "candidates_scratch": replace(FEW, arms=HEADS, seeds=[9], half="tune"),
     "candidates_augmented": replace(
         CANDIDATES, arms={"pseudo": pseudo("rest")}, settings=[*FOOTAGE.settings, "scale=0.9", "mixup=0.2"]
     ),

@@ -120,7 +120,7 @@ class TeacherStudent(SavedPair):
                 inputs = (batch.labeled, raw, features, grids, taught, assigned, shares)
                 readers = (reader_of_head(self.student_model.model[-1]), self.teacher_model.offer.read)
                 step = gather(*inputs, losses.values(), run.common_classes, run.counts, readers)
-                step = replace(step, images=batch.images, number=run.step, answered=self._answered(batch, raw, grids.student, losses))
+                step = replace(step, number=run.step, answered=self._answered(batch, raw, grids.student, losses))
                 self._compare(step, losses, active, accumulator)
         accumulator.add(ahead)
         images_of = None if examples is None else examples.images

@@ -70,9 +70,6 @@ def build_pair(parts: Parts) -> TeacherStudent:
         classes=learned or None,
     )
     levels = Levels.of(student, teacher.offer)
-    from yolokd.teachers import detector
-
-    detector.STUDENTS[:] = [parts.student.model[-1]]
     distillation = build_distillation(parts.recipe, parts.match, levels, epochs=parts.epochs, state=parts.state)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(parts.seed)  # of the CPU alone: forking spares no other device

@@ -61,28 +61,11 @@ def gather(
             level: widen(x) if level in needs.levels else x for level, x in features.items() if level in common
         },  # once for all losses
         teacher=taught.features,
-        cross=crossing(grids, classes) if needs.heads and needs.levels else None,
         grid=grids.common,
         branches=branches(raw, head, assigned, shares, grids, classes, counts, readers) if needs.heads and head else (),
         teacher_scores=grids.teacher.pick(teacher_scores(head), common) if needs.teacher_scores and head else None,
         boxes_xyxy_px=boxes_of(batch, len(next(iter(features.values())))) if needs.boxes else (),
     )
-
-
-def crossing(grids, classes):
-    def cross(features):
-        from yolokd.teachers.detector import HEADS
-
-        head = HEADS[0]
-        if "scores" in features:
-            _, pick = classes(features["scores"].device)
-            return as_head(features, grids.teacher, pick).at(grids.common.shapes)
-        xs = [features[level] for level in grids.teacher.shapes]
-        raw = split_branches(head([x for x in xs]))["one2many"]
-        _, pick = classes(xs[0].device)
-        return as_head(raw, grids.teacher, pick).at(grids.common.shapes)
-
-    return cross
 
 
 def answered(

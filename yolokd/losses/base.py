@@ -244,8 +244,6 @@ class Step:
     boxes_xyxy_px: tuple[Tensor, ...] = field(default=())  # ground truth of each image, (N, 4)
     adversarial: AdversarialExamples | None = None  # of the batch; None on steps without
     answered: tuple[Answered, ...] = ()  # empty if no loss asks for stored answers
-    cross: Any = None
-    images: Any = None
 
 
 LevelMaps = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Mapping[str, Tensor]]

@@ -65,8 +65,6 @@ class LD(Loss):
     def __init__(self, config: LDConfig) -> None:
         self.temperature = config.temperature
         self.average = config.average
-        self.negatives = config.negatives
-        self.requires = Requirements(heads=True, distributions=True, objects=not config.negatives)
 
     @without_autocast
     def maps(self, step: Step, parts: nn.ModuleDict, active: Collection[str]) -> dict[str, Tensor]:
@@ -88,9 +86,6 @@ class LD(Loss):
                 f"the teacher's {teacher.bins} (1 means plain distances); use the box term of bckd instead."
             )
         weight = student.logits.detach().sigmoid().amax(-1) * branch.positives  # (B, A)
-        if self.negatives:
-            seen = teacher.logits.detach().sigmoid().amax(-1)
-            weight = torch.where(branch.positives, weight, seen * self.negatives)
         total, count = mean_over_ranks(torch.stack([weight.sum(), branch.positives.sum().to(weight)]))
         if self.average == "run":  # Σw of a batch that holds as many positives as the run's average
             total = total / count.clamp_min(1) * branch.expected("positives") * branch.labeled

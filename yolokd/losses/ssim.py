@@ -308,10 +308,4 @@ class SSIM(FeatureLoss):
             sigma=self.config.sigma,
             normalize=self.config.normalize,
         )
-        if not self.config.padding:
-            size = step.images.shape[-1] // w
-            blocks = step.images.float().unfold(2, size, size).unfold(3, size, size)  # (B, 3, h, w, s, s)
-            flat = (blocks.amax((1, 4, 5)) - blocks.amin((1, 4, 5))) < 1e-6
-            keep = (~flat).float()
-            return {"ssim": loss * keep / keep.sum((1, 2), keepdim=True).clamp_min(1)}
         return {"ssim": loss / (h * w)}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from yolokd.losses.base import Loss
 from yolokd.losses.bckd import BCKD
-from yolokd.losses.cross import Cross
 from yolokd.losses.cwd import CWD
 from yolokd.losses.fbkd import FBKD
 from yolokd.losses.fgd import FGD
@@ -35,7 +34,6 @@ LOSSES: dict[str, type[Loss]] = {
     "fgd": FGD,
     "pkd": PKD,
     "cwd": CWD,
-    "cross": Cross,
     "ld": LD,
     "fbkd": FBKD,
     "mask": Mask,

@@ -79,7 +79,6 @@ class SSIMConfig(LossConfig):
         description="Side of the Gaussian window in cells, odd.",
     )
     sigma: float = Field(default=1.5, gt=0, description="Standard deviation of the Gaussian window in cells.")
-    padding: bool = Field(default=True, description="Whether padding counts.")
     normalize: Literal["image", "channel", "level"] | None = Field(
         default="image",
         description="Range that is scaled to [0, 1]: of each image, of each channel of an image, of the whole level "
@@ -191,25 +190,10 @@ class LDConfig(LossConfig):
     gain: Gain = Field(default=1.5, description="Gain of the loss; 0 switches it off.")
     temperature: float = Field(default=10.0, gt=0, description="Temperature of the softmax over bins.")
     average: Average = "run"
-    negatives: float = Field(default=0.0, ge=0, description="Share of the teacher's score by which cells without an object count.")
 
     def gains(self) -> dict[str, Gain]:
         """Return the gain of the only term."""
         return {"ld": self.gain}
-
-
-class CrossConfig(LossConfig):
-    """Cross-head distillation (Wang et al., CVPR 2024)."""
-
-    cls: Gain = Field(default=1.0, description="Gain of the classes.")
-    box: Gain = Field(default=4.0, description="Gain of the boxes.")
-    levels: Levels = None
-    position: int = Field(default=0, ge=0, le=2, description="Where.")
-    align: bool = Field(default=True, description="Bring the student's features to the teacher's mean and deviation.")
-
-    def gains(self) -> dict[str, Gain]:
-        """Return the gains."""
-        return {"cross_cls": self.cls, "cross_box": self.box}
 
 
 class FBKDConfig(LossConfig):
@@ -308,7 +292,6 @@ class Losses(Config):
     fgd: FGDConfig | None = Field(default=None, description="Focal and global distillation of neck features.")
     pkd: PKDConfig | None = Field(default=None, description="Pearson correlation of neck features.")
     cwd: CWDConfig | None = Field(default=None, description="Channel-wise distillation of neck features.")
-    cross: CrossConfig | None = Field(default=None, description="Cross-head distillation.")
     ld: LDConfig | None = Field(default=None, description="Localization distillation on the head's box distributions.")
     fbkd: FBKDConfig | None = Field(default=None, description="Attention-guided and non-local distillation.")
     mask: MaskConfig | None = Field(default=None, description="Masks of the teacher's confident instances.")

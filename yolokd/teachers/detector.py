@@ -18,8 +18,6 @@ from yolokd.backend.tasks import keep_detect_part
 from yolokd.errors import UserError
 from yolokd.teachers.base import Offer, Teacher, TeacherOutput
 
-HEADS = []
-STUDENTS = []
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -51,7 +49,6 @@ class DetectorTeacher(Teacher):
         self.layers: nn.Sequential = fold(model).model.to(dtype)
         self.saved = frozenset(model.save)
         self.dtype = dtype
-        HEADS[:] = [self.layers[-1]]
         self._compiled = torch.compile(self.run, options={"freezing": True}) if compiled else None
         self.train()
 
