@@ -18,6 +18,7 @@ from yolokd.evaluation.further import FurtherScore
 from yolokd.evaluation.kitti_set import KittiScore
 from yolokd.evaluation.models import ModelScore
 from yolokd.evaluation.rotated_scores import METRIC, RotatedScore
+from yolokd.outputs import write_file
 
 app = typer.Typer()
 app.command()(evaluate)
@@ -111,6 +112,7 @@ def test_evaluate__rotated_boxes_have_a_table_and_a_key_of_their_own(
     assert not {"AP", "AP50", "AP75", "APs", "APm", "APl", "per_class", "masks"} & set(written)
     assert written["rotated"]["metric"] == METRIC
     assert written["rotated"]["map50_95"] == 0.25
+    assert write_file(str(file), b"{}", "--json") is None  # known for a result of yolokd, so nothing is kept of it
 
 
 def test_evaluate__one_row_per_model(asked: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def oks_overlap(
     area = np.array([record["area"] for record in objects], np.float64) + np.spacing(1)
     apart = ours[:, None, :, :2] - theirs[None, :, :, :2]  # (D, G, K, 2)
     visible = theirs[..., 2] > 0  # (G, K)
-    for place in np.flatnonzero(~visible.any(-1)):
+    for place in np.flatnonzero(~visible.any(-1)).tolist():
         apart[:, place] = _beyond(ours[..., :2], np.array(objects[place]["bbox"], np.float64))
         visible[place] = True
     near = np.exp(-(apart**2).sum(-1) / (2 * constants**2 * area[None, :, None]))
