@@ -155,13 +155,18 @@ def train(
     line += ["--imgsz", str(imgsz), "--batch", str(BATCH), "--epochs", str(epochs)]
     line += ["--device", device.split(",")[0], "--seed", str(seed)]
     line += [word for change in changes for word in ("--set", change)]
+    return run(name, [*line, *settings(values)], out)
+
+
+def run(name: str, line: list[str], out: Path) -> Path:
+    """Train by a command, go on where that was interrupted, or keep what has finished; return the last weights."""
     last = out / "runs" / name / "weights" / "last.pt"
     if last.exists() and not is_finished(last):
         yolokd(["train", "--resume", str(out / "runs" / name)], out)
     elif not last.exists():
         if last.parents[1].exists():
             last.parents[1].rename(last.parents[1].with_name(f"{name}-aborted-{os.getpid()}"))
-        yolokd([*line, *settings(values)], out)
+        yolokd(line, out)
     return last
 
 

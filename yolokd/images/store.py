@@ -1,9 +1,9 @@
 """What was found on images, kept on disk so that unchanged files are not opened again.
 
 There is a JSON file per folder of images in yolokd's cache, since commands that only read data have no folder of their
-own to write to. Only what can be used is kept: why an image cannot be read may lie in rights, in a disk or in memory,
-and pass although the file stays as it is. An entry holds for one size and time of change of its file, and for these versions of
-the decoders. A store that is damaged, of another format or not writable costs time only.
+own to write to. An entry holds for one size and time of change of its file, and for these versions of the decoders.
+Only what can be used is kept: why an image cannot be read may lie in rights, in a disk or in memory, and pass although
+the file stays as it is. A store that is damaged, of another format or not writable costs time only.
 """
 
 # Plain strings and `os` instead of pathlib: a hundred thousand files in seconds.
