@@ -55,6 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     out, student = options.out.resolve(), STUDENTS[options.student]
     study = [sys.executable, str(HERE / "study.py"), "--plan", student.plan, "--arms", "baseline"]
+    study += ["--device", options.device]
     rows = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for seed in options.seeds.split(","):
         last = checkpoint(student, seed, out)

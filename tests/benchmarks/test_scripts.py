@@ -109,3 +109,49 @@ def test_gradients__every_recipe_that_suits_detectors(tmp_path: Path) -> None:
     terms = json.loads((tmp_path / "results" / "gradients-try.json").read_text())["terms"]
     assert {"bckd_cls", "bckd_box", "ssim", "ultralytics"} <= terms.keys()
     assert not {"mask", "keypoint"} & terms.keys()
+
+
+@pytest.mark.parametrize("plan", ["long", "footage_100_high"])
+def test_study__the_baseline_alone_of_a_plan_whose_arms_it_is_not_among(
+    plan: str, commands: list[list[str]], shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `eight_bits.py` asks for it."""
+    study: Any = importlib.import_module("study")
+    monkeypatch.setattr(study, "write_table", lambda *_: None)
+    monkeypatch.setattr(study.json, "loads", lambda text: {})
+    options = [
+        "study.py",
+        "--plan",
+        plan,
+        "--arms",
+        "baseline",
+        "--shared",
+        str(shared),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    monkeypatch.setattr(sys, "argv", options)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / f"{plan}.json").touch()
+    study.main()
+    line = commands[-1]
+    assert line[0] == "compare"
+    assert Path(line[line.index("--recipes") + 1]).stem == "baseline"
+
+
+def test_study__the_baseline_alone_does_not_replace_a_table_of_more_arms(
+    commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study: Any = importlib.import_module("study")
+    monkeypatch.setattr(study, "HERE", tmp_path)
+    plan = study.PLANS["long"]
+    arm = {"scores": {"AP": {"0": 0.2}}, "difference": {}, "spread": {}, "gap_closed": {}, "seconds_per_epoch": None}
+    arms = [{**arm, "recipe": name} for name in ("baseline", "init")]
+    found = {"data": "a.yaml", "teacher": None, "budget": {"imgsz": 64, "batch": 2, "epochs": 1}, "arms": arms}
+    study.write_table("long", plan, plan.seeds, found, tmp_path)
+    table = tmp_path / "results" / "study-long.json"
+    before = table.read_text()
+    study.write_table("long", plan, plan.seeds, {**found, "arms": arms[:1]}, tmp_path)
+    assert table.read_text() == before
+    study.write_table("long", plan, plan.seeds, {**found, "arms": arms[::-1]}, tmp_path)
+    assert table.read_text() != before
