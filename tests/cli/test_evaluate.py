@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from yolokd.cli.evaluate import evaluate, split_pairs
+from yolokd.cli.evaluate import class_map, evaluate, split_pairs
 from yolokd.errors import UserError
 from yolokd.evaluation import models
 from yolokd.evaluation.further import FurtherScore
@@ -244,3 +244,9 @@ def test_split_pairs__lists_and_names_with_commas() -> None:
     assert split_pairs(["a,b=c"]) == ["a", "b=c"]
     assert split_pairs(["a=b,c"]) == ["a=b,c"]
     assert split_pairs(["coco-to-kitti"]) == ["coco-to-kitti"]
+
+
+def test_class_map__a_class_that_is_given_two_of_the_data() -> None:
+    assert class_map(["van=car,van=car", "bus=car"]) == {"van": "car", "bus": "car"}
+    with pytest.raises(UserError, match="maps 'van' to 'car' and to 'truck'"):
+        class_map(["van=car", "van=truck"])

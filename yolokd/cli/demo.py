@@ -38,11 +38,7 @@ def demo(
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of each student.")] = 10,
 ) -> None:
     """Draw data, train a teacher and two students, evaluate, export, report: offline, in minutes."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"'{out}' is not an empty folder. Remove it or give another folder: yolokd demo FOLDER.")
-    from yolokd.backend.formats import require_packages
-
-    require_packages(FORMAT, "float32")
+    check(out)
     console = Console()
     started = time.perf_counter()
 
@@ -92,6 +88,15 @@ def demo(
         )
     )
     say("Done")
+
+
+def check(out: Path) -> None:
+    """Raise `UserError` if the folder holds something, or packages for the export are missing."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"'{out}' is not an empty folder. Remove it or give another folder: yolokd demo FOLDER.")
+    from yolokd.backend.formats import require_packages
+
+    require_packages(FORMAT, "float32")
 
 
 def show(out: Path, data: Path, teacher: Path, student: Path) -> None:
