@@ -5,7 +5,7 @@
 Of 400 highway images 0, 50 or 90 % become backgrounds: every object is painted over and the label dropped. A YOLOv8n
 with COCO weights trains 8 epochs under the same net fine-tuned on all 400, plainly and with the recipe `bckd`. Scored
 on the reporting images of the study; values and gradient ratios are the means over results.csv's epochs. One seed.
-Writes `benchmarks/results/backgrounds.md` and `.json`; finished runs are kept.
+Writes `benchmarks/results/backgrounds.md` and `.json`; finished runs are kept, and interrupted ones continued.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import cv2
 import yaml
-from study import HERE, link, prepare_data, settings, yolokd
+from study import HERE, link, prepare_data, run, settings, yolokd
 from study_plans import FINETUNE
 
 IMAGES, SIZE, EPOCHS = 400, 128, 8
@@ -76,12 +76,9 @@ def with_backgrounds(whole: Path, share: int, folder: Path) -> Path:
 
 
 def train(name: str, student: Path, data: Path, recipe: list[str], out: Path) -> Path:
-    last = out / "runs" / name / "weights" / "last.pt"
-    if not last.exists():
-        line = ["train", *recipe, "--student", str(student), "--data", str(data), "--name", name, "--device", "cpu"]
-        line += ["--imgsz", str(SIZE), "--batch", "16", "--epochs", str(EPOCHS), "--seed", "0"]
-        yolokd([*line, *settings(FINETUNE)], out)
-    return last
+    line = ["train", *recipe, "--student", str(student), "--data", str(data), "--name", name, "--device", "cpu"]
+    line += ["--imgsz", str(SIZE), "--batch", "16", "--epochs", str(EPOCHS), "--seed", "0"]
+    return run(name, [*line, *settings(FINETUNE)], out)
 
 
 def score(last: Path, data: Path, out: Path) -> float:

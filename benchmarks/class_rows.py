@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from study import BATCH, HERE, SIZE, is_finished, prepare_data, settings, yolokd
+from study import BATCH, HERE, SIZE, prepare_data, run, settings, yolokd
 from study_plans import FINETUNE
+
+from yolokd.errors import YolokdError
 
 CLASSES = "{motorcycle: motorbike}"
 EPOCHS, SEEDS = (5, 20, 60), (0, 1)
@@ -47,22 +49,18 @@ def main() -> None:
         for epochs in lengths:
             for seed in SEEDS:
                 name = f"{arm}-{epochs}-{seed}"
-                files[name] = out / "runs" / name / "weights" / "last.pt"
-                if files[name].exists() and not is_finished(files[name]):
-                    yolokd(["train", "--resume", str(out / "runs" / name)], out)
-                elif not files[name].exists():
-                    train(name, epochs, seed, changes, weights, data["tune"], out)
+                files[name] = train(name, epochs, seed, changes, weights, data["tune"], out)
     write_table({half: score(files, yaml, half, out) for half, yaml in data.items()})
 
 
-def train(name: str, epochs: int, seed: int, changes: list[str], weights: Path, data: Path, out: Path) -> None:
+def train(name: str, epochs: int, seed: int, changes: list[str], weights: Path, data: Path, out: Path) -> Path:
     line = ["train", "--recipe", "baseline", "--student", str(weights / STUDENT), "--data", str(data), "--name", name]
     line += ["--imgsz", str(SIZE), "--batch", str(BATCH), "--epochs", str(epochs), "--seed", str(seed)]
     line += ["--device", "cpu", *settings(FINETUNE)]
     line += [word for change in changes for word in ("--set", change)]
     if name.startswith("teacher"):
         line += ["--teacher", str(weights / TEACHER)]
-    yolokd(line, out)
+    return run(name, line, out)
 
 
 def first_weights(weights: Path, data: Path, out: Path) -> dict[str, Path]:
@@ -138,4 +136,7 @@ def write_table(found: dict[str, dict[str, dict[str, Any]]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except YolokdError as error:
+        sys.exit(f"Error: {error}")

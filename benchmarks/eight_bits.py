@@ -4,11 +4,11 @@
     python benchmarks/eight_bits.py --out RUNS --student w0125       a student of width 0.125 from scratch
 
 Begins with the students that plain training on all labels of highway makes, one for each seed (`study.py --plan
-footage_100_high`, or `long`), and trains those first if they are missing. Quantization-aware training goes on from each
-for ten epochs, once without a teacher and once under the student itself in full precision; the control is ten more
-epochs in full precision. Needs yolokd[qat] and yolokd[export]. Scores on the reporting images: checkpoints with
-Ultralytics' simulated quantization, and the INT8 export to OpenVINO of the unquantized student, calibrated on training
-images. Finished runs are kept. Writes `benchmarks/results/eight-bits.*`.
+footage_100_high`, or `long`), and trains those first if they are missing or not finished. Quantization-aware training
+goes on from each for ten epochs, once without a teacher and once under the student itself in full precision; the
+control is ten more epochs in full precision. Needs yolokd[qat] and yolokd[export]. Scores on the reporting images:
+checkpoints with Ultralytics' simulated quantization, and the INT8 export to OpenVINO of the unquantized student,
+calibrated on training images. Finished runs are kept. Writes `benchmarks/results/eight-bits.*`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study import HERE, SIZE, settings, yolokd
+from study import HERE, SIZE, is_finished, settings, yolokd
 from study_plans import BATCH, COMMON
 
 EPOCHS = 10
@@ -55,9 +55,11 @@ def main() -> None:
     options = parser.parse_args()
     out, student = options.out.resolve(), STUDENTS[options.student]
     study = [sys.executable, str(HERE / "study.py"), "--plan", student.plan, "--arms", "baseline"]
+    study += ["--device", options.device]
     rows = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for seed in options.seeds.split(","):
-        if not checkpoint(student, seed, out).exists():
+        last = checkpoint(student, seed, out)
+        if not last.exists() or not is_finished(last):
             command = [*study, "--shared", str(options.shared), "--out", str(out)]
             if code := subprocess.run(command, check=False).returncode:
                 sys.exit(code)  # it has said why

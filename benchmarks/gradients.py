@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolokd.errors import YolokdError
+
 HERE = Path(__file__).resolve().parent
-LEFT_OUT = {"everything", "ikd", "aid"}  # losses of other recipes
+LEFT_OUT = {"everything", "ikd", "aid", "mask", "keypoint"}  # losses of other recipes, or of other tasks
 
 
 def main() -> None:
@@ -35,9 +38,11 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=4)
     parser.add_argument("--name", default="start", help="name of the files with the results")
     options = parser.parse_args()
+    from yolokd.backend.dataset import resolve
     from yolokd.recipe import load_recipe
     from yolokd.recipe.load import list_recipes
 
+    options.data = str(resolve(options.data).yaml_path)
     batches = training_batches(options)
     rows: dict[str, dict[str, float]] = {}
     for name in list_recipes():
@@ -71,6 +76,7 @@ def training_batches(options: Any) -> list[dict[str, Any]]:
 def measure(recipe: Any, batches: Sequence[dict[str, Any]], options: Any) -> dict[str, dict[str, float]]:
     """Mean gradient ratio and cosine of each term of a recipe over the batches."""
     from yolokd.inspection.setup import open_pair
+    from yolokd.loaders.batch import TrainingBatch
 
     pair = open_pair(options.teacher, options.student, recipe, data=options.data).pair
     pair.train()
@@ -80,7 +86,7 @@ def measure(recipe: Any, batches: Sequence[dict[str, Any]], options: Any) -> dic
     backbone = [p for layer in pair.student_model.model[:depth] for p in layer.parameters()]
     sums: dict[str, list[float]] = {}
     for batch in batches:
-        seen = pair.look(batch, dict.fromkeys(recipe.terms(), 1.0))
+        seen = pair.look(TrainingBatch.of(batch), dict.fromkeys(recipe.terms(), 1.0))
         places: list[tuple[str, list[Tensor]]] = [("neck", list(seen.features.values())), ("backbone", backbone)]
         detection = seen.detection.sum() / len(batch["img"])
         base = {place: gradient(detection, leaves) for place, leaves in places}
@@ -126,4 +132,7 @@ def write(rows: dict[str, dict[str, float]], options: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except YolokdError as error:
+        sys.exit(f"Error: {error}")

@@ -20,7 +20,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+from study import HERE, is_finished, yolokd
+
 ARMS = "baseline,ultralytics,bckd_ssim"
 COMMON = ["train.optimizer=AdamW", "train.cache=ram", "train.plots=false", "train.patience=0"]
 TEACHER = [*COMMON, "train.lr0=5e-4", "train.warmup_epochs=1", "train.close_mosaic=5"]
@@ -41,6 +42,9 @@ def main() -> None:
     parser.add_argument("--only", default="", help="run this arm and seed, such as bckd_ssim-1, and write no table")
     options = parser.parse_args()
     shared, out = options.shared.resolve(), options.out.resolve()
+    needed = (shared / "data" / "highway" / "data.yaml", shared / "weights" / "yolov8n-coco.pt")
+    if gone := [path for path in needed if not path.is_file()]:
+        raise SystemExit(f"--shared: there is no {gone[0]}; see benchmarks/README.md")
     out.mkdir(parents=True, exist_ok=True)
     student = make_student(out)
     runs = {
@@ -90,21 +94,20 @@ def run(name: str, arguments: list[str], out: Path) -> None:
         (folder / "args.yaml").unlink(missing_ok=True)
         folder.rename(folder.with_name(f"{name}-aborted-{os.getpid()}"))
     print(f"{name}: yolokd {shlex.join(arguments)}", flush=True)
-    with (out / f"{name}.log").open("a") as log:
-        subprocess.run([sys.executable, "-m", "yolokd", *arguments], cwd=out, stdout=log, stderr=log, check=True)
-
-
-def is_finished(last: Path) -> bool:
-    from yolokd.backend.checkpoints import load
-
-    return int(load(last)[1].get("epoch", 0)) == -1
+    log = out / f"{name}.log"
+    with log.open("a") as stream:
+        command = [sys.executable, "-m", "yolokd", *arguments]
+        done = subprocess.run(command, cwd=out, stdout=stream, stderr=stream, check=False)
+    if done.returncode:
+        last_line = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
+        raise SystemExit("\n".join([*last_line, f"{name} ended with exit code {done.returncode}; see {log}"]))
 
 
 def write_table(runs: dict[str, list[str]], shared: Path, out: Path, options: Any) -> None:
     weights = [str(out / "runs" / name / "weights" / "last.pt") for name in runs]
     scores = out / "scores.json"
     line = ["eval", *weights, "--data", str(shared / "data" / "highway" / "data.yaml"), "--imgsz", str(options.imgsz)]
-    subprocess.run([sys.executable, "-m", "yolokd", *line, "--json", str(scores)], check=True)
+    yolokd([*line, "--json", str(scores)], out)
     measured = json.loads(scores.read_text())
     results = {
         name: {"AP": score["AP"], "AP50": score["AP50"], "seconds_per_epoch": seconds(out / "runs" / name)}

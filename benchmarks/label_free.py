@@ -136,8 +136,10 @@ def labeled(labels: Labels, half: str, shared: Path, out: Path) -> Path:
 
 def with_streets(source: Path, shared: Path, out: Path) -> Path:
     """Return a folder of links to the training images and to those of other cameras."""
-    folder = out / "data" / "highway-and-streets"
-    for image in [*source.iterdir(), *(shared / "data" / "unlabeled").rglob("*.jpg")]:
+    folder, others = out / "data" / "highway-and-streets", shared / "data" / "unlabeled"
+    if not others.is_dir():
+        raise SystemExit(f"--shared: there is no {others}; see benchmarks/README.md")
+    for image in [*source.iterdir(), *others.rglob("*.jpg")]:
         link(image.resolve(), folder / image.name)
     return folder
 

@@ -22,6 +22,8 @@ from typing import Any
 
 from study import BATCH, SIZE, STUDENT, link, prepare_data
 
+from yolokd.errors import YolokdError
+
 MARK = "overhead: "
 CLASSES = "teacher.classes={motorcycle: motorbike}"
 
@@ -119,4 +121,7 @@ if __name__ == "__main__":
     if len(sys.argv) == 4 and not sys.argv[1].startswith("-"):
         measure(*sys.argv[1:])
     else:
-        main()
+        try:
+            main()
+        except YolokdError as error:
+            sys.exit(f"Error: {error}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -163,4 +164,9 @@ def trace(models: Any, setting: Any, recipes: Any, stem: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from yolokd.errors import YolokdError
+
+    try:
+        main()
+    except YolokdError as error:
+        sys.exit(f"Error: {error}")

@@ -54,11 +54,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--device", default="cpu", help="cpu,cpu trains two at once, 0 on a GPU")
     parser.add_argument("--seeds", type=int, help="so many seeds, from the plan's first on")
-    parser.add_argument("--arms", help="these arms only, with commas between")
+    parser.add_argument("--arms", help="these arms only, with commas between; baseline is one")
     options = parser.parse_args()
     plan = PLANS[options.plan]
     names = options.arms.split(",") if options.arms else list(plan.arms)
-    if unknown := set(names) - plan.arms.keys():
+    if unknown := set(names) - plan.arms.keys() - {"baseline"}:
         parser.error(f"{options.plan} has no arm {', '.join(sorted(unknown))}; its arms: {', '.join(plan.arms)}")
     if options.seeds is not None and options.seeds < 1:
         parser.error(f"--seeds must be 1 or more, got {options.seeds}")
@@ -71,9 +71,9 @@ def main() -> None:
         weights / f"{plan.student}.pt" if plan.student else prepare_student(data["tune"], plan, options.device, out)
     )
     own = ["baseline"] if "baseline" in plan.arms else []  # a control arm of the plan's own belongs to each part of it
-    arms = {name: plan.arms[name] for name in dict.fromkeys((*own, *names))}
+    arms = {name: plan.arms[name] for name in dict.fromkeys((*own, *names)) if name in plan.arms}
     unlabeled = {"streets": shared / "data" / "unlabeled", "rest": data["tune"].parent / "images" / "rest"}
-    recipes = [write_recipe(name, arm, unlabeled, weights, out) for name, arm in arms.items()]
+    recipes = [str(write_recipe(name, arm, unlabeled, weights, out)) for name, arm in arms.items()] or ["baseline"]
     seeds = range(plan.seeds[0], plan.seeds[0] + (options.seeds or len(plan.seeds)))
     compare(options.plan, plan, seeds, data[plan.half], teacher, student, recipes, options.device, out)
 
@@ -155,13 +155,18 @@ def train(
     line += ["--imgsz", str(imgsz), "--batch", str(BATCH), "--epochs", str(epochs)]
     line += ["--device", device.split(",")[0], "--seed", str(seed)]
     line += [word for change in changes for word in ("--set", change)]
+    return run(name, [*line, *settings(values)], out)
+
+
+def run(name: str, line: list[str], out: Path) -> Path:
+    """Train by a command, go on where that was interrupted, or keep what has finished; return the last weights."""
     last = out / "runs" / name / "weights" / "last.pt"
     if last.exists() and not is_finished(last):
         yolokd(["train", "--resume", str(out / "runs" / name)], out)
     elif not last.exists():
         if last.parents[1].exists():
             last.parents[1].rename(last.parents[1].with_name(f"{name}-aborted-{os.getpid()}"))
-        yolokd([*line, *settings(values)], out)
+        yolokd(line, out)
     return last
 
 
@@ -185,13 +190,13 @@ def compare(
     data: Path,
     teacher: Path,
     student: Path,
-    recipes: Sequence[Path],
+    recipes: Sequence[str],
     device: str,
     out: Path,
 ) -> None:
     """Run the comparison and write what it has found so far."""
     line = ["compare", "--teacher", str(teacher), "--student", str(student), "--data", str(data)]
-    line += ["--recipes", ",".join(map(str, recipes)), "--seeds", ",".join(map(str, seeds)), "--device", device]
+    line += ["--recipes", ",".join(recipes), "--seeds", ",".join(map(str, seeds)), "--device", device]
     line += ["--imgsz", str(SIZE), "--batch", str(BATCH), "--epochs", str(plan.epochs), "--name", f"study-{name}"]
     found = out / f"{name}.json"
     yolokd([*line, *settings(plan.settings), "--json", str(found)], out)
@@ -215,7 +220,10 @@ def is_finished(last: Path) -> bool:
 
 
 def write_table(name: str, plan: Plan, seeds: Sequence[int], found: dict[str, Any], out: Path) -> None:
-    """Write `results/study-NAME.json` and `.md`; NAME says so if other seeds than the plan's were asked for."""
+    """Write `results/study-NAME.json` and `.md`; NAME says so if other seeds than the plan's were asked for.
+
+    A table with other arms is not replaced by one of the baseline alone.
+    """
     stem = f"study-{name}" + (f"-{len(seeds)}-seeds" if len(seeds) != len(plan.seeds) else "")
     found = {**found, "data": Path(found["data"]).name, "half": plan.half, "labels": plan.labels}
     teacher = dict(found["teacher"] or {})  # a comparison of plain training with itself has none
@@ -226,7 +234,11 @@ def write_table(name: str, plan: Plan, seeds: Sequence[int], found: dict[str, An
     found["recipes"] = {arm: [a.recipe, *a.changes] for arm, a in plan.arms.items() if arm in ran}
     target = HERE / "results"
     target.mkdir(exist_ok=True)
-    (target / f"{stem}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    table = target / f"{stem}.json"
+    if ran == {"baseline"} and table.exists() and len(json.loads(table.read_text(encoding="utf-8"))["arms"]) > 1:
+        print(f"{table} has further arms and stays as it is", flush=True)
+        return
+    table.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     budget = found["budget"]
     start = f"after {plan.student_epochs} of plain training" if plan.student_epochs else "from scratch"
     start = f"from {plan.student}" if plan.student else start

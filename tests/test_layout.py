@@ -12,6 +12,7 @@ PACKAGE = TESTS.parent / "yolokd"
 MODULES = {path.relative_to(TESTS).with_suffix("").as_posix(): path for path in TESTS.rglob("*.py")}
 BESIDE = {  # tests of no single module → why
     "benchmarks/test_gpu": "benchmarks/gpu.py, a script that needs tests where there is no GPU",
+    "benchmarks/test_scripts": "the other scripts of benchmarks, where something is missing or was interrupted",
     "cli/test_train_teachers": "the command train with teachers of other kinds",
     "deploy/test_parts": "exports in 8 bits with parts in full precision",
     "deploy/test_segment": "exports of segment, pose and OBB students as a whole",

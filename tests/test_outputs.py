@@ -13,11 +13,16 @@ from yolokd.outputs import check_file, write_file
 RESULT = json.dumps([{"name": "a", "path": "a.pt", "AP": 0.1, "AP50": 0.2, "latency_ms": 1.0}]).encode()
 
 
-def test_write_file__a_result_of_yolokd_is_replaced(tmp_path: Path) -> None:
+OF_OBB = json.dumps([{"name": "a", "path": "a.pt", "rotated": {}, "imgsz": 64, "latency_ms": 1.0}]).encode()
+DIAGNOSIS = json.dumps({"student": "a.pt", "evidence": {}, "diagnosis": {}, "thresholds": {}, "notes": []}).encode()
+
+
+@pytest.mark.parametrize("result", [RESULT, OF_OBB, DIAGNOSIS])
+def test_write_file__a_result_of_yolokd_is_replaced(tmp_path: Path, result: bytes) -> None:
     file = tmp_path / "scores.json"
     for _ in range(2):
-        assert write_file(str(file), RESULT, "--json") is None
-    assert file.read_bytes() == RESULT
+        assert write_file(str(file), result, "--json") is None
+    assert file.read_bytes() == result
     assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
 
 

@@ -23,9 +23,11 @@ RECORD = ".yolokd.json"
 LARGEST = 64 * 2**20  # bytes; no JSON of results comes near it
 FORMS = (  # keys of the results that `--json` writes, of the whole or of each of a list
     {"name", "path", "AP", "AP50", "latency_ms"},  # eval
+    {"name", "path", "rotated", "latency_ms"},  # eval of OBB models
     {"format", "precision", "before", "after", "parity"},  # export
     {"comparison", "budget", "seeds", "arms"},  # compare
     {"conditions", "plain", "built_in", "recipes"},  # bench
+    {"student", "evidence", "diagnosis", "thresholds"},  # diagnose
 )
 SOFTWARE = "yolokd"  # of a PNG's metadata, with the command
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -55,3 +56,16 @@ def test_demo__refuses_a_folder_that_is_not_empty(
     assert end.value.code == 2
     assert "'out' is not an empty folder" in capsys.readouterr().err
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_demo__missing_packages_of_the_export_are_told_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "onnx" else found(name, *more))
+    monkeypatch.setattr("yolokd.data.streets.build", lambda *_, **__: pytest.fail("the demo has begun"))
+    with pytest.raises(SystemExit) as end:
+        main(["demo", str(tmp_path / "out")])
+    assert end.value.code == 2
+    assert "pip install 'yolokd[onnx]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

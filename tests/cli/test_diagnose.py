@@ -13,6 +13,7 @@ import yaml
 from tests.helpers import tiny
 from tests.helpers.calling import Run, call, flat
 from tests.helpers.making import checkpoint, make_run
+from yolokd.outputs import write_file
 
 NAMES = ("class0", "class1", "[red]")
 
@@ -50,6 +51,7 @@ def test_diagnose__evidence_verdict_and_what_follows(run: Run, tmp_path: Path) -
     assert (plain["evidence"]["curve"]["epochs"], plain["evidence"]["rising"]) == (3, None)
     assert plain["diagnosis"]["lacks"] == ["steps", "capacity"]
     assert plain["thresholds"]["low_ap"] == 0.5
+    assert write_file("found.json", b"{}", "--json") is None  # known for a result of yolokd, so nothing is kept of it
 
     code, out, error = run("--student", "run/weights/last.pt", "--json", "-", *options)
     assert code == 0, error

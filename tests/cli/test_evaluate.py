@@ -11,13 +11,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from yolokd.cli.evaluate import evaluate, split_pairs
+from yolokd.cli.evaluate import class_map, evaluate, split_pairs
 from yolokd.errors import UserError
 from yolokd.evaluation import models
 from yolokd.evaluation.further import FurtherScore
 from yolokd.evaluation.kitti_set import KittiScore
 from yolokd.evaluation.models import ModelScore
 from yolokd.evaluation.rotated_scores import METRIC, RotatedScore
+from yolokd.outputs import write_file
 
 app = typer.Typer()
 app.command()(evaluate)
@@ -111,6 +112,7 @@ def test_evaluate__rotated_boxes_have_a_table_and_a_key_of_their_own(
     assert not {"AP", "AP50", "AP75", "APs", "APm", "APl", "per_class", "masks"} & set(written)
     assert written["rotated"]["metric"] == METRIC
     assert written["rotated"]["map50_95"] == 0.25
+    assert write_file(str(file), b"{}", "--json") is None  # known for a result of yolokd, so nothing is kept of it
 
 
 def test_evaluate__one_row_per_model(asked: dict[str, Any]) -> None:
@@ -242,3 +244,9 @@ def test_split_pairs__lists_and_names_with_commas() -> None:
     assert split_pairs(["a,b=c"]) == ["a", "b=c"]
     assert split_pairs(["a=b,c"]) == ["a=b,c"]
     assert split_pairs(["coco-to-kitti"]) == ["coco-to-kitti"]
+
+
+def test_class_map__a_class_that_is_given_two_of_the_data() -> None:
+    assert class_map(["van=car,van=car", "bus=car"]) == {"van": "car", "bus": "car"}
+    with pytest.raises(UserError, match="maps 'van' to 'car' and to 'truck'"):
+        class_map(["van=car", "van=truck"])

@@ -43,6 +43,7 @@ def test_main__an_interruption_is_130(capsys: pytest.CaptureFixture[str], monkey
         (RunError("It broke."), 1, "Error: It broke."),
         (MemoryError(), 1, "Error: Out of memory"),
         (RuntimeError("CUDA out of memory.\n Tried 2 GiB"), 1, "Error: Out of memory: CUDA out of memory. Tried 2 GiB"),
+        (RuntimeError("Could not determine home directory."), 2, "Error: A path begins with ~ and the name of nobody"),
         (PermissionError(13, "Permission denied", "/there"), 2, "Error: '/there' cannot be used: Permission denied"),
         (KeyError("lost"), 1, "Please report the command with what --debug shows"),
     ],

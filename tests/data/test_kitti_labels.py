@@ -51,6 +51,11 @@ def test_parse_classes__pairs_from_the_line_or_a_file(tmp_path: Path) -> None:
     assert class_names(found) == {0: "vehicle", 1: "person"}
 
 
+def test_parse_classes__more_pairs_than_a_file_name_has_letters() -> None:
+    pairs = {f"Type{number}": f"class{number}" for number in range(40)}
+    assert parse_classes(",".join(map("=".join, pairs.items()))) == pairs
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -58,6 +63,7 @@ def test_parse_classes__pairs_from_the_line_or_a_file(tmp_path: Path) -> None:
         ("gone.yaml", r"got 'gone\.yaml', which is no file here"),
         ("Car=car,Van", "'Van=' lacks a name"),
         ("Car=car,car=auto", "names the type Car twice"),
+        ("Kart=car,kart=auto", "names the type kart twice"),
         ("DontCare=stuff", "cannot be a class"),
         ("Car=car,Van=CAR", "two classes differ by case only: car, CAR"),
     ],

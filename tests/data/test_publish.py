@@ -99,6 +99,12 @@ def test_leftovers__of_killed_runs_for_this_folder_only(tmp_path: Path) -> None:
     assert publish.leftovers(tmp_path / "no" / "where") == []
 
 
+def test_leftovers__of_a_folder_with_a_long_name(tmp_path: Path) -> None:
+    out = tmp_path / ("long" * 20)
+    with publish.beside(out, "set.json", {}) as folder:
+        assert publish.leftovers(out) == [folder]
+
+
 def _jpeg(path: Path, *, more: bytes = b"") -> Path:
     _, data = cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))
     path.write_bytes(data.tobytes() + more)

@@ -136,6 +136,30 @@ def test_match__by_keypoints_gives_cocos_ap() -> None:
     assert weighted_ap(other, np.ones((1, 2), np.float32)).mean() > found.mean()  # of all detections
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_match__objects_without_visible_keypoints_are_neither_found_nor_missed(seed: int) -> None:
+    """Some of them overlap with each other, and one is a crowd; detections of each come twice."""
+    rng = np.random.default_rng(seed)
+    poses = [random_pose(rng, 5) | {"image_id": n % 2} for n in range(10)]
+    for one in poses[::2]:
+        one["keypoints"][2::3] = [0.0] * 5
+    poses += [{**poses[0]}, {**poses[2], "iscrowd": 1}]
+    detections = []
+    for one in [*poses, *poses]:
+        moved = np.array(one["keypoints"]).reshape(-1, 3)
+        moved[:, :2] += rng.normal(0, 0.03 * math.sqrt(one["area"]) * rng.integers(1, 6), (5, 2))
+        score_ = round(float(rng.random()), 3)
+        keypoints = moved.flatten().tolist()
+        detections.append(detection(keypoints=keypoints, image_id=one["image_id"], score=score_, bbox=one["bbox"]))
+    truth, sigmas = truth_of(*poses), (0.05, 0.1, 0.2, 0.1, 0.05)
+    _, further = score_further(metric(sigmas), truth, detections, [one["keypoints"] for one in detections], NAMES)
+    expected = score(truth, detections, sigmas=sigmas).summary
+    found = weighted_ap(further.matches(truth), np.ones((1, 2), np.float32))
+    assert 0.05 < expected["AP"] < 0.95
+    assert found.mean() == pytest.approx(expected["AP"], abs=1e-6)
+    assert found[0, 0] == pytest.approx(expected["AP50"], abs=1e-6)
+
+
 def test_score__nothing_found_is_0_and_boxes_do_not_count() -> None:
     truth = truth_of({"bbox": [0, 0, 40, 40], "area": 1600, "keypoints": [10, 10, 2]})
     assert score(truth, [], sigmas=[0.5]).summary["AP"] == 0

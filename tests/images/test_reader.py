@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -9,6 +10,7 @@ import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from ultralytics.data.utils import verify_image_label
 from ultralytics.utils.patches import imread
 
 from yolokd.errors import DataError
+from yolokd.images import reader
+from yolokd.images import store as store_module
 from yolokd.images.reader import ImageCheck, check_image, check_images, left_out, read_image, shown_size
 from yolokd.images.store import ImageStore
 
@@ -183,6 +187,23 @@ def test_check_images__unchanged_files_are_not_opened_again(tmp_path: Path) -> N
     assert opened == [1]
     check(again=True)
     assert opened[-1] == 3
+
+
+def test_image_store__what_cannot_be_used_is_opened_again_by_the_next_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason may be a disk, rights or memory, which the file's size and time of change do not tell."""
+    path = str(save(tmp_path / "a.png"))
+
+    def fail(name: str) -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files", name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "_open", fail)
+        assert check_images([path])[path].problem == "cannot be read: Too many open files"
+    assert check_images([path])[path].problem  # all that one process does agrees
+    monkeypatch.setattr(store_module, "_known", {})
+    assert check_images([path])[path].usable
 
 
 def test_left_out__names_the_first_few() -> None:

@@ -70,3 +70,8 @@ def test_parse_conf__refuses(words: str) -> None:
 def test_parse_conf__unknown_class() -> None:
     with pytest.raises(UserError, match=r"'cra'.*did you mean 'car'"):
         parse_conf("cra=0.3", ["car", "bus"])
+
+
+def test_parse_conf__a_class_twice() -> None:
+    with pytest.raises(UserError, match="--conf names 'car' twice"):
+        parse_conf("car=0.3,Car=0.4", ["car", "bus"])

@@ -222,6 +222,20 @@ def test_label__auto_takes_the_thresholds_of_the_largest_f1(
     assert sum(split.objects.total() for split in made.report.splits.values()) == (20 if expected[0] < 0.4 else 10)
 
 
+def test_label__auto_with_other_labels_is_another_request(
+    frames: Path, seeing_pt: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yolokd.labeling.label.best_thresholds", lambda *_: [0.1] * 3)
+    words: dict[str, Any] = {**SETTINGS, "like": str(tiny_data)}
+    for out, conf in (("auto", None), ("given", "0.1")):
+        label(frames, tmp_path / out, [seeing_pt], **{**words, "conf": conf})
+    changed = next((tiny_data.parent / "labels" / "train").iterdir())
+    changed.write_text(f"0 0.5 0.5 0.3 0.3\n{changed.read_text()}")
+    with pytest.raises(DataError, match=r"prepared differently \(labels of like;"):
+        label(frames, tmp_path / "auto", [seeing_pt], **{**words, "conf": None})
+    assert not label(frames, tmp_path / "given", [seeing_pt], **{**words, "conf": "0.1"}).is_new
+
+
 def test_label__no_box_leaves_nothing(frames: Path, seeing_pt: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="see no object"):
         label(frames, tmp_path / "out", [seeing_pt], **{**SETTINGS, "conf": "0.99"})

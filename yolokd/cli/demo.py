@@ -27,6 +27,7 @@ SETTINGS = (
 )
 SCENE = (192, 192)  # pixels; square, as the input of an export is, so that training and export see the same images
 RECIPE = "bckd_ssim"
+FORMAT = "onnx"
 TEACHER_WIDTH, STUDENT_WIDTH = 0.25, 0.125  # 0.25 is yolov8n
 
 
@@ -37,8 +38,7 @@ def demo(
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of each student.")] = 10,
 ) -> None:
     """Draw data, train a teacher and two students, evaluate, export, report: offline, in minutes."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"'{out}' is not an empty folder. Remove it or give another folder: yolokd demo FOLDER.")
+    check(out)
     console = Console()
     started = time.perf_counter()
 
@@ -75,7 +75,7 @@ def demo(
     scores = evaluate([teacher, plain, distilled], str(data))
     show_scores(console, scores)
     say("Exporting the distilled student to ONNX and comparing")
-    report = export(distilled, format="onnx", check=str(data))
+    report = export(distilled, format=FORMAT, check=str(data))
     for line in describe(report):
         console.print(Text(line), soft_wrap=True)
     say("Writing the report and a figure of what the losses see in one image")
@@ -88,6 +88,15 @@ def demo(
         )
     )
     say("Done")
+
+
+def check(out: Path) -> None:
+    """Raise `UserError` if the folder holds something, or packages for the export are missing."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"'{out}' is not an empty folder. Remove it or give another folder: yolokd demo FOLDER.")
+    from yolokd.backend.formats import require_packages
+
+    require_packages(FORMAT, "float32")
 
 
 def show(out: Path, data: Path, teacher: Path, student: Path) -> None:

@@ -107,7 +107,7 @@ def class_map(words: Sequence[str]) -> ClassMap:
     """Return a mapping from pairs MODEL=DATA, also with commas between them, or the name of a shipped map.
 
     Raises:
-        UserError: A word that is neither.
+        UserError: A word that is neither, or a class of a model that is given two of the data.
     """
     from yolokd.recipe.classes import SHIPPED
 
@@ -121,7 +121,12 @@ def class_map(words: Sequence[str]) -> ClassMap:
                 f"--classes expects MODEL=DATA, such as motorcycle=motorbike, or one shipped map "
                 f"({', '.join(SHIPPED)}); got '{pair}'."
             )
-    return {left.strip(): right.strip() for left, _, right in split}
+    found: dict[str, str] = {}
+    for left, _, right in split:
+        if found.setdefault(left.strip(), right.strip()) != right.strip():
+            known = found[left.strip()]
+            raise UserError(f"--classes maps '{left.strip()}' to '{known}' and to '{right.strip()}'; give one of them.")
+    return found
 
 
 def show_scores(console: Console, scores: Sequence[ModelScore], words: Words = str) -> None:

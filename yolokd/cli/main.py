@@ -100,6 +100,11 @@ def _explained(error: Exception) -> tuple[str, int]:
         name = os.fsdecode(error.filename)  # a path of the user's that no command has looked at itself
         shown = name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
         return f"'{shown}' cannot be used: {error.strerror}. Give another path.", UserError.exit_code
+    if isinstance(error, RuntimeError) and str(error).startswith("Could not determine home directory"):
+        return (
+            "A path begins with ~ and the name of nobody who has a home here. Give another path.",
+            UserError.exit_code,
+        )
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return f"Out of memory: {' '.join(str(error).split()) or 'the system gave no more'}.", RunError.exit_code
     reason = " ".join(str(error).split())

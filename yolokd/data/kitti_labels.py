@@ -72,7 +72,7 @@ def parse_classes(text: str) -> dict[str, str]:
     """
     if text in PRESETS:
         return {word: word for word in PRESETS[text]}
-    pairs = _read_pairs(Path(text)) if Path(text).is_file() else _split_pairs(text)
+    pairs = _read_pairs(Path(text)) if _is_file(text) else _split_pairs(text)
     classes: dict[str, str] = {}
     for word, name in pairs:
         word, name = proper_type(word), name.strip()
@@ -80,7 +80,7 @@ def parse_classes(text: str) -> dict[str, str]:
             raise UserError(f"--classes: '{word}={name}' lacks a name; pairs look like Van=Car.")
         if word == DONT_CARE:
             raise UserError("--classes: DontCare marks regions without labels and cannot be a class.")
-        if word in classes:
+        if word.lower() in map(str.lower, classes):
             raise UserError(f"--classes names the type {word} twice.")
         classes[word] = name
     if len({name.lower() for name in classes.values()}) < len(set(classes.values())):
@@ -91,6 +91,13 @@ def parse_classes(text: str) -> dict[str, str]:
 def class_names(classes: Mapping[str, str]) -> dict[int, str]:
     """Return class index → name of a mapping from `parse_classes`."""
     return dict(enumerate(dict.fromkeys(classes.values())))
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # pairs that are longer than a name may be
+        return False
 
 
 def _split_pairs(text: str) -> list[tuple[str, str]]:

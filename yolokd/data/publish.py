@@ -99,7 +99,8 @@ def place(source: Path, target: Path) -> None:
 def leftovers(out: Path) -> list[Path]:
     """Return the folders that killed runs for the same `out` left beside it; one may still be at work."""
     out = _resolve(out)
-    return sorted(out.parent.glob(f".{glob.escape(out.name)}-*{UNFINISHED}")) if out.parent.is_dir() else []
+    beginning, digits, _ = unique_beside(out, "").name.rpartition("-")
+    return sorted(out.parent.glob(f"{glob.escape(beginning + digits)}*{UNFINISHED}")) if out.parent.is_dir() else []
 
 
 def leftover_notes(out: Path) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from yolokd.evaluation.coco import AP_METRICS, CocoScores
-from yolokd.evaluation.matches import MOST, Matches, Overlap, Truth, match
+from yolokd.evaluation.matches import MOST, LeftOut, Matches, Overlap, Truth, match, no_object
 
 if TYPE_CHECKING:
     from yolokd.backend.dataset import Dataset
@@ -30,11 +30,13 @@ class OverlapMetric:
         word: What is compared, in the singular; "mask" makes "mask AP", and `mask_AP` in files.
         overlap: Of detections with objects, as `yolokd.evaluation.matches.match` takes it.
         most: Detections of an image and class that count.
+        left_out: Whether an object is neither found nor missed.
     """
 
     word: str
     overlap: Overlap
     most: int = MOST
+    left_out: LeftOut = no_object
 
     def named(self, metric: str) -> str:
         """Return the name of one of COCO's metrics for readers: "mask AP"."""
@@ -96,7 +98,7 @@ class FurtherFound:
 
     def matches(self, truth: Truth) -> Matches:
         """Return the detections, matched to the objects of the ground truth that they were scored against."""
-        return match(truth, self.detections, self.metric.overlap, self.metric.most)
+        return match(truth, self.detections, self.metric.overlap, self.metric.most, self.metric.left_out)
 
 
 def score_further(

@@ -54,7 +54,8 @@ def oks_overlap(
 
     Args:
         found: D detections with their `keypoints`: x, y and visibility, one after the other.
-        objects: G objects, likewise, with at least one visible keypoint, and `area`.
+        objects: G objects, likewise, with `area`, and with `bbox` where none of their keypoints is visible: then the
+            distance is that to the box with its sides added on each side.
         crowds: Which of the objects are crowds, (G,); they are treated alike.
         sigmas: Constants of the K keypoints; None: see `sigmas_of`.
     """
@@ -64,11 +65,26 @@ def oks_overlap(
     )
     constants = 2 * np.array(sigmas_of(theirs.shape[1]) if sigmas is None else sigmas)
     area = np.array([record["area"] for record in objects], np.float64) + np.spacing(1)
-    squares = ((ours[:, None, :, :2] - theirs[None, :, :, :2]) ** 2).sum(-1)  # (D, G, K)
-    near = np.exp(-squares / (2 * constants**2 * area[None, :, None]))
-    visible = (theirs[..., 2] > 0)[None]
-    similarity: NDArray[np.float64] = (near * visible).sum(-1) / np.maximum(visible.sum(-1), 1)
+    apart = ours[:, None, :, :2] - theirs[None, :, :, :2]  # (D, G, K, 2)
+    visible = theirs[..., 2] > 0  # (G, K)
+    for place in np.flatnonzero(~visible.any(-1)).tolist():
+        apart[:, place] = _beyond(ours[..., :2], np.array(objects[place]["bbox"], np.float64))
+        visible[place] = True
+    near = np.exp(-(apart**2).sum(-1) / (2 * constants**2 * area[None, :, None]))
+    similarity: NDArray[np.float64] = (near * visible).sum(-1) / visible.sum(-1)
     return similarity
+
+
+def without_keypoints(record: Mapping[str, Any]) -> bool:
+    """Whether no keypoint of an object is visible, so that COCO takes it for neither found nor missed."""
+    return not any(value > 0 for value in record["keypoints"][2::3])
+
+
+def _beyond(points: NDArray[np.float64], box: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far points, (D, K, 2), are outside of a box (x, y, width, height) with its sides added on each side."""
+    corner, sides = box[:2], box[2:]
+    beyond: NDArray[np.float64] = np.maximum(corner - sides - points, 0) + np.maximum(points - corner - 2 * sides, 0)
+    return beyond
 
 
 def sigmas_of_data(data: Dataset) -> tuple[float, ...]:
@@ -111,6 +127,7 @@ KEYPOINTS = Further(
     "keypoint",
     oks_overlap,
     most=20,
+    left_out=without_keypoints,
     annotation=ground_truth.KEYPOINTS,
     hindrance=hindrance_to_keypoints,
     score=score,

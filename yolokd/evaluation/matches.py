@@ -33,6 +33,7 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Records = list[Mapping[str, Any]]
 Overlap = Callable[[Records, Records, Flags], Floats]  # detections, objects, which of them are crowds → (D, G)
+LeftOut = Callable[[Mapping[str, Any]], bool]
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU
 MOST = 100  # detections of an image and class
@@ -89,7 +90,18 @@ def box_overlap(found: Records, objects: Records, crowds: Flags) -> Floats:
     return overlap
 
 
-def match(truth: Truth, detections: Detections, overlap: Overlap = box_overlap, most: int = MOST) -> Matches:
+def no_object(record: Mapping[str, Any]) -> bool:
+    """Return False: every object counts."""
+    return False
+
+
+def match(
+    truth: Truth,
+    detections: Detections,
+    overlap: Overlap = box_overlap,
+    most: int = MOST,
+    left_out: LeftOut = no_object,
+) -> Matches:
     """Match detections to objects, class by class.
 
     Args:
@@ -97,12 +109,13 @@ def match(truth: Truth, detections: Detections, overlap: Overlap = box_overlap, 
         detections: COCO's results.
         overlap: Of detections with objects.
         most: Detections of an image and class that count, the best ones.
+        left_out: Whether an object is neither found nor missed; a detection that finds no other counts as neither too.
     """
     places = {number: place for place, number in enumerate(sorted(entry["id"] for entry in truth["images"]))}
     objects = _grouped(truth["annotations"], places)
     found = _grouped(detections, places)
     classes = (
-        _match_class(objects.get(entry["id"], {}), found.get(entry["id"], {}), overlap, most)
+        _match_class(objects.get(entry["id"], {}), found.get(entry["id"], {}), overlap, most, left_out)
         for entry in truth["categories"]
     )
     return Matches(len(places), tuple(classes))
@@ -142,18 +155,8 @@ def read_matches(path: Path, sha256: str) -> Matches | None:
             if str(kept["sha256"]) != sha256:
                 return None
             arrays = {name: kept[name] for name in ARRAYS}
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        EOFError,
-        MemoryError,
-        RuntimeError,
-        BadZipFile,
-        zlib.error,
-        struct.error,
-    ):
-        return None  # whatever zipfile and numpy say of a damaged file
+    except DAMAGED:
+        return None
     return _unpacked(arrays) if _are_valid(arrays) else None
 
 
@@ -195,13 +198,13 @@ def _grouped(records: Iterable[Mapping[str, Any]], places: Mapping[Any, int]) ->
 
 
 def _match_class(
-    objects: Mapping[int, Records], found: Mapping[int, Records], overlap: Overlap, most: int
+    objects: Mapping[int, Records], found: Mapping[int, Records], overlap: Overlap, most: int, left_out: LeftOut
 ) -> ClassMatches:
     scores, image, hits, ignored = [np.zeros(0)], [np.zeros(0, np.int32)], [], []
     empty = np.zeros((len(THRESHOLDS), 0), np.bool_)
     for place in sorted(found):
         best = sorted(found[place], key=lambda record: -record["score"])[:most]
-        matched, crowd = _match_image(best, objects.get(place, []), overlap)
+        matched, crowd = _match_image(best, objects.get(place, []), overlap, left_out)
         scores.append(np.array([record["score"] for record in best], np.float64))
         image.append(np.full(len(best), place, np.int32))
         hits.append(matched)
@@ -209,7 +212,9 @@ def _match_class(
     order = np.argsort(-np.concatenate(scores), kind="stable")
     matched = np.hstack([empty, *hits])[:, order]  # (10, D)
     useful = 1 + int(np.flatnonzero(matched.any(axis=0)).max(initial=-1))
-    real = [place for place, own in objects.items() for record in own if not record.get("iscrowd")]
+    real = [
+        place for place, own in objects.items() for record in own if not (record.get("iscrowd") or left_out(record))
+    ]
     return ClassMatches(
         np.concatenate(image)[order][:useful],
         _packed(matched[:, :useful]),
@@ -225,21 +230,31 @@ def _packed(flags: Flags) -> NDArray[np.uint16]:
     return packed
 
 
-def _match_image(found: Records, objects: Records, overlap: Overlap) -> tuple[Flags, Flags]:
-    """Return which detections, the best first, find an object and which lie in a crowd instead, (10, D) each."""
+def _match_image(found: Records, objects: Records, overlap: Overlap, left_out: LeftOut) -> tuple[Flags, Flags]:
+    """Return which detections, the best first, find an object and which lie in one that does not count, (10, D) each.
+
+    A crowd takes any number of detections, every other object one.
+    """
     matched = np.zeros((len(THRESHOLDS), len(found)), np.bool_)
-    crowd = matched.copy()
+    ignored = matched.copy()
     if not objects:
-        return matched, crowd
+        return matched, ignored
     crowds = np.array([bool(record.get("iscrowd")) for record in objects])
-    free = np.repeat(~crowds[None], len(THRESHOLDS), axis=0)  # (10, G)
+    counted = ~crowds & ~np.array([left_out(record) for record in objects])
+    free = np.ones((len(THRESHOLDS), len(objects)), np.bool_)  # (10, G)
     rows = np.arange(len(THRESHOLDS))
     for place, own in enumerate(overlap(found, objects, crowds)):
-        near = own >= THRESHOLDS[:, None]
-        choice = np.where(near & free, own, -1.0)[:, ::-1]
-        best = choice.shape[1] - 1 - choice.argmax(axis=1)  # of equal ones the last, as COCO takes it
-        hit = choice.max(axis=1) >= 0
-        matched[:, place] = hit
-        crowd[:, place] = ~hit & (near & crowds).any(axis=1)
+        near = free & (own >= THRESHOLDS[:, None])
+        hit, best = _best(near & counted, own)
+        other, second = _best(near & ~counted, own)
+        other &= ~hit
+        matched[:, place], ignored[:, place] = hit, other
         free[rows[hit], best[hit]] = False
-    return matched, crowd
+        free[rows[other], second[other]] = crowds[second[other]]
+    return matched, ignored
+
+
+def _best(allowed: Flags, overlap: Floats) -> tuple[Flags, NDArray[np.intp]]:
+    """Return at which thresholds there is an object that is allowed, (10, G), and the one of largest overlap, (10,)."""
+    choice = np.where(allowed, overlap, -1.0)[:, ::-1]
+    return choice.max(axis=1) >= 0, choice.shape[1] - 1 - choice.argmax(axis=1)  # of equal ones the last, as COCO does

@@ -95,7 +95,7 @@ def check_images(
     """Open every image once, in parallel, and return what is known of each.
 
     What was found is kept in yolokd's cache and holds for as long as size and time of change of a file
-    stay what they are; such files are not opened again.
+    stay what they are; such files are not opened again. What cannot be used is kept for this process only.
 
     Args:
         paths: Image files; they need not exist.

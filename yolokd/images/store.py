@@ -1,8 +1,9 @@
 """What was found on images, kept on disk so that unchanged files are not opened again.
 
 There is a JSON file per folder of images in yolokd's cache, since commands that only read data have no folder of their
-own to write to. An entry holds for one size and time of change of its file, and for these versions of
-the decoders. A store that is damaged, of another format or not writable costs time only.
+own to write to. An entry holds for one size and time of change of its file, and for these versions of the decoders.
+Only what can be used is kept: why an image cannot be read may lie in rights, in a disk or in memory, and pass although
+the file stays as it is. A store that is damaged, of another format or not writable costs time only.
 """
 
 # Plain strings and `os` instead of pathlib: a hundred thousand files in seconds.
@@ -63,11 +64,15 @@ class ImageStore:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {}
         entries = ((os.path.join(folder, name), _entry(row)) for name, row in images)  # noqa: PTH118
-        return {path: entry for path, entry in entries if entry is not None}
+        return {path: entry for path, entry in entries if entry is not None and entry[1].usable}
 
     def _write(self, folder: str, entries: Mapping[str, tuple[Stamp, ImageCheck]]) -> None:
         """Write beside and rename, so that readers find the old file or the new one."""
-        images = {os.path.basename(path): [*stamp, *check] for path, (stamp, check) in entries.items()}  # noqa: PTH119
+        images = {
+            os.path.basename(path): [*stamp, *check]  # noqa: PTH119
+            for path, (stamp, check) in entries.items()
+            if check.usable
+        }
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self._file(folder), json.dumps({**self.header, "folder": folder, "images": images}))
 

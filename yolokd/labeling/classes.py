@@ -86,7 +86,7 @@ def parse_conf(asked: str, names: Sequence[str]) -> dict[str, float] | None:
         names: Classes of the set.
 
     Raises:
-        UserError: No number between 0.03 and 1, or a class that the set does not have.
+        UserError: No number between 0.03 and 1, or a class that the set does not have or that is named twice.
 
     Example:
         >>> parse_conf("car=0.5", ["car", "bus"])
@@ -96,14 +96,16 @@ def parse_conf(asked: str, names: Sequence[str]) -> dict[str, float] | None:
         return None
     if "=" not in asked:
         return dict.fromkeys(names, _threshold(asked))
-    found = dict.fromkeys(names, DEFAULT)
+    found: dict[str, float] = {}
     for word in asked.split(","):
         name, _, number = (part.strip() for part in word.partition("="))
         known = find_name(name, names)
         if known is None:
             raise _unknown(name, names, "the set has", option="--conf")
+        if known in found:
+            raise UserError(f"--conf names '{known}' twice.")
         found[known] = _threshold(number)
-    return found
+    return dict.fromkeys(names, DEFAULT) | found
 
 
 def _threshold(word: str) -> float:

@@ -34,13 +34,15 @@ def written_beside(trainer: Any) -> Iterator[None]:
 def finish_checkpoints(folder: Path, settings: RunSettings) -> None:
     """Reduce last.pt and best.pt to plain half-precision students with the recipe under the key `yolokd`.
 
-    `last.pt` goes last, so that a kill in between leaves a run that can be resumed and finished.
+    `last.pt` goes last, so that a kill in between leaves a run that can be resumed and finished. A numbered checkpoint
+    that has a recipe already keeps it.
     """
     updates: dict[str, Any] = {KEY: settings.to_dict()}
     if (folder / "last.pt").exists():
         updates["train_results"] = load(folder / "last.pt")[1].get("train_results")
-    for path in (*sorted(folder.glob("epoch*.pt")), folder / "best.pt", folder / "last.pt"):
-        if not path.exists() or (path.stem.startswith("epoch") and settings.teacher is None):
+    numbered = sorted(folder.glob("epoch*.pt")) if settings.teacher is not None else []
+    for path in (*numbered, folder / "best.pt", folder / "last.pt"):
+        if not path.exists() or (path in numbered and KEY in load(path)[1]):  # of a run that was in the folder before
             continue
         beside = path.with_suffix(".pt.part")
         try:
