@@ -87,6 +87,28 @@ def test_run__soft_and_pseudo_labels_from_stored_answers(
 
 
 @pytest.mark.slow
+def test_run__a_batch_that_is_halved_for_memory_keeps_the_answers(
+    seeing_pair: Pair, free: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[Any] = []
+    original = DistillTrainer.preprocess_batch
+
+    def peek(self: Any, batch: dict[str, Any]) -> dict[str, Any]:
+        batches.append(original(self, batch))
+        if len(batches) == 1:
+            raise RuntimeError("out of memory")
+        return dict(batches[-1])
+
+    monkeypatch.setattr(DistillTrainer, "preprocess_batch", peek)
+    overrides = [*STORED, "train.pseudo_labels=0.1", f"train.unlabeled={free}"]
+    start(seeing_pair.plan(soft(tmp_path), overrides, epochs=1))
+    assert [len(b["img"]) for b in batches] == [8, 4, 4, 4, 4]
+    assert all(len(b["pseudo"].images) for b in batches)
+    labeled = [{int(image) < len(b["img"]) for image in b["answers"].images} for b in batches]
+    assert labeled == [{True, False}] * 5
+
+
+@pytest.mark.slow
 def test_run__the_second_asks_nothing(seeing_pair: Pair, free: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     original = asking.ask

@@ -34,9 +34,9 @@ class PositiveCounts:
     def update(self, branch: str, assigned: Assigned) -> Averages:
         """Add a step and return the averages per labeled image, each (); without a wait for the device.
 
-        Until the run has met its first object, one positive per image is assumed. A step that is not finite is left out,
-        since it would never leave the averages again, while Ultralytics recovers the student from a checkpoint. Every
-        process must call it equally often.
+        Until the run has met its first object, one positive per image is assumed. A step that is not finite is left
+        out, since it would never leave the averages again, while Ultralytics recovers the student from a checkpoint.
+        Every process must call it equally often.
         """
         positives = assigned.positives
         found = positives.sum().float()

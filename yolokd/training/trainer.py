@@ -227,8 +227,10 @@ class DistillTrainer(DetectionTrainer):
         if mode == "train":
             self.unlabeled = stream_beside(loader, self, self._current_epoch)
             if self.panel is not None:
-                self.answers = ask_before(self, loader, self._current_epoch)
+                self.answers = ask_before(self, loader)
                 self.panel = None  # whose memory is free again
+            if self.answers is not None:  # also for loaders that take the place of the first where memory ran out
+                self.answers.give(loader, self.unlabeled, self._current_epoch)
         return loader
 
     def _plain_loader(self) -> Any:
