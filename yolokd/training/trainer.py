@@ -46,6 +46,7 @@ from yolokd.training.answers import RunAnswers, ask_before
 from yolokd.training.auto_batch import whole_steps
 from yolokd.training.checkpoint_files import finish_checkpoints, written_beside
 from yolokd.training.epochs import CALLBACKS, distillation_of
+from yolokd.training.events import read_events
 from yolokd.training.first_weights import class_rows_of, select_first_weights
 from yolokd.training.settings import KEY, RunSettings
 
@@ -318,6 +319,9 @@ class DistillTrainer(DetectionTrainer):
             records.write_run_files(self.save_dir, self.settings)
             if self.resume:
                 records.cut_results(self.csv, self.start_epoch)
+                self.warned = {event.term for event in read_events(self.save_dir)}
+            else:
+                records.remove_earlier(self.save_dir)
         if isinstance(unwrap_model(self.model), TeacherStudent):
             # Here and not in the constructor: multi-GPU workers receive the parent's callbacks as well.
             for event, callback in CALLBACKS.items():
