@@ -80,7 +80,7 @@ class StepProbe(nn.Module):
 def whole_steps(pair: TeacherStudent, recipe: Recipe) -> Iterator[StepProbe]:
     """Yield what is measured in the place of the pair; weights, statistics and counts are as before at the end.
 
-    The step is one in the middle of the run, when all scheduled terms act.
+    The step is the first, when every term acts, there are adversarial examples, and gradients are measured.
 
     Args:
         pair: Teacher and student.
@@ -93,7 +93,7 @@ def whole_steps(pair: TeacherStudent, recipe: Recipe) -> Iterator[StepProbe]:
     pair.distillation = probed = copy(run)
     probed.balance, probed.counts = deepcopy(run.balance), deepcopy(run.counts)
     probed.anomaly_checks = deepcopy(run.anomaly_checks)
-    probed.begin(run.epochs // 2, 0, 1, run.epochs)
+    probed.step, probed.progress = 1, 0.0
     if recipe.pseudo_labels:
         classes = len(pair.student_model.names)
         probed.pseudo = PseudoLabels(torch.full((classes,), DEFAULT))
