@@ -390,7 +390,7 @@ def test_ikd__is_weighed_where_no_other_loss_acts(tmp_path: Path) -> None:
         model = pair_of(Recipe.from_dict(content), detector("v8"), detector("v8", width=0.25, seed=1)).train()
         assert model.distillation is not None
         data = batch() | {"unlabeled": batch(1, seed=1)["img"], "im_file": ["a", "b"], "unlabeled_file": ["c"]}
-        found = model.look(TrainingBatch.of(data), model.distillation.active())
+        found: Look = model.look(TrainingBatch.of(data), model.distillation.active())
         model.distillation.weight_log.write(tmp_path, 1)
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from tests.helpers.panels import seeing
 from tests.helpers.unlabeled import make_images, state_of
 from yolokd.distillation.pseudo_labels import PseudoLabels
 from yolokd.errors import PairError, UserError
+from yolokd.files import cache_folder
 from yolokd.loaders.answers import AnswerTable
+from yolokd.locks import locked
 from yolokd.recipe import Recipe
 from yolokd.teachers import answers as store
 from yolokd.teachers import asking
 from yolokd.training.answers import KEY, asked_size, learned_classes, thresholds
 from yolokd.training.run import resume, start
-from yolokd.training.trainer import DistillTrainer
+from yolokd.training.trainer import LOCK, DistillTrainer
 
 STORED = ("teacher.answers=stored", "teacher.flip=false")
 
@@ -112,7 +115,13 @@ def test_run__a_batch_that_is_halved_for_memory_keeps_the_answers(
 def test_run__the_second_asks_nothing(seeing_pair: Pair, free: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     original = asking.ask
-    monkeypatch.setattr(store, "ask", lambda p, files, **o: asked.extend(files) or original(p, files, **o))  # type: ignore[func-returns-value]
+
+    def ask(panel: Any, files: Sequence[str], **options: Any) -> Any:
+        with locked(cache_folder() / LOCK, wait=False):  # which other runs wait for, for minutes at most
+            asked.extend(files)
+        return original(panel, files, **options)
+
+    monkeypatch.setattr(store, "ask", ask)
     overrides = [*STORED, "train.pseudo_labels=true", f"train.unlabeled={free}"]
     start(seeing_pair.plan("baseline", overrides, epochs=1))
     first = len(asked)

@@ -215,7 +215,13 @@ class DistillTrainer(DetectionTrainer):
         finds beside the labels, and fails where another process does so at once.
         """
         with _alone():
-            return self._loader(dataset_path, batch_size, rank, mode)
+            loader = self._loader(dataset_path, batch_size, rank, mode)
+        if mode == "train" and self.panel is not None:  # other runs need not wait for it
+            self.answers = ask_before(self, loader)
+            self.panel = None  # whose memory is free again
+        if mode == "train" and self.answers is not None:  # also where memory ran out, and loaders are made anew
+            self.answers.give(loader, self.unlabeled, self._current_epoch)
+        return loader
 
     def _loader(self, dataset_path: str, batch_size: int, rank: int, mode: str) -> Any:
         with kept_apart():
@@ -227,11 +233,6 @@ class DistillTrainer(DetectionTrainer):
             sample_deterministically(loader, seed=self.args.seed, current_epoch=self._current_epoch)
         if mode == "train":
             self.unlabeled = stream_beside(loader, self, self._current_epoch)
-            if self.panel is not None:
-                self.answers = ask_before(self, loader)
-                self.panel = None  # whose memory is free again
-            if self.answers is not None:  # also for loaders that take the place of the first where memory ran out
-                self.answers.give(loader, self.unlabeled, self._current_epoch)
         return loader
 
     def _plain_loader(self) -> Any:
