@@ -167,7 +167,7 @@ def make_plan(
         notes.append(report.left_out)
     check_strides(recipe, imgsz, learning.plan, [one.plan for one in teaching])
     _check_last_batch(report, train, imgsz, max(32, learning.plan.head.largest_stride))
-    check_with_data(train, data, report, learning.model)
+    check_with_data(train, data, learning.model)
     notes += check_task(train, data, report)
     check_students_task(learning.plan.head.task, recipe, data, report)
     plan = Plan(recipe, learning.plan, None, None, data, report, imgsz, folder, tuple(notes), unlabeled)
