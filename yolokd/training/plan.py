@@ -190,7 +190,7 @@ def _image_size(train: Mapping[str, Any], notes: list[str]) -> int:
 def _folder(teacher: Spec | None, student: Spec, recipe: Recipe, runs: Path | None) -> Path:
     """Return the run directory to be made, which can be written and holds none of the inputs."""
     folder = check_writable(run_folder(recipe, runs))
-    inputs = (teacher, student, recipe.train.get("pretrained"), recipe.train.get("unlabeled"))
+    inputs = (teacher, *recipe.teacher.models, student, recipe.train.get("pretrained"), recipe.train.get("unlabeled"))
     refuse_inside(folder, [str(spec) for spec in inputs if spec])
     return folder
 
