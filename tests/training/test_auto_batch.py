@@ -57,6 +57,7 @@ def test_whole_steps__are_steps_and_leave_no_trace(name: str) -> None:
         if recipe.terms():
             assert (losses[3:].detach() > 0).any()  # the terms act, whatever their warm-up
     assert model.distillation is run
+    assert getattr(model.student_model, "criterion", None) is None  # which takes class weights that come later
     assert vars(run.counts) == counts
     assert all(p.grad is None for p in model.parameters())
     after = state(model)
