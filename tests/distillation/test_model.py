@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +19,8 @@ from tests.helpers.rotated import crowded_rotated
 from tests.helpers.segments import model_of, suited, with_extras
 from tests.helpers.teacher_student import pair, pair_of
 from yolokd.bench.timer import peak_bytes
-from yolokd.distillation.model import TeacherStudent
-from yolokd.loaders.batch import Answers
+from yolokd.distillation.model import Look, TeacherStudent
+from yolokd.loaders.batch import Answers, TrainingBatch
 from yolokd.recipe import Recipe, Schedule, list_recipes, load_recipe
 
 EVERYTHING: dict[str, Any] = {"bckd": {}, "ssim": {}, "ultralytics": {}}
@@ -374,3 +375,26 @@ def test_ikd__alone_in_a_recipe_comes_back_every_so_many_steps() -> None:
     model = pair_of(Recipe.from_dict(content), detector("v8"), detector("v8", width=0.25, seed=1))
     values = [float(at_step(model, number)(batch())[1]["kd_ikd"]) for number in (1, 2, 3, 4)]
     assert [value > 0 for value in values] == [True, False, True, False]
+
+
+def test_ikd__is_weighed_where_no_other_loss_acts(tmp_path: Path) -> None:
+    """The values are those of a recipe in which the weights have another reason to be computed."""
+
+    def look(gain: float, alpha: float) -> Look:
+        content = {
+            "losses": {"ssim": {"gain": gain}},
+            "weighting": {"aid": {"alpha": alpha}},
+            "augment": {"ikd": {"adversarial": {"every": 2, "steps": 1}}},
+        }
+        torch.manual_seed(0)  # of the adapters
+        model = pair_of(Recipe.from_dict(content), detector("v8"), detector("v8", width=0.25, seed=1)).train()
+        assert model.distillation is not None
+        data = batch() | {"unlabeled": batch(1, seed=1)["img"], "im_file": ["a", "b"], "unlabeled_file": ["c"]}
+        found: Look = model.look(TrainingBatch.of(data), model.distillation.active())
+        model.distillation.weight_log.write(tmp_path, 1)
+        return found
+
+    alone, beside, full = look(0.0, 5.0), look(1.0, 5.0), look(0.0, 0.0)
+    assert alone.maps.keys() == {"ikd"}
+    assert torch.equal(alone.maps["ikd"], beside.maps["ikd"])
+    assert alone.maps["ikd"].sum() < full.maps["ikd"].sum()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,19 @@ def test_update__before_the_first_object_one_positive_per_image_is_assumed() -> 
     assert float(counts.update("one2many", assigned([0, 30], mass=9.0))["positives"]) == pytest.approx(
         30 / (2 + 2 * DECAY)
     )
+
+
+def test_update__a_step_that_is_not_finite_is_left_out() -> None:
+    state: dict[str, Any] = {}
+    counts, other = PositiveCounts(state), PositiveCounts({})
+    for mass in (3.0, float("nan"), float("inf"), 5.0):
+        found = counts.update("one2many", assigned([2, 4], mass))
+    other.update("one2many", assigned([2, 4], 3.0))
+    assert found == other.update("one2many", assigned([2, 4], 5.0))
+    counts.save()
+    assert all(math.isfinite(value) for value in state["positives"]["one2many"])
+    first = PositiveCounts({}).update("one2many", assigned([2], float("nan")))
+    assert first == {"positives": 1, "target_scores": 1}
 
 
 def test_update__branches_are_apart() -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from ultralytics.data.utils import check_det_dataset
 from ultralytics.nn.tasks import DetectionModel
 
+from tests.helpers.fixtures import make_data
 from tests.helpers.models import detector
+from yolokd.backend.api import get_cfg
 from yolokd.backend.classes import match_classes
-from yolokd.initialization.reconstruction import POSITIONS, positions, reconstruct
+from yolokd.initialization.reconstruction import POSITIONS, calibration, positions, reconstruct
 from yolokd.initialization.weight_selection import select_weights
 
 
@@ -29,6 +35,24 @@ def pair(family: str = "v8", *, width: float = 0.25) -> tuple[DetectionModel, De
 
 def selected(student: DetectionModel, teacher: DetectionModel) -> object:
     return select_weights(student, teacher, match_classes(student.names, teacher.names, {})).rows
+
+
+def calibrated(data: Path, **arguments: Any) -> list[Tensor]:
+    args = get_cfg(overrides={"imgsz": 64, "batch": 4, "task": "detect", **arguments})
+    return calibration(args, check_det_dataset(str(data)), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("fraction", "count"), [(1.0, 16), (0.25, 4), (5, 5), ([1.0, 0.25], 16)])
+def test_calibration__takes_the_images_that_are_trained_on(tiny_data: Path, fraction: Any, count: int) -> None:
+    assert sum(map(len, calibrated(tiny_data, fraction=fraction))) == count
+
+
+def test_calibration__images_of_several_shapes_are_squares_also_with_rect(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data", train=6, val=1)
+    for number in range(3):
+        cv2.imwrite(str(data.parent / "images" / "train" / f"{number:03d}.png"), np.zeros((32, 64, 3), np.uint8))
+    (batch,) = calibrated(data, rect=True, batch=3)
+    assert batch.shape == (6, 3, 64, 64)
 
 
 def raw_scores(model: DetectionModel, image: Tensor) -> Tensor:

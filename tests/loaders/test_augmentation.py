@@ -21,6 +21,7 @@ from tests.helpers.models import training_args
 from tests.helpers.rotated import corners
 from yolokd.augment.ikd import random_crop
 from yolokd.loaders import augmentation
+from yolokd.loaders.answers import Answer, AnswerTable
 from yolokd.loaders.augmentation import SampleSpecific, augment_loader, epochs_on, fit, random_window
 from yolokd.loaders.epoch_sampler import EpochBatches, Key
 
@@ -191,6 +192,26 @@ def test_random_window__is_the_one_that_random_crop_takes() -> None:
         expected, _, indices = random_crop(pixels, boxes, np.random.default_rng(seed), low=0.5)
         assert np.array_equal(pixels[y1:y2, x1:x2], expected)
         assert np.array_equal(kept, indices)
+
+
+@pytest.mark.parametrize("large", [False, True])  # whether the objects are
+def test_rule__stored_answers_decide_nothing_and_are_cut_with_the_image(tmp_path: Path, large: bool) -> None:
+    box = (80.0, 4.0, 40.0, 40.0) if large else (80.0, 4.0, 20.0, 20.0)
+    images = write(tmp_path / "data", [(flat(100, 160), [box])] * 2)
+    boxes = np.array([[0.5, 0.5, 0.9, 0.9], [0.01, 0.9, 0.02, 0.2]], np.float32)  # a large one, and one that crops cut
+    answer = Answer(boxes, np.array([[0.5, 0.1], [0.2, 0.6]], np.float32))
+    plain, answered = load(images).dataset, load(images).dataset
+    answered.answers = AnswerTable.of(dict.fromkeys(answered.im_files, answer), [(0, [0]), (1, [1])], 2)
+    counts = set()
+    for epoch in range(20):
+        expected, found = changed(plain, 0, epoch), changed(answered, 0, epoch)
+        assert np.array_equal(found["img"], expected["img"])
+        own = found["cls"].flatten() < 2
+        assert np.array_equal(found["instances"].bboxes[own], expected["instances"].bboxes)
+        counts.add(len(own) - 1)
+        rows = found["cls"].flatten()[~own].astype(int) - 2
+        assert rows.tolist() in ([0, 1], [0])
+    assert counts == ({1, 2} if large else {2})
 
 
 def test_crop__polygons_follow_their_boxes(tmp_path: Path) -> None:

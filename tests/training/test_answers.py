@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from tests.helpers.panels import seeing
 from tests.helpers.unlabeled import make_images, state_of
 from yolokd.distillation.pseudo_labels import PseudoLabels
 from yolokd.errors import PairError, UserError
+from yolokd.files import cache_folder
 from yolokd.loaders.answers import AnswerTable
+from yolokd.locks import locked
 from yolokd.recipe import Recipe
 from yolokd.teachers import answers as store
 from yolokd.teachers import asking
 from yolokd.training.answers import KEY, asked_size, learned_classes, thresholds
 from yolokd.training.run import resume, start
-from yolokd.training.trainer import DistillTrainer
+from yolokd.training.trainer import LOCK, DistillTrainer
 
 STORED = ("teacher.answers=stored", "teacher.flip=false")
 
@@ -87,10 +90,38 @@ def test_run__soft_and_pseudo_labels_from_stored_answers(
 
 
 @pytest.mark.slow
+def test_run__a_batch_that_is_halved_for_memory_keeps_the_answers(
+    seeing_pair: Pair, free: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[Any] = []
+    original = DistillTrainer.preprocess_batch
+
+    def peek(self: Any, batch: dict[str, Any]) -> dict[str, Any]:
+        batches.append(original(self, batch))
+        if len(batches) == 1:
+            raise RuntimeError("out of memory")
+        return dict(batches[-1])
+
+    monkeypatch.setattr(DistillTrainer, "preprocess_batch", peek)
+    overrides = [*STORED, "train.pseudo_labels=0.1", f"train.unlabeled={free}"]
+    start(seeing_pair.plan(soft(tmp_path), overrides, epochs=1))
+    assert [len(b["img"]) for b in batches] == [8, 4, 4, 4, 4]
+    assert all(len(b["pseudo"].images) for b in batches)
+    labeled = [{int(image) < len(b["img"]) for image in b["answers"].images} for b in batches]
+    assert labeled == [{True, False}] * 5
+
+
+@pytest.mark.slow
 def test_run__the_second_asks_nothing(seeing_pair: Pair, free: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     original = asking.ask
-    monkeypatch.setattr(store, "ask", lambda p, files, **o: asked.extend(files) or original(p, files, **o))  # type: ignore[func-returns-value]
+
+    def ask(panel: Any, files: Sequence[str], **options: Any) -> Any:
+        with locked(cache_folder() / LOCK, wait=False):  # which other runs wait for, for minutes at most
+            asked.extend(files)
+        return original(panel, files, **options)
+
+    monkeypatch.setattr(store, "ask", ask)
     overrides = [*STORED, "train.pseudo_labels=true", f"train.unlabeled={free}"]
     start(seeing_pair.plan("baseline", overrides, epochs=1))
     first = len(asked)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.fixtures import Pair
+from tests.helpers.runs import stop_after
 from yolokd.training import epochs
 from yolokd.training.events import FILE, Event, read_events, write_event
-from yolokd.training.run import start
+from yolokd.training.run import resume, start
 
 EVENTS = [Event("gradient_ratio", "ssim", 2, 31.5), Event("gradient_ratio", "bckd_cls", 3, 11.0)]
 
@@ -42,3 +43,17 @@ def test_trainer__writes_one_event_per_term_above_the_limit(tiny_pair: Pair, mon
     found = read_events(run)
     assert sorted(event.term for event in found) == ["bckd_box", "bckd_cls", "ssim"]
     assert all(event.value > 0 and event.epoch in {1, 2} for event in found)
+
+
+@pytest.mark.slow
+def test_trainer__a_resumed_run_does_not_warn_again(tiny_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(epochs, "RATIO_LIMIT", 0)
+    plan = tiny_pair.plan("ssim", ["balance.every=1"], epochs=2)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            start(plan)
+    before = read_events(plan.folder)
+    assert [event.term for event in before] == ["ssim"]
+    resume(str(plan.folder))
+    assert read_events(plan.folder) == before

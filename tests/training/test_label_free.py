@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.helpers.calling import call, fails
 from tests.helpers.fixtures import Pair
 from tests.helpers.unlabeled import state_of
 from yolokd.backend.checkpoints import load_detector
-from yolokd.errors import UserError
+from yolokd.errors import DataError, UserError
 from yolokd.training.label_free import is_label_free, labels_first
 from yolokd.training.run import resolve_recipe, train
 
@@ -56,6 +57,20 @@ def test_labels_first__goes_again_if_the_block_fails(frames: Path, seeing_pt: Pa
     with pytest.raises(UserError, match="later"):
         fail()
     assert not (tmp_path / "runs" / "free").exists()
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_labels_first__the_set_of_an_earlier_run_stays(
+    frames: Path, seeing_pt: Path, tmp_path: Path, same: bool
+) -> None:
+    recipe = resolve_recipe("bckd", [*LOW, "train.exist_ok=true"], unlabeled=str(frames), name="free", **BUDGET)
+    with labels_first(seeing_pt, recipe, runs=tmp_path / "runs") as first:
+        before = state_of(first.made.path.parent)
+    classes = [] if same else ["class1"]
+    with nullcontext() if same else pytest.raises(DataError, match="holds"):  # noqa: SIM117
+        with labels_first(seeing_pt, recipe, classes=classes, runs=tmp_path / "runs", keep=False):
+            pass
+    assert state_of(first.made.path.parent) == before
 
 
 def test_labels_first__renamed_classes_are_mapped(frames: Path, seeing_pt: Path, tmp_path: Path) -> None:

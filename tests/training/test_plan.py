@@ -12,10 +12,12 @@ import yaml
 from tests.helpers.fixtures import Pair
 from tests.helpers.unlabeled import make_images
 from yolokd.backend import checkpoints
+from yolokd.backend.api import build_yolo_dataset, get_cfg
 from yolokd.errors import PairError, UserError
 from yolokd.training import plan as planning
 from yolokd.training import trainer
 from yolokd.training.run import start
+from yolokd.training.task import trained_images
 
 TRAIN = 16  # images of the tiny data set
 
@@ -41,6 +43,13 @@ def test_make_plan__the_last_batch_is_that_of_the_images_trained_on(tiny_pair: P
     with pytest.raises(UserError, match="The last batch would hold one image"):
         tiny_pair.plan("baseline", few, batch=7, imgsz=32)
     assert tiny_pair.plan("baseline", few, batch=5, imgsz=32).imgsz == 32
+
+
+def test_make_plan__a_share_below_one_image_is_one_image(tiny_pair: Pair) -> None:
+    plan = tiny_pair.plan("baseline", ["train.fraction=0.01"])  # of 16
+    assert trained_images(plan.recipe.train, plan.report) == 1
+    args = get_cfg(overrides={"fraction": 0.01})
+    assert len(build_yolo_dataset(args, str(plan.data.splits["train"][0]), 8, {"names": plan.data.names})) == 1
 
 
 # Channels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,20 @@ def test_plan__each_gets_the_next_free_folder(tiny_pair: Pair) -> None:
         assert folder == tiny_pair.runs / expected
         folder.mkdir(parents=True)
     assert tiny_pair.plan("baseline", name="mine").folder == tiny_pair.runs / "mine"
+
+
+@pytest.mark.parametrize("place", ["teacher", "further", "student", "pretrained", "unlabeled"])
+def test_plan__a_run_is_not_written_over_what_it_reads(tiny_pair: Pair, place: str) -> None:
+    inside = tiny_pair.runs / "same" / "weights" / "best.pt"
+    inside.parent.mkdir(parents=True)
+    shutil.copy(tiny_pair.teacher, inside)
+    (tiny_pair.runs / "same" / "provenance.json").write_text('{"recipe": "bckd", "versions": {}, "command": ""}')
+    settings = {
+        "further": f'teacher.models=["{inside}"]',
+        "pretrained": f"train.pretrained={inside}",
+        "unlabeled": f"train.unlabeled={inside.parent}",
+    }
+    overrides = ["train.exist_ok=true", *([settings[place]] if place in settings else [])]
+    pair = replace(tiny_pair, **{place: inside}) if place not in settings else tiny_pair
+    with pytest.raises(UserError, match=r"is in '.*same', which the run would be written over"):
+        pair.plan("bckd", overrides, name="same")

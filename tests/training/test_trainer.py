@@ -25,6 +25,7 @@ from yolokd.backend.checkpoints import load, load_detector, plain_copy
 from yolokd.errors import RunError, UserError
 from yolokd.files import sha256
 from yolokd.locks import locked
+from yolokd.training.events import Event, read_events, write_event
 from yolokd.training.run import resolve_recipe, resume, start
 from yolokd.training.settings import KEY
 from yolokd.training.trainer import LOCK, DistillTrainer
@@ -367,6 +368,17 @@ def test_start__a_frozen_neck_and_numbered_checkpoints(tiny_pair: Pair) -> None:
     assert type(load(run / "weights" / "epoch0.pt")[0]) is DetectionModel
     with pytest.raises(RunError, match="all layers up to it are frozen"):
         start(tiny_pair.plan("ssim", ["train.freeze=22", "losses.ssim.gain=auto"], epochs=1, name="auto"))
+
+
+def test_start__over_an_earlier_run_takes_none_of_its_records(tiny_pair: Pair) -> None:
+    run = start(tiny_pair.plan("bckd", ["train.save_period=1"], epochs=2, name="same"))
+    write_event(run, Event("gradient_ratio", "bckd_cls", 1, 31.5))
+    (run / "aid.jsonl").write_text('{"epoch": 1}\n')
+    assert start(tiny_pair.plan("ssim", ["train.exist_ok=true"], epochs=1, name="same")) == run
+    assert not (run / "aid.jsonl").exists()
+    assert read_events(run) == []
+    found = {path.stem: load(path)[1][KEY]["recipe_name"] for path in (run / "weights").glob("*.pt")}
+    assert found == {"epoch0": "bckd", "epoch1": "bckd", "best": "ssim", "last": "ssim"}
 
 
 def test_start__single_class(tiny_pair: Pair) -> None:

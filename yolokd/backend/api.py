@@ -7,7 +7,7 @@ from ultralytics.cfg import get_cfg
 from ultralytics.data.augment import LetterBox, Mosaic
 from ultralytics.data.build import InfiniteDataLoader, build_yolo_dataset
 from ultralytics.data.dataset import YOLODataset
-from ultralytics.data.utils import VID_FORMATS
+from ultralytics.data.utils import VID_FORMATS, get_split_fraction
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.models.yolo.obb import OBBValidator
 from ultralytics.models.yolo.pose import PoseValidator
@@ -72,6 +72,7 @@ __all__ = [
     "get_cpu_info",
     "get_flops",
     "get_num_params",
+    "get_split_fraction",
     "imread",
     "make_divisible",
     "non_max_suppression",

@@ -110,7 +110,7 @@ class TeacherStudent(SavedPair):
         grids = run.levels.grids(images)
         with watch(self.student_model.criterion, grids.student, run.levels.common) as assigned:
             detection, items = self._detection_loss(batch, raw, taught, grids)
-        weights = None if taught is None else self._weigh(batch, taught, grids)
+        weights = self._weigh(batch, taught, grids, examples)
         heads = {term for loss in run.losses.values() for term in loss.head_terms}
         accumulator = LossAccumulator(grids.common, weights, heads)
         if taught is not None:
@@ -221,9 +221,15 @@ class TeacherStudent(SavedPair):
                 accumulator.add(piece, () if piece.keys() <= loss.head_terms else inputs)
                 del piece  # and its graph, before the next is made
 
-    def _weigh(self, batch: TrainingBatch, taught: TeacherOutput, grids: Grids) -> Weights | None:
+    def _weigh(
+        self, batch: TrainingBatch, taught: TeacherOutput | None, grids: Grids, examples: Examples | None
+    ) -> Weights | None:
         run = self._run()
-        if run.weighting is None or taught.raw is None:
+        if run.weighting is None:
+            return None
+        if taught is None and examples is not None:  # the loss on adversarial examples acts alone
+            taught = self.teacher_model(batch.teacher_images)
+        if taught is None or taught.raw is None:
             return None
         weights = run.weighting(taught.raw, batch.labeled, grids.teacher)
         run.weight_log.record(weights, batch.files)

@@ -34,8 +34,9 @@ class PositiveCounts:
     def update(self, branch: str, assigned: Assigned) -> Averages:
         """Add a step and return the averages per labeled image, each (); without a wait for the device.
 
-        Until the run has met its first object, one positive per image is assumed. Every process must call it equally
-        often.
+        Until the run has met its first object, one positive per image is assumed. A step that is not finite is left
+        out, since it would never leave the averages again, while Ultralytics recovers the student from a checkpoint.
+        Every process must call it equally often.
         """
         positives = assigned.positives
         found = positives.sum().float()
@@ -44,7 +45,8 @@ class PositiveCounts:
         old = self._sums.get(branch)
         if old is None:
             old = step.new_tensor(self._state.get(branch, [0.0, 0.0, 0.0]))
-        sums = self._sums[branch] = DECAY * old + mean_over_ranks(step)
+        step = mean_over_ranks(step)
+        sums = self._sums[branch] = torch.where(step.isfinite().all(), DECAY * old + step, old)
         means = sums[1:] / sums[0]
         means = torch.where(means > 0, means, torch.ones_like(means))
         return {"positives": means[0], "target_scores": means[1]}

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yolokd.backend.api import Conv, DetectionModel, build_yolo_dataset
+from yolokd.backend.api import Conv, DetectionModel, build_yolo_dataset, get_split_fraction
 from yolokd.backend.label_scan import kept_apart
 from yolokd.initialization.weight_selection import Rows, convolution, padding, spaced
 
@@ -29,7 +29,7 @@ EPS = 1e-12
 
 
 def calibration(args: Any, data: dict[str, Any], device: torch.device) -> list[Tensor]:
-    """Return up to 256 training images without augmentation, in batches (B, 3, H, W) in [0, 1].
+    """Return up to 256 of the images that are trained on, without augmentation, in batches (B, 3, H, W) in [0, 1].
 
     Args:
         args: Ultralytics' training arguments.
@@ -37,9 +37,10 @@ def calibration(args: Any, data: dict[str, Any], device: torch.device) -> list[T
         device: Where to put them.
     """
     args = copy(args)
-    args.cache = None
+    args.cache, args.rect = None, False
+    share = get_split_fraction(args.fraction, "train")  # which the mode would take from the validation images
     with kept_apart():
-        dataset = build_yolo_dataset(args, data["train"], args.batch, data, mode="val", rect=False)
+        dataset = build_yolo_dataset(args, data["train"], args.batch, data, mode="val", fraction=share)
     images = [dataset[int(index)]["img"] for index in spaced(min(SUFFIXES, len(dataset)), len(dataset))]
     return [part.to(device).float() / 255 for part in torch.stack(images).split(16)]
 

@@ -23,7 +23,7 @@ from yolokd.backend.checkpoints import Spec
 from yolokd.backend.dataset import Dataset, resolve
 from yolokd.backend.devices import check_device
 from yolokd.data import publish
-from yolokd.data.check import DataReport, check_labels
+from yolokd.data.check import DataReport, check_labels, fingerprint
 from yolokd.errors import UserError
 from yolokd.evaluation.ground_truth import label_path, list_images, read_labels
 from yolokd.labeling.classes import AUTO, Columns, columns_of, parse_classes, parse_conf
@@ -116,6 +116,9 @@ def label(
 def _request(
     source: Path, frames: Frames, asked: Teachers, given: Mapping[str, float] | None, data: Dataset | None, val: float
 ) -> dict[str, Any]:
+    labels = {}
+    if given is None and data is not None:
+        labels["labels of like"] = fingerprint({"train": data.splits["train"]})
     return {
         "prepared by": "yolokd data label",
         "version": VERSION,
@@ -125,6 +128,7 @@ def _request(
         "classes": asked.united_names(),
         "conf": AUTO if given is None else dict(given),
         "like": None if data is None else str(data.yaml_path.absolute()),
+        **labels,
         "imgsz": asked.imgsz,
         "flip": asked.flip,
         "val": val,

@@ -7,8 +7,8 @@ Differs: a crop is cut out of the resized image that the loader keeps, then enla
 reading four files for each mosaic, and would make cached images useless. Noise, which resizing would alter, goes onto
 the file's own pixels; it is rare, so reading the file anew costs little.
 
-What happens to an image depends on the seed, the epoch and the image only: not on the number of workers, nor on what
-was loaded before.
+What happens to an image depends on the seed, the epoch, the image and its labels only: not on the number of workers, on
+what was loaded before, nor on stored answers of teachers, which are cut with the image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from yolokd.augment.ikd import Boxes, Image, noisy, random_crop, sample_rule
+from yolokd.augment.ikd import Boxes, Image, clipped, noisy, random_crop, sample_rule
 from yolokd.backend.api import InfiniteDataLoader, imread
 from yolokd.loaders.epoch_sampler import CurrentEpoch, EpochSet, Key, send_epochs
 
@@ -72,18 +72,22 @@ class SampleSpecific(EpochSet):
         if not self.draw:
             return label
         rng = np.random.default_rng((self.seed, self.draw, index))
-        if sample_rule(original_sizes(label)) == "crop":
-            self._crop(label, rng)
+        objects = label["cls"].flatten() < len(self.data["names"])  # the rest is what teachers saw
+        if sample_rule(original_sizes(label)[objects]) == "crop":
+            self._crop(label, objects, rng)
         elif rng.random() < self.noise:
             label["img"] = fit(noisy(self._original(index), rng), self.imgsz)
         return label
 
-    def _crop(self, label: dict[str, Any], rng: np.random.Generator) -> None:
+    def _crop(self, label: dict[str, Any], objects: npt.NDArray[np.bool_], rng: np.random.Generator) -> None:
         height, width = label["img"].shape[:2]
         instances = label["instances"]
         instances.convert_bbox("xyxy")
         instances.denormalize(width, height)
-        (left, top, right, bottom), kept = random_window((height, width), instances.bboxes, rng, low=self.crop)
+        own, seen = np.flatnonzero(objects), np.flatnonzero(~objects)
+        window, inside = random_window((height, width), instances.bboxes[own], rng, low=self.crop)
+        kept = np.concatenate((own[inside], seen[clipped(instances.bboxes[seen], window)[1]]))
+        left, top, right, bottom = window
         instances = instances[kept]
         instances.add_padding(-left, -top)
         instances.clip(right - left, bottom - top, preserve_obb=self.use_obb)

@@ -119,7 +119,8 @@ class TrainingBatch:
 
     def without_unlabeled(self) -> TrainingBatch:
         """Return the labeled part alone."""
-        return replace(self, unlabeled=None, larger=None if self.larger is None else self.larger[: len(self)])
+        larger = None if self.larger is None else self.larger[: len(self)]
+        return replace(self, unlabeled=None, files=self.files[: len(self)], larger=larger)
 
 
 def with_larger(batch: Mapping[str, Any], scale: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from yolokd.errors import UserError, nearest
 from yolokd.loaders.answers import AnswerTable, joined, parted
 from yolokd.loaders.batch import Answers, PseudoBoxes
 from yolokd.loaders.epoch_sampler import CurrentEpoch, EpochSet, send_epochs
+from yolokd.loaders.unlabeled_loader import UnlabeledStream
 from yolokd.losses.base import Requirements, requirements
 from yolokd.losses.table import active_losses
 from yolokd.recipe import Recipe
@@ -37,6 +38,19 @@ class RunAnswers:
     classes: int  # of the data
     labeled: bool  # whether labeled images carry answers as well
     pseudo: PseudoLabels | None = None  # chooses among the boxes of unlabeled images
+
+    def give(self, loader: Any, unlabeled: UnlabeledStream | None, current_epoch: CurrentEpoch) -> None:
+        """Let loaders carry the answers beside their images, in place and before their first use.
+
+        Args:
+            loader: Ultralytics' loader of the labeled images.
+            unlabeled: The images without labels beside it.
+            current_epoch: Gives the current epoch, from 0, and the number of epochs.
+        """
+        if self.labeled:
+            send_epochs(loader, EpochSet, current_epoch).answers = self.table
+        if unlabeled is not None:
+            unlabeled.dataset.answers = self.table
 
     def part(self, batch: dict[str, Any]) -> tuple[dict[str, Any], Answers | None]:
         """Return a batch with its labels alone, and the answers for its images; None if these carry none.
@@ -116,16 +130,15 @@ def check_answers(plan: Plan, needs: Requirements, teacher: str) -> list[str]:
     return notes
 
 
-def ask_before(trainer: Any, loader: Any, current_epoch: CurrentEpoch) -> RunAnswers | None:
+def ask_before(trainer: Any, loader: Any) -> RunAnswers | None:
     """Ask the teachers about the images that the recipe wants answers for; choose thresholds of pseudo-labels.
 
     Args:
         trainer: With its panel of teachers, and the pair built.
         loader: Ultralytics' loader of the labeled images.
-        current_epoch: Gives the current epoch, from 0, and the number of epochs.
 
     Returns:
-        The answers for the steps; None where the teacher answers live.
+        The answers for the steps, which are to be given to the loaders; None where the teacher answers live.
     """
     recipe: Recipe = trainer.recipe
     stored = recipe.teacher.answers == "stored"
@@ -161,13 +174,7 @@ def ask_before(trainer: Any, loader: Any, current_epoch: CurrentEpoch) -> RunAns
         names = trainer.data["names"]
         shown = ", ".join(f"{names[index]} {chosen[index]:.2f}" for index in sorted(learned))
         LOGGER.info(f"Pseudo-labels from a score of {shown}; from {DOUBT} up to it a box takes no part.")
-    if not stored:
-        return None
-    if soft:
-        send_epochs(loader, EpochSet, current_epoch).answers = table
-    if others is not None:
-        others.answers = table
-    return RunAnswers(table, trainer.data["nc"], soft, pseudo)
+    return RunAnswers(table, trainer.data["nc"], soft, pseudo) if stored else None
 
 
 def learned_classes(asked: int | Sequence[int] | None, classes: int) -> set[int]:

@@ -9,7 +9,6 @@ from yolokd.backend.api import DetectionModel, parse_device, select_device
 from yolokd.backend.checkpoints import Spec, find, is_quantized, is_yaml
 from yolokd.backend.dataset import Dataset
 from yolokd.backend.quantization import FORMATS, require_modelopt
-from yolokd.data.check import DataReport
 from yolokd.errors import UserError
 from yolokd.recipe import Recipe
 from yolokd.recipe.arguments import LARGEST_SEED, argument
@@ -104,26 +103,20 @@ def refuse_quantized(recipe: Recipe, student: Spec, teacher: Spec | None) -> Non
             )
 
 
-def check_with_data(train: Mapping[str, Any], data: Dataset, report: DataReport, student: DetectionModel) -> None:
+def check_with_data(train: Mapping[str, Any], data: Dataset, student: DetectionModel) -> None:
     """Check what data and student may not have.
 
     Args:
         train: The recipe's training arguments.
         data: The data set.
-        report: Of its check.
         student: The model that is going to be trained.
 
     Raises:
-        UserError: A split that the data do not have, a share of the images that holds none, or every layer
-            frozen.
+        UserError: A split that the data do not have, or every layer frozen.
     """
     split = argument(train, "split")
     if split not in data.splits:
         raise UserError(f"train.split={split}: '{data.yaml_path}' has no such split; it has {', '.join(data.splits)}.")
-    images, fraction = report.splits["train"].images, argument(train, "fraction")
-    share = fraction[0] if isinstance(fraction, list) else fraction
-    if isinstance(share, float) and round(images * share) < 1:
-        raise UserError(f"train.fraction={fraction} leaves none of the {images} training images. Give a larger share.")
     _check_freeze(train.get("freeze"), len(student.model))
 
 

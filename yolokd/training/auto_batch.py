@@ -78,9 +78,9 @@ class StepProbe(nn.Module):
 
 @contextmanager
 def whole_steps(pair: TeacherStudent, recipe: Recipe) -> Iterator[StepProbe]:
-    """Yield what is measured in the place of the pair; weights, statistics and counts are as before at the end.
+    """Yield what is measured in the place of the pair, which is as before at the end: weights, statistics, counts.
 
-    The step is one in the middle of the run, when all scheduled terms act.
+    The step is the first, when every term acts, there are adversarial examples, and gradients are measured.
 
     Args:
         pair: Teacher and student.
@@ -88,12 +88,13 @@ def whole_steps(pair: TeacherStudent, recipe: Recipe) -> Iterator[StepProbe]:
     """
     trained = nn.ModuleList((pair.student_model, pair.projector))
     before, mode, run = deepcopy(trained.state_dict()), pair.training, pair.distillation
+    criterion = getattr(pair.student_model, "criterion", None)  # the run's own is made once class weights are known
     if run is None:
         raise RuntimeError("this copy of the model was made for saving or validation and cannot distill")
     pair.distillation = probed = copy(run)
     probed.balance, probed.counts = deepcopy(run.balance), deepcopy(run.counts)
     probed.anomaly_checks = deepcopy(run.anomaly_checks)
-    probed.begin(run.epochs // 2, 0, 1, run.epochs)
+    probed.step, probed.progress = 1, 0.0
     if recipe.pseudo_labels:
         classes = len(pair.student_model.names)
         probed.pseudo = PseudoLabels(torch.full((classes,), DEFAULT))
@@ -102,6 +103,7 @@ def whole_steps(pair: TeacherStudent, recipe: Recipe) -> Iterator[StepProbe]:
         yield StepProbe(pair, recipe)
     finally:
         pair.distillation = run
+        pair.student_model.criterion = criterion
         pair.zero_grad(set_to_none=True)
         trained.load_state_dict(before)
         pair.train(mode)

@@ -42,7 +42,7 @@ def labels_first(
     keep: bool = True,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Iterator[FirstLabels]:
-    """Label the images of `train.unlabeled` with the teachers; the set goes again if the block that follows fails.
+    """Label the images of `train.unlabeled` with the teachers; a new set goes again if the block that follows fails.
 
     The teachers' answers stay in the cache, so that the next labeling of these images asks nobody.
 
@@ -67,6 +67,7 @@ def labels_first(
         )
     folder = check_writable(run_folder(recipe, runs))
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    earlier = (folder / LABELED).exists()  # of a run that this one is to write over (`train.exist_ok`)
     done = False
     try:
         made = label(
@@ -85,7 +86,7 @@ def labels_first(
         )
         done = True
     finally:
-        if not (done and keep):
+        if not ((done and keep) or earlier):
             rmtree(folder / LABELED, ignore_errors=True)
             for place in missing:
                 with contextlib.suppress(OSError):

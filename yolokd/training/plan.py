@@ -167,7 +167,7 @@ def make_plan(
         notes.append(report.left_out)
     check_strides(recipe, imgsz, learning.plan, [one.plan for one in teaching])
     _check_last_batch(report, train, imgsz, max(32, learning.plan.head.largest_stride))
-    check_with_data(train, data, report, learning.model)
+    check_with_data(train, data, learning.model)
     notes += check_task(train, data, report)
     check_students_task(learning.plan.head.task, recipe, data, report)
     plan = Plan(recipe, learning.plan, None, None, data, report, imgsz, folder, tuple(notes), unlabeled)
@@ -190,7 +190,7 @@ def _image_size(train: Mapping[str, Any], notes: list[str]) -> int:
 def _folder(teacher: Spec | None, student: Spec, recipe: Recipe, runs: Path | None) -> Path:
     """Return the run directory to be made, which can be written and holds none of the inputs."""
     folder = check_writable(run_folder(recipe, runs))
-    inputs = (teacher, student, recipe.train.get("pretrained"), recipe.train.get("unlabeled"))
+    inputs = (teacher, *recipe.teacher.models, student, recipe.train.get("pretrained"), recipe.train.get("unlabeled"))
     refuse_inside(folder, [str(spec) for spec in inputs if spec])
     return folder
 

@@ -74,6 +74,9 @@ def refuse_fixed(keys: Sequence[str]) -> None:
 def prepare(run: Interrupted, assignments: Sequence[str]) -> Resumption:
     """Check what is to change in an interrupted run, and find its data where they are now.
 
+    What no assignment names goes on as it was in the end, which need not be as the recipe says: a batch size that was
+    found, halved for memory or changed by an earlier resume, workers that Ultralytics does without on a CPU.
+
     Args:
         run: From `read_interrupted`.
         assignments: `train.key=value` with keys of `CHANGEABLE` and `MOVABLE`.
@@ -88,7 +91,7 @@ def prepare(run: Interrupted, assignments: Sequence[str]) -> Resumption:
     changes = {
         key: value
         for key, value in train.items()
-        if key in CHANGEABLE and value != run.arguments.get(key, stored.train.get(key))
+        if key in CHANGEABLE and _names(assignments, key) and value != run.arguments.get(key, stored.train.get(key))
     }
     check_device(changes.get("device", run.arguments.get("device")))
     check_with_device({**stored.train, **run.arguments, **changes})

@@ -14,7 +14,9 @@ import torch
 
 from yolokd.backend.api import ULTRALYTICS_VERSION
 from yolokd.data.layout import fingerprint, images_of
+from yolokd.distillation.weight_files import FILE as AID_FILE
 from yolokd.files import write_whole
+from yolokd.training.events import FILE as EVENTS_FILE
 from yolokd.training.settings import RunSettings
 from yolokd.version import __version__
 
@@ -48,6 +50,12 @@ def command_line() -> str:
     """The command as the user typed it."""
     program = Path(sys.argv[0]).name
     return shlex.join(["yolokd" if program == "__main__.py" else program, *sys.argv[1:]])
+
+
+def remove_earlier(folder: Path) -> None:
+    """Remove what a run before in the same folder (`train.exist_ok`) has recorded by epochs."""
+    for name in (AID_FILE, EVENTS_FILE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def write_run_files(folder: Path, settings: RunSettings) -> None:

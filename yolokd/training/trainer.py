@@ -46,6 +46,7 @@ from yolokd.training.answers import RunAnswers, ask_before
 from yolokd.training.auto_batch import whole_steps
 from yolokd.training.checkpoint_files import finish_checkpoints, written_beside
 from yolokd.training.epochs import CALLBACKS, distillation_of
+from yolokd.training.events import read_events
 from yolokd.training.first_weights import class_rows_of, select_first_weights
 from yolokd.training.settings import KEY, RunSettings
 
@@ -214,7 +215,13 @@ class DistillTrainer(DetectionTrainer):
         finds beside the labels, and fails where another process does so at once.
         """
         with _alone():
-            return self._loader(dataset_path, batch_size, rank, mode)
+            loader = self._loader(dataset_path, batch_size, rank, mode)
+        if mode == "train" and self.panel is not None:  # other runs need not wait for it
+            self.answers = ask_before(self, loader)
+            self.panel = None  # whose memory is free again
+        if mode == "train" and self.answers is not None:  # also where memory ran out, and loaders are made anew
+            self.answers.give(loader, self.unlabeled, self._current_epoch)
+        return loader
 
     def _loader(self, dataset_path: str, batch_size: int, rank: int, mode: str) -> Any:
         with kept_apart():
@@ -226,9 +233,6 @@ class DistillTrainer(DetectionTrainer):
             sample_deterministically(loader, seed=self.args.seed, current_epoch=self._current_epoch)
         if mode == "train":
             self.unlabeled = stream_beside(loader, self, self._current_epoch)
-            if self.panel is not None:
-                self.answers = ask_before(self, loader, self._current_epoch)
-                self.panel = None  # whose memory is free again
         return loader
 
     def _plain_loader(self) -> Any:
@@ -316,6 +320,9 @@ class DistillTrainer(DetectionTrainer):
             records.write_run_files(self.save_dir, self.settings)
             if self.resume:
                 records.cut_results(self.csv, self.start_epoch)
+                self.warned = {event.term for event in read_events(self.save_dir)}
+            else:
+                records.remove_earlier(self.save_dir)
         if isinstance(unwrap_model(self.model), TeacherStudent):
             # Here and not in the constructor: multi-GPU workers receive the parent's callbacks as well.
             for event, callback in CALLBACKS.items():
