@@ -11,7 +11,7 @@ import torch
 from ultralytics.utils import LOGGER
 
 from tests.helpers import tiny
-from yolokd.backend.opening import image_size, open_checkpoint, quiet, short_names
+from yolokd.backend.opening import image_size, open_checkpoint, quiet, short_names, without_lines
 from yolokd.errors import WeightsError
 
 
@@ -61,3 +61,16 @@ def test_open_checkpoint__refuses_what_is_no_detector(tmp_path: Path) -> None:
     torch.save({"weights": torch.zeros(3)}, tmp_path / "a.pt")
     with pytest.raises(WeightsError, match=r"a\.pt"):
         open_checkpoint(tmp_path / "a.pt", tmp_path)
+
+
+def test_without_lines__holds_back_those_alone_and_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    LOGGER.addHandler(caplog.handler)
+    try:
+        with without_lines("layer 'teacher."):
+            LOGGER.error("Freezing layer 'teacher.0'")
+            LOGGER.error("Freezing layer 'student.0'")
+        LOGGER.error("Freezing layer 'teacher.1'")
+    finally:
+        LOGGER.removeHandler(caplog.handler)
+    lines = [message[message.index("Freezing") :] for message in caplog.messages]  # Ultralytics puts signs before them
+    assert lines == ["Freezing layer 'student.0'", "Freezing layer 'teacher.1'"]

@@ -32,6 +32,21 @@ def quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
+@contextmanager
+def without_lines(text: str) -> Iterator[None]:
+    """Hold back the lines of Ultralytics' logger that contain a text."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return text not in str(record.msg)
+
+    logger = logging.getLogger("ultralytics")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+
+
 def open_checkpoint(path: Path, folder: Path, tasks: Collection[str] | None = None) -> Any:
     """Return `ultralytics.YOLO` on a detector's checkpoint; of a run that is still going on, its student.
 

@@ -92,6 +92,6 @@ class AnomalyChecks:
             if self.zeros[term] >= ZERO_STEPS:
                 raise RunError(
                     f"The distillation term kd_{term} was exactly 0 on {ZERO_STEPS} steps with objects in them: it "
-                    f"teaches nothing. Are teacher and student the same weights, or is the teacher sure of no object here? "
+                    f"teaches nothing. Are teacher and student the same weights, or is the teacher sure of no object? "
                     "Else take the term out of the recipe."
                 )

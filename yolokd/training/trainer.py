@@ -6,7 +6,6 @@ lives in files that are written early: workers rebuild everything from `args.yol
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import copy, deepcopy
@@ -24,6 +23,7 @@ from yolokd.backend.class_rows import keep_apart
 from yolokd.backend.classes import ClassMatch
 from yolokd.backend.dataset import resolve
 from yolokd.backend.label_scan import kept_apart
+from yolokd.backend.opening import without_lines
 from yolokd.backend.paths import unaltered
 from yolokd.backend.plots import plot_results
 from yolokd.backend.quantization import STATE, insert_quantizers, restore_quantizers
@@ -314,7 +314,7 @@ class DistillTrainer(DetectionTrainer):
     # Epochs and checkpoints
 
     def _setup_train(self) -> None:
-        with _quiet_about_the_teacher(), self._quantized_here():
+        with without_lines("Freezing layer 'teacher_model."), self._quantized_here():  # hundreds of them
             super()._setup_train()
         if RANK in {-1, 0}:
             records.write_run_files(self.save_dir, self.settings)
@@ -390,17 +390,3 @@ class DistillTrainer(DetectionTrainer):
 def _alone() -> AbstractContextManager[Any]:
     """Wait for other runs that look through their images; the other processes of a run wait for its first."""
     return locked(cache_folder() / LOCK, wait=True) if RANK in {-1, 0} else nullcontext()
-
-
-@contextmanager
-def _quiet_about_the_teacher() -> Iterator[None]:
-    """Hold back the hundreds of lines that name each frozen layer of the teacher."""
-
-    def keep(record: logging.LogRecord) -> bool:
-        return "Freezing layer 'teacher_model." not in str(record.msg)
-
-    LOGGER.addFilter(keep)
-    try:
-        yield
-    finally:
-        LOGGER.removeFilter(keep)
