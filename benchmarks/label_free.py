@@ -14,12 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from study import HALVES, HERE, SIZE, link, prepare_data, settings, write_recipe, yolokd
+from study import HALVES, HERE, SIZE, interval, link, prepare_data, settings, write_recipe, yolokd
 from study_plans import ANSWERS, BATCH, DOUBLE, FINETUNE, INIT, MAPPED, STUDENT, Arm, bckd
 
 CLASSES = "motorcycle=motorbike"  # what COCO calls motorcycle
@@ -162,7 +162,40 @@ def compare(name: str, row: Row, data: Path, seeds: str, device: str, shared: Pa
     scores = {arm["recipe"]: arm["scores"]["AP"] for arm in arms}
     labels = {**vars(row.labels), "teachers": list(row.labels.teachers)}
     student = row.student or "width 0.125 from scratch"
-    return {"labels": labels, "student": student, "epochs": row.epochs, "imgsz": row.imgsz, "AP": scores}
+    made = {"labels": labels, "student": student, "epochs": row.epochs, "imgsz": row.imgsz, "AP": scores}
+    if row.student:
+        runs = out / "runs" / f"label-free-{stem}" / row.student
+        folders = {int(seed): runs / f"baseline-{seed}" for seed in scores["baseline"]}
+        made["as it comes"] = against_weights(model, data, folders, device.split(",")[0], row.imgsz)
+    return made
+
+
+def against_weights(model: Path, data: Path, folders: Mapping[int, Path], device: str, imgsz: int) -> dict[str, Any]:
+    """Score the weights that the students started from; return their AP and how far the students are above it.
+
+    Args:
+        model: The weights, with COCO's classes.
+        data: What they are scored on.
+        folders: Seed → the run of a student that was scored on the same images.
+        device: Where they are scored.
+        imgsz: At which size, in pixels.
+    """
+    from yolokd.comparison.resampling import differences, draw_scores
+    from yolokd.evaluation.matches import match, read_matches
+    from yolokd.evaluation.models import examine
+
+    (found,) = examine([model], data, imgsz=imgsz, device=device, classes=dict([CLASSES.split("=")]), timed=False)
+    own, kept, scores = match(found.truth, found.detections), {}, {}
+    for seed, folder in folders.items():
+        score = json.loads((folder / "score.json").read_text(encoding="utf-8"))
+        matches = read_matches(folder / "matches.npz", score["sha256"])
+        if matches is None:
+            raise SystemExit(f"{folder}: there are no matches of its score; remove its score.json to score it anew")
+        kept[seed], scores[seed] = matches, score["AP"]
+    metrics = {"AP": scores}, {"AP": dict.fromkeys(scores, found.score.AP)}
+    drawn = draw_scores(kept), draw_scores(dict.fromkeys(kept, own))
+    difference = differences(*metrics, *drawn, metrics=["AP"])["AP"]
+    return {"AP": found.score.AP, "difference": asdict(difference)}
 
 
 def lines(found: Mapping[str, Any], command: str, half: str) -> str:
@@ -173,16 +206,25 @@ def lines(found: Mapping[str, Any], command: str, half: str) -> str:
         "",
         f"    {command}",
         "",
-        "| labels by | student | epochs | recipe | AP by seed | mean |",
-        "|---|---|---|---|---|---|",
+        "| labels by | student | epochs | recipe | AP by seed | mean | against the weights as they come "
+        "(95 %, seeds) | (95 %, images and seeds) |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in found.items():
         for recipe, scores in row["AP"].items():
             values = [100 * value for value in scores.values()]
             shown = " ".join(f"{value:.1f}" for value in values)
             cells = [name, row["student"], str(row["epochs"]), recipe, shown, f"{sum(values) / len(values):.1f}"]
+            cells += gain(row["as it comes"]) if recipe == "baseline" and "as it comes" in row else ["", ""]
             rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
+
+
+def gain(found: Mapping[str, Any]) -> list[str]:
+    """Return how far students are above the weights that they started from, and where they would be on new images."""
+    own, both = found["difference"], found["difference"]["images_and_seeds"]
+    spread = f"{100 * both['low']:+.1f} to {100 * both['high']:+.1f}" if both else ""
+    return [f"{interval(own['mean'], own['low'], own['high'])} on {100 * found['AP']:.1f}", spread]
 
 
 if __name__ == "__main__":

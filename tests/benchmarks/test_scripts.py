@@ -15,6 +15,8 @@ import pytest
 
 from tests.helpers import tiny
 from tests.helpers.making import checkpoint
+from yolokd.evaluation.matches import match, write_matches
+from yolokd.evaluation.models import examine
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -155,3 +157,33 @@ def test_study__the_baseline_alone_does_not_replace_a_table_of_more_arms(
     assert table.read_text() == before
     study.write_table("long", plan, plan.seeds, {**found, "arms": arms[::-1]}, tmp_path)
     assert table.read_text() != before
+
+
+def test_label_free__students_against_the_weights_that_they_started_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One student finds what the weights find, the other every object."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    label_free: Any = importlib.import_module("label_free")
+    data = tiny.data_set(tmp_path / "data", names=["car", "motorbike"], images=8)
+    model = tiny.checkpoint(tmp_path / "weights.pt", names=["car", "motorcycle"])
+    same = {"motorcycle": "motorbike"}
+    (found,) = examine([model], data, imgsz=64, device="cpu", classes=same, timed=False)
+    every = [{**record, "score": 1.0} for record in found.truth["annotations"]]
+    folders = {seed: tmp_path / str(seed) for seed in (0, 1)}
+    for folder, detections, score in zip(
+        folders.values(), (found.detections, every), (found.score.AP, 1.0), strict=True
+    ):
+        folder.mkdir()
+        (folder / "score.json").write_text(json.dumps({"AP": score, "sha256": folder.name}))
+        write_matches(folder / "matches.npz", match(found.truth, detections), folder.name)
+    result = label_free.against_weights(model, data, folders, "cpu", 64)
+    assert result["AP"] == found.score.AP
+    assert result["difference"]["mean"] == pytest.approx((1 - found.score.AP) / 2)
+    assert result["difference"]["images_and_seeds"]["low"] < result["difference"]["mean"]
+    shown = label_free.gain(result)
+    assert f"{50 * (1 - found.score.AP):+.1f}" in shown[0]
+    assert " to " in shown[1]
+    (folders[0] / "matches.npz").unlink()
+    with pytest.raises(SystemExit, match=re.escape(f"{folders[0]}: there are no matches")):
+        label_free.against_weights(model, data, folders, "cpu", 64)
