@@ -38,10 +38,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from study_plans import BATCH, PLANS, STUDENT, Arm, Plan
+from study_plans import BATCH, PLANS, SIZE, STUDENT, Arm, Plan
 
 HERE = Path(__file__).resolve().parent
-SIZE = 128  # pixels
 TRAINING, TUNING = 680, 100  # images; the remaining 259 are reported on
 HALVES = {"tune": "tuning", "report": "reporting"}
 SUFFIXES = {".jpg", ".jpeg", ".png"}
@@ -197,7 +196,7 @@ def compare(
     """Run the comparison and write what it has found so far."""
     line = ["compare", "--teacher", str(teacher), "--student", str(student), "--data", str(data)]
     line += ["--recipes", ",".join(recipes), "--seeds", ",".join(map(str, seeds)), "--device", device]
-    line += ["--imgsz", str(SIZE), "--batch", str(BATCH), "--epochs", str(plan.epochs), "--name", f"study-{name}"]
+    line += ["--imgsz", str(plan.imgsz), "--batch", str(BATCH), "--epochs", str(plan.epochs), "--name", f"study-{name}"]
     found = out / f"{name}.json"
     yolokd([*line, *settings(plan.settings), "--json", str(found)], out)
     write_table(name, plan, seeds, json.loads(found.read_text(encoding="utf-8")), out)

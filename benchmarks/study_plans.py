@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 BATCH = 16
+SIZE = 128  # pixels
 
 # Every optimization step counts where so few can be had, so no accumulation: nbs is the batch.
 COMMON = ["optimizer=AdamW", f"nbs={BATCH}", "cache=ram", "plots=false", "workers=0"]
@@ -29,7 +30,7 @@ class Arm:
 class Tuning:
     """How a teacher is fine-tuned."""
 
-    imgsz: int = 128
+    imgsz: int = SIZE
     settings: Sequence[str] = field(default_factory=lambda: TEACHER)
     changes: Sequence[str] = ()  # of the recipe, beside settings of the training
 
@@ -49,6 +50,7 @@ class Plan:
     student: str = ""  # these weights as they come; "" is width 0.125 from scratch
     student_epochs: int = 0  # of plain training before the comparison; all arms and seeds start from its weights
     settings: Sequence[str] = field(default_factory=lambda: STUDENT)
+    imgsz: int = SIZE  # of the students
 
 
 def bckd(cls: float, box: float, *more: str) -> Arm:
@@ -233,6 +235,7 @@ PLANS = {
     ),
     "footage_10_long": replace(FOOTAGE, epochs=144),  # 720 steps
     "footage_10_low": replace(FOOTAGE, settings=LOW),
+    "footage_10_256": replace(FOOTAGE, imgsz=256, arms={"pseudo": pseudo("rest", "teacher.imgsz=640")}),
     "footage_05": replace(FOOTAGE, labels=0.05, epochs=100),  # of 3 steps: 300
     "footage_05_low": replace(FOOTAGE, labels=0.05, epochs=100, settings=LOW),
     "footage_100": ALL,
