@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers.calling import call, fails
+from tests.helpers.calling import Run, call, fails
 from tests.helpers.fixtures import Pair
 from tests.helpers.unlabeled import state_of
 from yolokd.backend.checkpoints import load_detector
@@ -85,19 +86,26 @@ def test_labels_first__no_teacher(frames: Path, tmp_path: Path) -> None:
         pytest.fail("labeled without a teacher")
 
 
-def test_train__dry_run_plans_and_keeps_the_answers_alone(
+@pytest.fixture
+def label_free(
     tiny_pair: Pair,
     frames: Path,
     seeing_pt: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:
+) -> Run:
+    """Calls `yolokd train` without data, in an empty folder but for the images and the teacher."""
     monkeypatch.chdir(tmp_path)
-    before, there = state_of(frames), sorted(tmp_path.iterdir())
     line = ["train", "--student", str(tiny_pair.student), "--teacher", str(seeing_pt), "--unlabeled", str(frames)]
-    line += ["--imgsz", "64", "--device", "cpu", "--recipe", "bckd", "--set", "train.pseudo_labels=0.1"]
-    code, said, _ = call(capsys, *line, "--dry-run")
+    return partial(call, capsys, *line, "--imgsz", "64", "--device", "cpu", "--recipe", "bckd")
+
+
+def test_train__dry_run_plans_and_keeps_the_answers_alone(
+    label_free: Run, frames: Path, seeing_pt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, there = state_of(frames), sorted(tmp_path.iterdir())
+    code, said, _ = label_free("--set", "train.pseudo_labels=0.1", "--dry-run")
     assert (code, sorted(tmp_path.iterdir()), state_of(frames)) == (0, there, before)
     assert "its answers are kept for the run" in said
     assert "kd_bckd_cls" in said
@@ -119,17 +127,6 @@ def test_train__dry_run_plans_and_keeps_the_answers_alone(
         (["--set", "train.pseudo_labels=0.99"], "see no object"),
     ],
 )
-def test_train__bad_input_leaves_nothing(
-    tiny_pair: Pair,
-    frames: Path,
-    seeing_pt: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    options: list[str],
-    words: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    line = ["train", "--student", str(tiny_pair.student), "--teacher", str(seeing_pt), "--unlabeled", str(frames)]
-    assert fails(call(capsys, *line, "--imgsz", "64", "--device", "cpu", "--recipe", "bckd", *options), words)
+def test_train__bad_input_leaves_nothing(label_free: Run, tmp_path: Path, options: list[str], words: str) -> None:
+    assert fails(label_free(*options), words)
     assert not list(tmp_path.glob("runs/*"))

@@ -97,11 +97,11 @@ class TeacherStudent(SavedPair):
 
     def look(self, batch: TrainingBatch, active: Mapping[str, float]) -> Look:
         """Run both models on a batch and return the loss map of each active term; the student in training mode."""
-        taught = self.teach(batch, active)
-        if taught is None:  # images without labels take part in nothing else
+        if not self._acts_on_clean_images(batch, active):  # images without labels take part in nothing else
             batch = batch.without_unlabeled()
         examples = self._attack(batch, active)
         ahead = self._on_adversarial(examples, active)
+        taught = self.teach(batch, active, attacked=examples is not None)
         if getattr(self.student_model, "criterion", None) is None:
             self.student_model.criterion = self.student_model.init_criterion()
         images = batch.images
@@ -110,7 +110,7 @@ class TeacherStudent(SavedPair):
         grids = run.levels.grids(images)
         with watch(self.student_model.criterion, grids.student, run.levels.common) as assigned:
             detection, items = self._detection_loss(batch, raw, taught, grids)
-        weights = self._weigh(batch, taught, grids, examples)
+        weights = None if taught is None else self._weigh(batch, taught, grids)
         heads = {term for loss in run.losses.values() for term in loss.head_terms}
         accumulator = LossAccumulator(grids.common, weights, heads)
         if taught is not None:
@@ -165,15 +165,28 @@ class TeacherStudent(SavedPair):
             raise RuntimeError("this copy of the model was made for saving or validation and cannot distill")
         return self.distillation
 
-    def teach(self, batch: TrainingBatch, active: Mapping[str, float]) -> TeacherOutput | None:
-        """Run the teacher as far as the active losses and the weighting need it; not at all if nothing acts."""
+    def _acts_on_clean_images(self, batch: TrainingBatch, active: Mapping[str, float]) -> bool:
+        """Whether a loss does, or pseudo-labels do."""
+        return bool(self._run().on_clean_images(active)) or self._has_pseudo_labels(batch)
+
+    def _has_pseudo_labels(self, batch: TrainingBatch) -> bool:
+        return self._run().pseudo is not None and batch.unlabeled is not None
+
+    def teach(
+        self, batch: TrainingBatch, active: Mapping[str, float], *, attacked: bool = False
+    ) -> TeacherOutput | None:
+        """Run the teacher as far as losses, weighting and pseudo-labels need it; not at all if nothing acts.
+
+        Args:
+            batch: What it sees.
+            active: Term → gain of those that act.
+            attacked: Whether the step has adversarial examples, whose loss is weighed by the clean images too.
+        """
         run = self._run()
-        losses = run.on_clean_images(active).values()
-        pseudo = run.pseudo is not None and batch.unlabeled is not None
-        if not losses and not pseudo:
+        if not self._acts_on_clean_images(batch, active) and not (attacked and run.weighting is not None):
             return None
-        needs = requirements(losses)
-        live = pseudo and batch.pseudo is None and batch.answers is None
+        needs = requirements(run.on_clean_images(active).values())
+        live = self._has_pseudo_labels(batch) and batch.pseudo is None and batch.answers is None
         head = needs.teacher_head or run.weighting is not None or live
         if not (head or needs.levels):
             return TeacherOutput({}, None)
@@ -221,15 +234,9 @@ class TeacherStudent(SavedPair):
                 accumulator.add(piece, () if piece.keys() <= loss.head_terms else inputs)
                 del piece  # and its graph, before the next is made
 
-    def _weigh(
-        self, batch: TrainingBatch, taught: TeacherOutput | None, grids: Grids, examples: Examples | None
-    ) -> Weights | None:
+    def _weigh(self, batch: TrainingBatch, taught: TeacherOutput, grids: Grids) -> Weights | None:
         run = self._run()
-        if run.weighting is None:
-            return None
-        if taught is None and examples is not None:  # the loss on adversarial examples acts alone
-            taught = self.teacher_model(batch.teacher_images)
-        if taught is None or taught.raw is None:
+        if run.weighting is None or taught.raw is None:
             return None
         weights = run.weighting(taught.raw, batch.labeled, grids.teacher)
         run.weight_log.record(weights, batch.files)
