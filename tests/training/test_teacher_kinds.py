@@ -50,11 +50,11 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     found = Seen()
     teach = TeacherStudent.teach
 
-    def watched(self: TeacherStudent, batch: TrainingBatch, active: Any) -> Any:
+    def watched(self: TeacherStudent, batch: TrainingBatch, active: Any, **how: Any) -> Any:
         found.batches.append(batch)
         hook = self.teacher_model.register_forward_pre_hook(lambda _, inputs: found.teacher.append(inputs[0]))
         try:
-            return teach(self, batch, active)
+            return teach(self, batch, active, **how)
         finally:
             hook.remove()
 
